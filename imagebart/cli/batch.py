@@ -1,32 +1,24 @@
-"""`imagebart edit` over a folder: many images, some at a time, by one process or by several that share the work.
-
-An image is done when its result is there, so that a run goes on where another stopped. A process claims images by file
-locks, which the system releases when the process ends, however it ends.
-"""
+"""`imagebart edit` over a folder: several images in one chain. What has a result is left alone."""
 
 from __future__ import annotations
 
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
 from imagebart.errors import InputError, plain, reason_of
-from imagebart.training.progress import progress
 
 if TYPE_CHECKING:  # --help needs neither torch nor images
+    from PIL import Image
+
     from imagebart.pipeline import Pipeline, PipelineEvent
 
 IMAGES_AT_ONCE = 8
 METADATA = ("metadata.jsonl", "metadata.csv")
-CLAIMS = ".claims"  # the folder of locks, in that of the results
 
 
 @dataclass(frozen=True)
@@ -34,9 +26,16 @@ class Job:
     """One image of a folder, and where its result belongs."""
 
     image: Path
-    mask: str | Path  # the name of a preset, or a file
+    mask: str  # see `open_mask`
     prompt: str | None
     out: Path
+
+
+def open_mask(mask: str, size: tuple[int, int]) -> Image.Image:
+    """A mask for an image of `size` (width, height): a preset by its name, or a file."""
+    from imagebart.imaging import masks
+
+    return masks.preset(mask, size) if mask in masks.PRESETS else masks.load_mask(Path(mask), size)
 
 
 def find_jobs(images: Path, out: Path, mask: str, prompt: str | None) -> list[Job]:
@@ -47,36 +46,41 @@ def find_jobs(images: Path, out: Path, mask: str, prompt: str | None) -> list[Jo
     Raises InputError for no images, two of one name, a folder that is both, and prompts that cannot be read.
     """
     from imagebart.imaging.files import SUFFIXES
-    from imagebart.imaging.masks import MASK_SUFFIX, PRESETS
+    from imagebart.imaging.masks import MASK_SUFFIX
 
     if out.resolve() == images.resolve():
         raise InputError("--image and --out are the same folder; name another one for the results.")
-    found = sorted(path for path in images.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
-    found = [path for path in found if not path.name.endswith(MASK_SUFFIX) and not path.name.startswith(".")]
-    if not found:
-        raise InputError(f"{images} holds no images; give a folder with PNG, JPEG or WebP files.")
-    stems: dict[str, Path] = {}
-    for path in found:
-        other = stems.setdefault(path.stem, path)
-        if other != path:
-            raise InputError(f"{other.name} and {path.name} would have the same result; rename one of them.")
-    place, given = Path(mask), read_prompts(images) if prompt is None else {}
-    masks = {}
-    if mask not in PRESETS and place.is_dir():
-        files = sorted(path for path in place.iterdir() if path.suffix.lower() in SUFFIXES)
-        same = place.resolve() == images.resolve()  # only NAME.mask.png are masks
-        masks = {} if same else {path.stem: path for path in files}
-        masks |= {path.name.removesuffix(MASK_SUFFIX): path for path in files if path.name.endswith(MASK_SUFFIX)}
-    jobs = []
-    for path in found:
-        expected = place / f"{path.stem}{MASK_SUFFIX}"
-        own = mask if mask in PRESETS else masks.get(path.stem, expected) if place.is_dir() else place
-        words = prompt if prompt is not None else given.get(path.name)
+    prompts = read_prompts(images) if prompt is None else {}
+    jobs: dict[str, Job] = {}
+    for path in sorted(images.iterdir()):
+        is_image = path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
+        if not is_image or path.name.endswith(MASK_SUFFIX):
+            continue
+        if path.stem in jobs:
+            other = jobs[path.stem].image.name
+            raise InputError(f"{other} and {path.name} would have the same result; rename one of them.")
         beside = path.with_suffix(".txt")
+        words = prompt if prompt is not None else prompts.get(path.name)
         if words is None and beside.is_file():
             words = beside.read_text(encoding="utf-8", errors="replace").strip()
-        jobs.append(Job(path, own, words, out / f"{path.stem}.png"))
-    return jobs
+        jobs[path.stem] = Job(path, _mask_of(path, mask), words, out / f"{path.stem}.png")
+    if not jobs:
+        raise InputError(f"{images} holds no images; give a folder with PNG, JPEG or WebP files.")
+    return list(jobs.values())
+
+
+def _mask_of(image: Path, mask: str) -> str:
+    """The mask of an image: what was given, or in a folder of masks the image's own, which may be missing."""
+    from imagebart.imaging.files import SUFFIXES
+    from imagebart.imaging.masks import MASK_SUFFIX, PRESETS
+
+    if mask in PRESETS or not Path(mask).is_dir():
+        return mask
+    marked = Path(mask) / f"{image.stem}{MASK_SUFFIX}"
+    same_name = [Path(mask) / f"{image.stem}{suffix}" for suffix in SUFFIXES]
+    if not marked.is_file() and Path(mask).resolve() != image.parent.resolve():
+        return str(next((path for path in same_name if path.is_file()), marked))
+    return str(marked)
 
 
 def read_prompts(folder: Path) -> dict[str, str]:
@@ -99,21 +103,21 @@ def read_prompts(folder: Path) -> dict[str, str]:
 
 
 def edit_folder(pipe: Pipeline, jobs: Sequence[Job], seed: int | None, **options: Any) -> None:
-    """Edits every image that is not done and that no other process edits; prints the results' paths.
+    """Edits every image that has no result yet; prints the results' paths.
 
     seed: of each image; None: a new one for each. options: those of `Pipeline.edit_batch`. An image that cannot be
     edited is named on standard error, and the others go on; raises InputError in the end if there are any.
     """
+    from tqdm import tqdm
+
     from imagebart.imaging.metadata import write_png
 
     pipe.edit_batch([], **options)  # raises for bad options
-    claims = jobs[0].out.parent / CLAIMS
-    claims.mkdir(parents=True, exist_ok=True)
-    failed, held, noted = 0, list[Job](), set[str]()
-    with progress("images") as bar:
-        task = bar.add_task("", total=len(jobs))
-        for claimed in _claim(jobs, claims, held, partial(bar.advance, task)):
-            for job, result in _edit(pipe, claimed, seed, options):
+    jobs[0].out.parent.mkdir(parents=True, exist_ok=True)
+    waiting, failed, noted = [job for job in jobs if not job.out.exists()], 0, set[str]()
+    with tqdm(total=len(jobs), initial=len(jobs) - len(waiting), unit="image", disable=None) as bar:
+        for start in range(0, len(waiting), IMAGES_AT_ONCE):
+            for job, result in _edit(pipe, waiting[start : start + IMAGES_AT_ONCE], seed, options):
                 if isinstance(result, InputError):
                     failed, said = failed + 1, [str(result)]
                 else:
@@ -123,61 +127,15 @@ def edit_folder(pipe: Pipeline, jobs: Sequence[Job], seed: int | None, **options
                     noted.update(said)
                 for sentence in said:
                     print(plain(f"{job.image.name}: {sentence}"), file=sys.stderr)
-                bar.advance(task)
-    with suppress(OSError):  # another process is at work
-        claims.rmdir()
-    if busy := sum(not job.out.exists() for job in held):
-        print(f"Another process has {busy} more at work; run this again to see that they are done.", file=sys.stderr)
+                bar.update()
     if failed:
         raise InputError(f"{failed} of {len(jobs)} images could not be edited.")
-
-
-def _claim(jobs: Iterable[Job], claims: Path, held: list[Job], skip: Callable[[], None]) -> Iterator[list[Job]]:
-    """The jobs that are to be done, some at a time, which no other process does until the next are asked for.
-
-    held: takes those that another process has. skip: is called for each that is done.
-    """
-    waiting = iter(jobs)
-    while True:
-        claimed: list[tuple[Job, FileLock]] = []
-        try:
-            for job in waiting:
-                lock = FileLock(claims / f"{job.image.name}.lock")
-                try:
-                    if not job.out.exists():
-                        lock.acquire(timeout=0)
-                except Timeout:
-                    held.append(job)
-                    continue
-                if job.out.exists():  # perhaps since a moment ago
-                    _discard(lock)
-                    skip()
-                    continue
-                claimed.append((job, lock))
-                if len(claimed) == IMAGES_AT_ONCE:
-                    break
-            if not claimed:
-                return
-            yield [job for job, _ in claimed]
-            for _, lock in claimed:  # not where this process was stopped: then they are not done
-                _discard(lock)
-        finally:
-            for _, lock in claimed:
-                lock.release()
-
-
-def _discard(lock: FileLock) -> None:
-    """Removes a lock of what is done, or cannot be done: who gets the old file's lock sees that."""
-    with suppress(OSError):  # another process was faster; Windows removes no open file
-        Path(lock.lock_file).unlink()
-    lock.release()
 
 
 def _edit(
     pipe: Pipeline, jobs: Sequence[Job], seed: int | None, options: dict[str, Any]
 ) -> Iterator[tuple[Job, PipelineEvent | InputError]]:
     """Each job with its result, sampled together; or, where any cannot be edited, one by one, with what is wrong."""
-    from imagebart.imaging import masks
     from imagebart.imaging.files import load_image
     from imagebart.pipeline import Edit
 
@@ -185,9 +143,7 @@ def _edit(
     try:
         for job in jobs:
             image = load_image(job.image)
-            is_file = isinstance(job.mask, Path)
-            mask = masks.load_mask(job.mask, image.size) if is_file else masks.preset(str(job.mask), image.size)
-            edits.append(Edit(image, mask, job.prompt, seed))
+            edits.append(Edit(image, open_mask(job.mask, image.size), job.prompt, seed))
         results = pipe.edit_batch(edits, **options)
     except InputError as error:
         if len(jobs) == 1:

@@ -1,11 +1,8 @@
-"""`imagebart edit` over a folder: many images, resumed and shared between processes."""
+"""`imagebart edit` over a folder: many images, resumed."""
 
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +10,7 @@ import pytest
 from PIL import Image
 
 from imagebart.cli import main
-from imagebart.cli.batch import CLAIMS, IMAGES_AT_ONCE
+from imagebart.cli.batch import IMAGES_AT_ONCE
 from imagebart.imaging.metadata import read_recipe
 
 
@@ -81,7 +78,7 @@ def test_images_that_cannot_be_edited_are_named_and_the_others_are_edited(
     said = capsys.readouterr().err
     assert "1.png: The image file is not an image we can read" in said and "zebra" in said
     assert f"1 of {IMAGES_AT_ONCE + 1} images could not be edited" in said and "Traceback" not in said
-    assert len(list(out.glob("*.png"))) == IMAGES_AT_ONCE and not (out / CLAIMS).exists()
+    assert len(list(out.glob("*.png"))) == IMAGES_AT_ONCE
     seeds = {read_recipe(path).seed for path in out.glob("*.png")}
     assert len(seeds) == IMAGES_AT_ONCE, "a new one for each"
 
@@ -110,7 +107,7 @@ def test_an_image_without_a_mask_is_named_and_is_no_mask_itself(
         (["--out", "new.png"], "--image is a folder, and so --out must be one"),
         (["--variants", "2"], "--variants is for one image"),
         (["--mask", "auto"], "--mask auto is for one image"),
-        (["--start-stage", "3"], "first stage is 3; there are 2"),
+        (["--scales", "9"], "scales is 9"),
         (["--image", "EMPTY"], "holds no images"),
     ],
 )
@@ -137,33 +134,3 @@ def test_prompts_that_cannot_be_read_and_results_of_one_name_are_one_sentence(
     (folder / "0.jpg").touch()
     assert main(command) == 2
     assert "0.jpg and 0.png would have the same result" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_processes_share_the_work_and_one_that_is_killed_holds_nothing_back(
-    model: Path, folder: Path, tmp_path: Path
-) -> None:
-    """The first is killed in the middle of its work. Two others then do all of it, each image once."""
-    source = Image.open(folder / "0.png")
-    for number in range(30):
-        source.save(folder / f"more-{number}.png")
-    out = tmp_path / "out"
-    command = [sys.executable, "-m", "imagebart", "edit", "--model", str(model), "--image", str(folder)]
-    command += ["--mask", "everything", "--corrector-steps", "2", "--out", str(out)]
-
-    def started() -> subprocess.Popen[str]:
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-    first = started()
-    assert first.stdout is not None
-    first.stdout.readline()
-    first.send_signal(signal.SIGKILL)
-    first.communicate()
-    done = set(out.glob("*.png"))
-    assert 0 < len(done) < 39 and list((out / CLAIMS).iterdir()), "killed while it had claims"
-    others = [started(), started()]
-    said = [other.communicate(timeout=300) for other in others]
-    assert [other.returncode for other in others] == [0, 0], said
-    printed = [line for text, _ in said for line in text.split()]
-    assert len(printed) == len(set(printed)) and set(map(Path, printed)) == set(out.glob("*.png")) - done
-    assert len(set(out.glob("*.png"))) == 39 and not (out / CLAIMS).exists()
