@@ -163,17 +163,12 @@ def _place_of_words(
 
 
 class Shape(NamedTuple):
-    """What is painted, without its gaps: the center of its convex hull, and its width and height, in pixels."""
+    """What is painted, without its gaps: the center of its convex hull, and the side of a square as large as the box
+    around it, in pixels."""
 
     x: float
     y: float
-    width: float
-    height: float
-
-    @property
-    def side(self) -> float:
-        """Of a square as large as the box around it."""
-        return math.sqrt(self.width * self.height)
+    side: float
 
 
 def shape_of(mask: Image.Image) -> Shape:
@@ -187,7 +182,7 @@ def shape_of(mask: Image.Image) -> Shape:
     cv2.fillConvexPoly(hull, cv2.convexHull(points), 1)
     y, x = hull.nonzero()
     *_, width, height = cv2.boundingRect(points)
-    return Shape((x.mean() + 0.5) / scale, (y.mean() + 0.5) / scale, width / scale, height / scale)
+    return Shape((x.mean() + 0.5) / scale, (y.mean() + 0.5) / scale, math.sqrt(width * height) / scale)
 
 
 def square(x: float, y: float, side: float, size: Size) -> Box:

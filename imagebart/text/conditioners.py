@@ -63,17 +63,15 @@ class TextConditioner(Settings):
         understood: Iterable[str] = (),
     ) -> TextConditioner:
         """Knows exactly the words and punctuation of the captions."""
-        chunks = sorted({chunk for caption in captions for chunk in caption.split()})
-        found = [piece for chunk in chunks for piece in clip.pieces(chunk)]
-        tokens = sorted({token for piece in found for token in piece.ids})
-        words = sorted({piece.word for piece in found if piece.word})
-        others = sorted(set(understood).difference(words))
+        chunks = {chunk for caption in captions for chunk in caption.split()}
+        pieces = {piece for chunk in chunks for piece in clip.pieces(chunk)}
+        words = {piece.word for piece in pieces} - {""}
         return cls(
-            tokens=tuple(tokens),
-            words=tuple(words),
+            tokens=tuple(sorted({token for piece in pieces for token in piece.ids})),
+            words=tuple(sorted(words)),
             length=length,
             prompt_rules=rules or PromptRules(),
-            understood=tuple(others),
+            understood=tuple(sorted(set(understood) - words)),
         )
 
     @property
@@ -99,16 +97,16 @@ class TextConditioner(Settings):
         notes: list[str] = []
         corrections: list[Correction] = []
         for prompt in prompts:
-            row: list[int] = []
             read = self._read(within_context(_text(prompt), notes))
             corrections += read.corrections
             notes += read.notes
+            row: list[int] = []
             for piece in read.pieces:
                 ids = [self._ids.get(token, 0) for token in piece.ids]
                 if self._is_unknown(piece):
                     unknown.append(piece.text)
                 elif piece.word and piece.word not in self.words:
-                    continue
+                    continue  # the scorer alone reads it
                 elif len(row) + len(ids) > self.length:
                     notes.append(cut_note(self.length, piece))
                     break

@@ -50,15 +50,7 @@ class AttributeClassifierConfig(Settings):
 
     channels: tuple[Size, Size, Size] = (48, 64, 96)  # at 32 x 32, 16 x 16 and 8 x 8
     squeeze: Size = 32  # channels that are flattened
-    features: Size = 192  # of the layer before the logits, the space of the Fréchet distance
-
-
-@dataclass(frozen=True)
-class Reading:
-    """The attributes of each of B images, and their features, float [B, F]."""
-
-    attributes: list[Attributes]
-    features: Tensor
+    features: Size = 192  # of the layer before the logits
 
 
 class AttributeClassifier(nn.Module):
@@ -90,32 +82,26 @@ class AttributeClassifier(nn.Module):
         )
         self.heads = nn.Linear(self.config.features, sum(map(len, VALUES.values())))
 
-    def features(self, images: Tensor) -> Tensor:
-        """Images float [B, 3, S, S] in [-1, 1], of any size -> features [B, F], 0 or more."""
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Images float [B, 3, S, S] in [-1, 1], of any size -> logits [B, values] of each attribute of `VALUES`."""
         if images.shape[-1] != SIZE:
             images = F.interpolate(images, (SIZE, SIZE), mode="bilinear", antialias=True, align_corners=False)
         patches = torch.cat([F.pixel_unshuffle(images, 4), self.coordinates.expand(len(images), -1, -1, -1)], 1)
-        features: Tensor = self.body(patches.to(memory_format=torch.channels_last))
-        return features
-
-    def answers(self, features: Tensor) -> dict[str, Tensor]:
-        """Logits [B, number of values] of each attribute of `VALUES`."""
-        parts = self.heads(features).split([len(values) for values in VALUES.values()], 1)
-        return dict(zip(VALUES, parts, strict=True))
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        return self.answers(self.features(images))
+        logits = self.heads(self.body(patches.to(memory_format=torch.channels_last)))
+        return dict(zip(VALUES, logits.split([len(values) for values in VALUES.values()], 1), strict=True))
 
     @torch.no_grad()
-    def read(self, images: Tensor, batch: int = 64) -> Reading:
-        """Reads images float [B, 3, H, W] in [-1, 1], `batch` at a time.
+    def read(self, images: Tensor, batch: int = 64) -> list[Attributes]:
+        """The attributes of each of the images, float [B, 3, S, S] in [-1, 1], `batch` at a time.
 
         An attribute that an image does not show has a value all the same; `Attributes.visible` says which show.
         """
-        features = torch.cat([self.features(part.float()) for part in images.split(batch)])
-        columns = {name: logits.argmax(1).tolist() for name, logits in self.answers(features).items()}
-        chosen = [{name: VALUES[name][column[i]] for name, column in columns.items()} for i in range(len(images))]
-        return Reading([Attributes(**values) for values in chosen], features)
+        read: list[Attributes] = []
+        for part in images.split(batch):
+            chosen = {name: logits.argmax(1).tolist() for name, logits in self(part.float()).items()}
+            columns = [[VALUES[name][number] for number in numbers] for name, numbers in chosen.items()]
+            read += [Attributes(*values) for values in zip(*columns, strict=True)]
+        return read
 
 
 def _block(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequential:

@@ -71,12 +71,10 @@ class Attributes:
     background: str
 
     def __post_init__(self) -> None:
-        for name, values in VALUES.items():
-            value = getattr(self, name)
-            if value not in values:
-                raise ValueError(
-                    f"{value!r} is not a value of the attribute {name!r}; its values are {', '.join(values)}."
-                )
+        for name, value in self.as_dict().items():
+            if value not in VALUES[name]:
+                expected = ", ".join(VALUES[name])
+                raise ValueError(f"{value!r} is not a value of the attribute {name!r}; its values are {expected}.")
 
     def visible(self) -> frozenset[str]:
         """The names of the attributes that an image of 128 pixels shows.

@@ -89,7 +89,7 @@ def has_patch(image: np.ndarray, reference: np.ndarray, mask: np.ndarray) -> boo
 
 def read_all(images: Sequence[Image.Image]) -> list[Attributes]:
     """What the reader sees in images."""
-    return load_classifier(READER).read(torch.cat([to_tensor(image) for image in images])).attributes
+    return load_classifier(READER).read(torch.cat([to_tensor(image) for image in images]))
 
 
 def measures(pipe: Pipeline, samples: int, seed: int, grids: dict[str, Image.Image]) -> Iterator[Measure]:
