@@ -266,7 +266,10 @@ class Actions:
         settings; those of the first one where it cannot be used.
         """
         try:
-            self._models.fetch(model)
+            published = self._models.missing().get(model)
+            if published is not None:
+                gr.Info(messages.download_begins(published))
+                self._models.fetch(model)
             pipeline = self._models.get(model)
         except InputError as error:
             gr.Warning(str(error))

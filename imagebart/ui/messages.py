@@ -47,9 +47,9 @@ LINK_OPENED = "This link's image, prompt, seed and settings are set. Press Edit 
 SETTINGS_RESTORED = "This image was made here: its prompt, seed and settings are set again."
 
 
-def model_to_download(model: PublishedModel) -> str:
-    """A published model that is not here, in the list of models."""
-    return f"{model.name}: {model.domain}, {model.download_gb:g} GB to download ({model.license})"
+def download_begins(model: PublishedModel) -> str:
+    """A published model that was chosen and is not here."""
+    return f"{model.name} draws {model.domain}; its license: {model.license}. {model.download_gb:g} GB are downloaded."
 
 
 def of_model(sentence: str, model: str | None) -> str:
@@ -178,16 +178,12 @@ NO_VOCABULARY = {
 }
 
 
-def model_summary(knows: str, side: int, grid: int, stages: int | None) -> str:
-    """One line about a model: what it knows, and its sizes. stages: None where it takes any number of scales."""
+def model_html(name: str, knows: str, side: int, grid: int, stages: int | None) -> str:
+    """Which model is loaded, what it knows, and its sizes. stages: None where it takes any number of scales."""
     steps = "any number of scales" if stages is None else f"{stages} stage{'' if stages == 1 else 's'}"
+    known = f"knows {escape(knows)} only · " if knows else ""
     sizes = f"{side} × {side} pixels · {grid} × {grid} tokens · {steps}"
-    return f"knows {knows} only · {sizes}" if knows else sizes
-
-
-def model_html(name: str, summary: str) -> str:
-    """Which model is loaded."""
-    return f'<p class="ib-model">Model <b>{escape(name)}</b> · {escape(summary)}</p>'
+    return f'<p class="ib-model">Model <b>{escape(name)}</b> · {known}{sizes}</p>'
 
 
 def vocabulary_html(words: Sequence[str]) -> str:

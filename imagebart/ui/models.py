@@ -23,7 +23,7 @@ from imagebart.errors import InputError
 from imagebart.imaging.files import flatten, load_image
 from imagebart.imaging.masks import MASK_SUFFIX, load_mask
 from imagebart.pipeline import Pipeline
-from imagebart.published.registry import MODELS, model_folder
+from imagebart.published.registry import MODELS, PublishedModel, model_folder
 from imagebart.ui import messages
 from imagebart.ui.files import describe, downscaled, publish_permanently
 from imagebart.ui.sketchpad.component import pack_for_view
@@ -126,16 +126,20 @@ class Models:
         places.pop(self.first.name, None)
         return {name: places[name] for name in sorted(places) if is_model(places[name])}
 
+    def missing(self) -> dict[str, PublishedModel]:
+        """The published models that are not here and can be fetched, by name."""
+        here = (self.first.name, *self.folders())
+        return {name: model for name, model in MODELS.items() if self._downloads and name not in here}
+
     def choices(self) -> list[tuple[str, str]]:
         """What can be chosen, the first model first: a line about each model, and its name."""
-        here = [self.first.name, *self.folders()]
-        missing = [MODELS[name] for name in MODELS if name not in here] if self._downloads else []
-        return [(name, name) for name in here] + [(messages.model_to_download(model), model.name) for model in missing]
+        here = [(name, name) for name in (self.first.name, *self.folders())]
+        return here + [
+            (f"{name}: {model.download_gb:g} GB to download", name) for name, model in self.missing().items()
+        ]
 
     def fetch(self, name: str) -> None:
-        """Downloads a published model that is not here. Raises InputError where that cannot be done."""
-        if not self._downloads or name not in MODELS or name in (self.first.name, *self.folders()):
-            return
+        """Downloads a published model. Raises InputError where that cannot be done."""
         from imagebart.published.download import ensure_model  # only for those who want such a model
 
         with _said_shortly(name):
@@ -185,15 +189,12 @@ def is_model(folder: Path) -> bool:
 
 def model_properties(pipeline: Pipeline, name: str | None = None) -> dict[str, dict[str, Any]]:
     """Properties of the components that show a model; `name` is what it was chosen by, else its own name is shown."""
-    kind, vocabulary = pipeline.conditioning, pipeline.vocabulary
+    kind, vocabulary, suggestions = pipeline.conditioning, pipeline.vocabulary, pipeline.suggestions
     stages = None if pipeline.any_scales else pipeline.stages
-    summary = messages.model_summary(pipeline.knows, pipeline.image_size, pipeline.grid, stages)
+    line = messages.model_html(name or pipeline.name, pipeline.knows, pipeline.image_size, pipeline.grid, stages)
     return {
-        "model_line": {"value": messages.model_html(name or pipeline.name, summary)},
-        "suggestions": {
-            "value": messages.suggestions_html(pipeline.suggestions),
-            "visible": bool(pipeline.suggestions),
-        },
+        "model_line": {"value": line},
+        "suggestions": {"value": messages.suggestions_html(suggestions), "visible": bool(suggestions)},
         "surprise": {"visible": kind != "none"},
         "best_first": {"visible": pipeline.can_rank},
         "vocabulary": {"value": messages.vocabulary_html(vocabulary) if vocabulary else messages.NO_VOCABULARY[kind]},

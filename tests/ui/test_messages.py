@@ -95,14 +95,14 @@ def test_what_people_typed_cannot_become_markup() -> None:
         messages.note_html(bad),
         messages.vocabulary_html([bad]),
         messages.announcement_html(bad),
-        messages.model_html(bad, bad),
+        messages.model_html(bad, bad, 32, 8, 1),
         messages.suggestions_html({bad: (bad,)}),
     ):
         assert "<img" not in html and "&lt;img" in html
 
 
 def test_the_model_line_says_what_the_model_knows() -> None:
-    line = messages.model_summary("avatars", 128, 16, 2)
-    assert line == "knows avatars only · 128 × 128 pixels · 16 × 16 tokens · 2 stages"
-    assert messages.model_summary("", 256, 16, 1).endswith("1 stage")
-    assert messages.model_summary("", 256, 16, None).endswith("any number of scales")
+    line = "knows avatars only · 128 × 128 pixels · 16 × 16 tokens · 2 stages</p>"
+    assert messages.model_html("mine", "avatars", 128, 16, 2).endswith(f"<b>mine</b> · {line}")
+    assert "1 stage</p>" in messages.model_html("mine", "", 256, 16, 1)
+    assert "any number of scales" in messages.model_html("mine", "", 256, 16, None)
