@@ -162,6 +162,8 @@ class DenoiserTask(TokensTask[DenoiserRun]):
         The noise is the same each time.
         """
         assert isinstance(model, Denoiser)
+        if self.held_out is None:
+            return {}
         x0, texts = self.examples(HELD_OUT_MEASURED, model.device)
         side, losses = math.isqrt(x0.shape[1]), dict[str, float]()
         for name, area in (("half", "lower half"), ("whole", "everything")):

@@ -33,7 +33,7 @@ from imagebart.training.config import LoopConfig
 LOG, STATE = "log.jsonl", "state.pt"
 SEED_STRIDE = 10_000_000  # items of endless data between the places where two seeds begin
 ENDLESS = 10**8  # a longer data set is read in order
-GRIDS = 12  # of samples, in a run
+GRIDS = 8  # of samples, in a run
 SAVE_SECONDS = 120.0  # between two states
 
 Batch = dict[str, Any]

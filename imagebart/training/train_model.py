@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -41,7 +41,6 @@ from imagebart.training.config import (
     save,
 )
 from imagebart.training.data import (
-    INDEX,
     MAX_VIEWS,
     AugmentedViews,
     ImageSource,
@@ -74,52 +73,48 @@ SUGGESTED = 12  # phrases of captions that the page offers
 EXAMPLE_COUNT = 4  # held-out images, each with a mask
 MAY_CHANGE = {"hours", "steps", "knows", "license", "credit"}  # settings with which a run can be resumed
 
-Say = Callable[[str], None]
 
-
-def dry_run(run: ModelRun, say: Say = print) -> None:
+def dry_run(run: ModelRun) -> None:
     """Says what images there are and what would be trained; keeps nothing."""
     source = open_dataset(run.data)
     config = _first_stage_config(run, source)
     with TemporaryDirectory() as folder:
         lines = inspect_dataset(source, config.resolution, Path(folder))
-    for line in (*lines, *_outline(run, config)):
-        say(line)
+    print(*lines, *_outline(run, config), sep="\n")
 
 
-def train_model(run: ModelRun, out: Path, say: Say = print) -> None:
+def train_model(run: ModelRun, out: Path) -> None:
     """Trains a model, or resumes that, and writes it to a folder.
 
     Raises InputError for what cannot be used, OSError where the disk is full. Nothing trained is lost.
     """
     on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU")  # PartialState does not look there by itself
     processes = PartialState(cpu=on_cpu, timeout=TIMEOUT)
-    say = say if processes.is_main_process else lambda line: None
     folder = out / RUN
     with processes.main_process_first():
-        if not (folder / "pictures" / INDEX).exists():
+        if not (folder / "run.json").exists():
             source = open_dataset(run.data)
             config = _first_stage_config(run, source)
-            for line in (*inspect_dataset(source, config.resolution, folder / "pictures"), *_outline(run, config)):
-                say(line)
+            lines = inspect_dataset(source, config.resolution, folder / "pictures")
+            print(*lines, *_outline(run, config), sep="\n")
             save(run, folder / "run.json")
     _check_same(run, folder)
     store = ImageStore(folder / "pictures")
-    first_stage = _first_stage(run, store, folder / "first-stage", say)
+    first_stage = _first_stage(run, store, folder / "first-stage")
     first_stage.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     count = len(store.index.names)
     views = max(2, min(MAX_VIEWS, MAX_TOKEN_BYTES // (4 * first_stage.config.tokens * count)))
     with processes.main_process_first():
         encode_store(store, first_stage, views, folder / "tokens.safetensors")
     tokens = TokenDataset(folder / "tokens.safetensors", store, store.index.numbers(held_out=False))
-    denoiser, conditioner = _denoiser(run, first_stage, tokens, folder, say)
+    denoiser, conditioner = _denoiser(run, first_stage, tokens, folder)
     if processes.is_main_process:
         about = about_model(run, store, out.resolve().name, conditioner)
         model = ImageBART(first_stage.cpu(), denoiser.cpu(), conditioner, about)
         model.save_pretrained(out, "float16")
         write_text(out / CARD, "\n".join(card(run, store, model, folder)) + "\n")
         write_examples(store, out)
-        say(f"{out} is ready: imagebart demo --model {out}")
+        print(f"{out} is ready: imagebart demo --model {out}")
     processes.wait_for_everyone()
 
 
@@ -148,14 +143,14 @@ def _outline(run: ModelRun, config: FirstStageConfig) -> Iterator[str]:
         yield f"denoiser: that of {run.init_from}, trained further"
 
 
-def _first_stage(run: ModelRun, store: ImageStore, folder: Path, say: Say) -> FirstStage:
+def _first_stage(run: ModelRun, store: ImageStore, folder: Path) -> FirstStage:
     """Trained in a folder, or the one that was given."""
     if (folder / CONFIG).exists():
         return load_first_stage(folder)
     if run.trained_first_stage is not None:
         first_stage = load_first_stage(run.trained_first_stage)
     else:
-        say("part 1 of 2: the first stage, pixels to tokens and back")
+        PartialState().print("part 1 of 2: the first stage, pixels to tokens and back")
         torch.manual_seed(run.seed)
         index, config = store.index, run.model or first_stage_config(store.index.resolution)
         model = FirstStage(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -174,10 +169,10 @@ def _first_stage(run: ModelRun, store: ImageStore, folder: Path, say: Say) -> Fi
 
 
 def _denoiser(
-    run: ModelRun, first_stage: FirstStage, tokens: TokenDataset, folder: Path, say: Say
+    run: ModelRun, first_stage: FirstStage, tokens: TokenDataset, folder: Path
 ) -> tuple[Denoiser, Conditioner]:
     """Trained in a folder, until it is done."""
-    say("part 2 of 2: the denoiser")
+    PartialState().print("part 2 of 2: the denoiser")
     held_out = AugmentedViews(tokens.store, tokens.store.index.numbers(held_out=True), 1)
     torch.manual_seed(run.seed)
     conditioner = conditioner_of(tokens.store.index.kind, tokens.texts)
