@@ -34,13 +34,13 @@ train things photos: export GLIBC_TUNABLES := glibc.malloc.hugetlb=1:glibc.mallo
 train: $(VENV)/.everything
 	set -e; for job in first-stage:first-stage first-stage:decoder first-stage:decoder256-first first-stage:decoder256 \
 	    first-stage:decoder256-further first-stage:decoder256-last captions:captions \
-	    reader:scorer denoiser:denoiser denoiser:denoiser-edits; do \
+	    classifier:scorer denoiser:denoiser denoiser:denoiser-edits; do \
 	    part=$${job#*:}; \
 	    $(BIN)/python -m recipes.avatars train $${job%:*} --config recipes/avatars/configs/$$part.json --run runs/avatars/$$part; \
 	done
 	$(BIN)/python -m recipes.avatars assemble --config recipes/avatars/configs/model.json --out checkpoints/avatars
-	cp runs/avatars/captions/heads.safetensors checkpoints/avatars/heads.safetensors
-	cp runs/avatars/scorer/reader.safetensors checkpoints/avatars/attribute_classifier.safetensors
+	cp runs/avatars/captions/heads.safetensors checkpoints/avatars
+	cp runs/avatars/scorer/attribute_classifier.safetensors checkpoints/avatars
 
 THINGS := recipes/things/configs
 things: $(VENV)/.everything
@@ -50,9 +50,9 @@ things: $(VENV)/.everything
 	    part=$${job#*:}; \
 	    $(BIN)/python -m recipes.things train $${job%:*} --config $(THINGS)/$$part.json --run runs/things/$$part; \
 	done
-	$(BIN)/python -m recipes.things train reader --run runs/things/reader
+	$(BIN)/python -m recipes.things train detector --run runs/things/detector
 	$(BIN)/python -m recipes.things assemble --config $(THINGS)/model.json --out checkpoints/things
-	cp runs/things/reader/reader.safetensors checkpoints/things/detector.safetensors
+	cp runs/things/detector/detector.safetensors checkpoints/things
 	$(BIN)/python -m recipes.things examples --out checkpoints/things/examples
 
 runs/still-life/pictures/train/metadata.jsonl: | $(VENV)/.everything

@@ -120,7 +120,7 @@ def save_classifier(classifier: AttributeClassifier, path: Path) -> None:
 def load_classifier(path: Path) -> AttributeClassifier:
     """The classifier in a file, ready to read. Raises ValueError where it was trained for other attributes."""
     if not path.is_file():
-        raise ValueError(f"{path} is missing; `python -m recipes.avatars train reader` makes it")
+        raise ValueError(f"{path} is missing; `python -m recipes.avatars train classifier` makes it")
     with safe_open(path, "pt") as file:
         about, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if json.loads(about["values"]) != {name: list(values) for name, values in VALUES.items()}:

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-READER = Path(__file__).parent / "reader.safetensors"
+from imagebart.ranking import ATTRIBUTE_CLASSIFIER
+
+CLASSIFIER = Path(__file__).parent / ATTRIBUTE_CLASSIFIER
 """The network that reads attributes off images for the evaluation."""
 
 

@@ -321,15 +321,14 @@ def _as_list(fragments: Sequence[Fragment], random: np.random.Generator) -> str:
 def _as_person(fragments: Sequence[Fragment], person: str, random: np.random.Generator) -> str:
     """A person with the fragments around it: "a bald man with a beard, on a blue background"."""
     before = sorted((f for f in fragments if f.kind in ("adjective", "epithet")), key=lambda f: f.kind)
-    before = [*before[:1], *before[-1:]] if len(before) > 1 else before  # an epithet is the last, and is kept
+    before = [*before[:1], *before[1:][-1:]]  # an epithet is the last, and is kept
     after = [fragment for fragment in fragments if fragment.kind != "noun" and fragment not in before]
     nouns = [fragment for fragment in fragments if fragment.kind == "noun"]
     worn = [fragment for fragment in nouns if _wearable(fragment) and random.random() < 0.7]
     several = person in PLURALS and random.random() < 0.12
-    with_texts = [fragment.text for fragment in nouns if fragment not in worn]
-    worn_texts = [fragment.text for fragment in worn]
-    if several:
-        with_texts, worn_texts = ([plural(text) for text in with_texts], [plural(text) for text in worn_texts])
+    form = plural if several else str
+    with_texts = [form(fragment.text) for fragment in nouns if fragment not in worn]
+    worn_texts = [form(fragment.text) for fragment in worn]
     wears = "in" if [fragment.attribute for fragment in worn] == ["clothing"] else "wearing"
     parts = [f"with {joined(with_texts, random)}"] if with_texts else []
     parts += [f"{wears} {joined(worn_texts, random)}"] if worn_texts else []

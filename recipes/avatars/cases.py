@@ -115,15 +115,14 @@ WORDS = {
 """What common words stand for in the files of prompts; other values stand for themselves."""
 
 
-def typed_prompts(half: str) -> list[Caption]:
-    """Prompts as people type them who do not know what the model knows, in a fixed order; half: "seen" or "held".
+def typed_prompts() -> list[Caption]:
+    """Prompts as people type them who do not know what the model knows, written before words in them were taught.
 
-    Written before the words in them were taught: the first half may be looked at when words are added, the second is
-    for reporting. A color that the artwork lacks claims the nearest that it has; a prompt may claim nothing. Lines are
+    A color that the artwork lacks claims the nearest that it has; a prompt may claim nothing. Lines of the data are
     such as `a red hat: top=hat, hat_color=red`; a key of `WORDS` may be a value.
     """
     cases = []
-    for line in data_file(f"prompts_typed_{half}.txt").strip().splitlines():
+    for line in data_file("prompts_typed.txt").strip().splitlines():
         text, claimed = line.split(":")
         pairs = [claim.split("=") for claim in filter(None, claimed.strip().split(", "))]
         # "hat" and "moustache" are words and values: as a word, any of its kind will do.

@@ -4,7 +4,7 @@
 
 A brush of 6 to 24 pixels goes to and fro over the place of a part, roughly, and words ask for another one. Then the
 same words with a stroke over another place, whole images, places found by words, and descriptions. All settings are
-those that the page begins with. A small network, the reader, which was trained on renders alone, says what images show.
+those that the page begins with. A small network, which was trained on renders alone, says what images show.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from imagebart.pipeline import Pipeline
 from imagebart.worlds.attribute_classifier import load_classifier, verbalize
 from imagebart.worlds.avatars import Attributes
 from recipes import generator
-from recipes.avatars import READER
+from recipes.avatars import CLASSIFIER
 from recipes.avatars.artwork import render, rendered
 from recipes.avatars.captions import Caption
 from recipes.avatars.cases import Change, changes, found, held_out_prompt, seen_prompt, typed_prompts
@@ -88,8 +88,8 @@ def has_patch(image: np.ndarray, reference: np.ndarray, mask: np.ndarray) -> boo
 
 
 def read_all(images: Sequence[Image.Image]) -> list[Attributes]:
-    """What the reader sees in images."""
-    return load_classifier(READER).read(torch.cat([to_tensor(image) for image in images]))
+    """What the attribute classifier sees in images."""
+    return load_classifier(CLASSIFIER).read(torch.cat([to_tensor(image) for image in images]))
 
 
 def measures(pipe: Pipeline, samples: int, seed: int, grids: dict[str, Image.Image]) -> Iterator[Measure]:
@@ -148,7 +148,7 @@ def whole_images(pipe: Pipeline, samples: int, seed: int, grids: dict[str, Image
     kinds: dict[str, tuple[list[Caption], str]] = {
         "captions": ([seen_prompt(number, series) for number in numbers], "≥ 98 %"),
         "held-out pairs": ([held_out_prompt(number, series) for number in numbers], "≥ 97 %"),
-        "as people type": ([case for case in typed_prompts("held") if case.claims], "≥ 97 %"),
+        "as people type": ([case for case in typed_prompts() if case.claims], "≥ 97 %"),
     }
     for name, (prompts, goal) in kinds.items():
         images = generate_all(pipe, [prompt.text for prompt in prompts], seed)

@@ -1,9 +1,9 @@
-"""Training on avatars: the network that reads attributes off images, the text encoder, and the parts of the model.
+"""Training on avatars: the attribute classifier, the text encoder, and the parts of the model.
 
-The reader learns from new renders, augmented with what a first stage may do to an image. The text encoder learns from
-captions alone: an image's tokens teach words slowly, since a color that is named once moves a few of 256. What a
+The classifier learns from new renders, augmented with what a first stage may do to an image. The text encoder learns
+from captions alone: an image's tokens teach words slowly, since a color that is named once moves a few of 256. What a
 caption claims is known, so each query token learns to say of one attribute which values make the caption true, or that
-it is not mentioned (`imagebart.worlds.attribute_classifier`). First stage and denoiser are trained as on any images.
+it is not mentioned (`imagebart.worlds.attribute_classifier`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch.utils.data import Dataset
 from imagebart.errors import InputError
 from imagebart.imaging.files import normalize
 from imagebart.models.text_encoder import TextEncoder
+from imagebart.ranking import ATTRIBUTE_CLASSIFIER
 from imagebart.settings import Settings
 from imagebart.text.conditioners import Conditioner
 from imagebart.training.config import DenoiserRun, FirstStageRun, LoopConfig, TokensRun
@@ -47,8 +48,8 @@ from recipes.training import CaptionsRun, LossTask, Series, Trainings, train_tex
 HIDDEN = -100  # the label of an attribute that an image does not show: no loss
 
 
-class ReaderRun(Settings):
-    """`python -m recipes.avatars train reader --config FILE`."""
+class ClassifierRun(Settings):
+    """`python -m recipes.avatars train classifier --config FILE`."""
 
     loop: LoopConfig
     model: AttributeClassifierConfig = AttributeClassifierConfig()
@@ -112,10 +113,10 @@ def _rounded_in_blocks(images: Tensor, step: Tensor) -> Tensor:
     return torch.where(step > 0, blocks.transpose(3, 4).reshape(images.shape), images)
 
 
-def train_reader(run: ReaderRun, folder: Path) -> AttributeClassifier:
-    """Trains (or resumes) a reader in a run's folder and writes it there as `reader.safetensors`."""
+def train_classifier(run: ClassifierRun, folder: Path) -> AttributeClassifier:
+    """Trains (or resumes) a classifier in a run's folder, and writes it there."""
     torch.manual_seed(run.loop.seed)
-    reader = AttributeClassifier(run.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    classifier = AttributeClassifier(run.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def losses(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy of every attribute that shows."""
@@ -127,9 +128,9 @@ def train_reader(run: ReaderRun, folder: Path) -> AttributeClassifier:
         right = torch.stack([logits.argmax(1) for logits in answers.values()], 1) == truth
         return {"loss": total / shown.sum(), "accuracy": right[shown].float().mean()}
 
-    trained = train(LossTask(reader, Series(partial(labelled, seed=run.seed)), losses), run.loop, folder)
+    trained = train(LossTask(classifier, Series(partial(labelled, seed=run.seed)), losses), run.loop, folder)
     assert isinstance(trained, AttributeClassifier)
-    save_classifier(trained, folder / "reader.safetensors")
+    save_classifier(trained, folder / ATTRIBUTE_CLASSIFIER)
     return trained
 
 
@@ -194,5 +195,8 @@ TRAININGS: Trainings = {
     "first-stage": (FirstStageRun, train_avatar_first_stage),  # the VQGAN: pixels to tokens and back
     "captions": (CaptionsRun, train_captions),  # the text encoder: what captions claim
     "denoiser": (DenoiserRun, partial(train_denoiser, data=avatar_data)),
-    "reader": (ReaderRun, train_reader),  # reads attributes off images: one measures, another ranks variants
+    "classifier": (
+        ClassifierRun,
+        train_classifier,
+    ),  # reads attributes off images: one measures, one ranks
 }

@@ -40,7 +40,7 @@ from recipes.evaluation import (
     zigzag,
 )
 from recipes.things.artwork import CELL, GROUNDS, NOUNS, SIZE, Placed, Scene, render
-from recipes.things.reader import COLORS, NOTHING
+from recipes.things.detector import COLORS, NOTHING
 from recipes.things.scenes import COUNT_WORDS, Caption, SceneOptions, describe, sample
 
 SERIES = 5_000_000  # of scenes, plus the seed

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from imagebart.imaging.files import normalize
 from imagebart.model import ImageBART
 from imagebart.models.vqgan import FirstStage, FirstStageConfig, psnr
-from imagebart.training.patch_memory import collect, fit_patch_memory, k_means, nearest, principal_directions
+from imagebart.training.patch_memory import collect, fit_patch_memory, k_means, principal_directions
 from recipes.things.artwork import CELL
 from recipes.things.scenes import crowded, image_of, of_every_size
 
@@ -77,12 +77,6 @@ def train_tokens(folder: Path) -> None:
     train_encoder(model, data)
     model.requires_grad_(False)
     model.quantize.embedding.weight.copy_(k_means(latents_of(model, data), CONFIG.codebook_size, ROUNDS))
-    points = latents_of(model, patches(1, 200))
-    labels, distances = nearest(points, model.quantize.codes())
-    print(
-        f"new scenes: mean squared distance {distances.mean():.4f} of {points.var(0).sum():.3f}, "
-        f"{len(labels.unique())} of {CONFIG.codebook_size} codes"
-    )
     images = (image_of(of_every_size(i, 2)) for i in tqdm(range(MEMORY_SCENES), unit="scene"))
     fit_patch_memory(model, collect(model, images))
     shown = normalize(torch.stack([image_of(of_every_size(i, 3)) for i in range(FRESH)]))

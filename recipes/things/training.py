@@ -23,7 +23,7 @@ from imagebart.training.denoiser import train_denoiser
 from imagebart.training.vqgan import train_first_stage
 from recipes import generator
 from recipes.things.artwork import GROUNDS, HUES, NOUNS
-from recipes.things.reader import COLORS, NAMES, train_reader
+from recipes.things.detector import COLORS, NAMES, train_detector
 from recipes.things.scenes import (
     COUNT_WORDS,
     PLACES,
@@ -136,5 +136,5 @@ TRAININGS: Trainings = {
     "captions": (CaptionsRun, train_captions),  # the text encoder
     "decoder": (FirstStageRun, train_decoder),  # its convolutions
     "denoiser": (DenoiserRun, partial(train_denoiser, data=thing_data)),
-    "reader": (None, train_reader),  # which things squares of images show: it measures, and ships as the scorer
+    "detector": (None, train_detector),  # which things squares of images show: it measures, and ships as the scorer
 }

@@ -12,7 +12,7 @@ from imagebart.model import ImageBART
 from imagebart.ranking import ATTRIBUTE_CLASSIFIER
 from imagebart.worlds.attribute_classifier import CaptionReader, save_heads
 from imagebart.worlds.avatars import VALUES
-from recipes.avatars import READER
+from recipes.avatars import CLASSIFIER
 
 
 def save_model_with_scorer(folder: Path) -> ImageBART:
@@ -22,5 +22,5 @@ def save_model_with_scorer(folder: Path) -> ImageBART:
     model.save_pretrained(folder)
     torch.manual_seed(0)
     save_heads(CaptionReader(model.text), folder)
-    copy(READER, folder / ATTRIBUTE_CLASSIFIER)
+    copy(CLASSIFIER, folder / ATTRIBUTE_CLASSIFIER)
     return model

@@ -93,8 +93,8 @@ def test_bad_input_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture
     for given, said in (
         (["evaluate", "--samples", "3"], "Invalid value for '--samples'"),
         (["train", "nose", "--run", str(tmp_path)], "There is no part 'nose'; there are first-stage"),
-        (["train", "reader", "--run", str(tmp_path)], "--config is missing"),
-        (["train", "reader"], "Missing option '--run'"),
+        (["train", "classifier", "--run", str(tmp_path)], "--config is missing"),
+        (["train", "classifier"], "Missing option '--run'"),
     ):
         assert main(given) == 2
         assert said in capsys.readouterr().err

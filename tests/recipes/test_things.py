@@ -27,7 +27,7 @@ from recipes import generator
 from recipes.things import artwork
 from recipes.things.__main__ import main
 from recipes.things.artwork import CELL, GRID, GROUNDS, HUES, NOUNS, SIZE, Ground, Placed, Scene, render, sprite
-from recipes.things.reader import COLORS, NAMES, NOTHING, empty_box, iou, square_item, train_reader
+from recipes.things.detector import COLORS, NAMES, NOTHING, empty_box, iou, square_item, train_detector
 from recipes.things.scenes import (
     BLOCK,
     MARGIN,
@@ -203,8 +203,8 @@ def test_squares_show_what_their_labels_say_and_a_reader_is_trained_and_loaded(t
     red = [float(((s["image"][0] > 180) & (s["image"][1] < 80)).float().mean()) for s in squares]  # of the disk
     whole = [share for share, s in zip(red, squares, strict=True) if s["noun"] != NOTHING and COLORS[s["color"]] == ""]
     assert min(whole) > 0.4 and max(whole) < 0.85
-    reader = train_reader(tmp_path, LoopConfig(steps=2, batch_size=4))
-    again, names = load_detector(tmp_path / "reader.safetensors")
+    reader = train_detector(tmp_path, LoopConfig(steps=2, batch_size=4))
+    again, names = load_detector(tmp_path / "detector.safetensors")
     assert names == NAMES
     for name, value in again.state_dict().items():
         torch.testing.assert_close(value, reader.state_dict()[name], rtol=1e-3, atol=1e-6)

@@ -37,7 +37,7 @@ SHAPE = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1, qu
 
 
 def test_every_configuration_is_read() -> None:
-    kinds = {"decoder": "first-stage", "decoder256": "first-stage", "first": "first-stage", "scorer": "reader"}
+    kinds = {"decoder": "first-stage", "decoder256": "first-stage", "first": "first-stage", "scorer": "classifier"}
     for recipe, trainings in (("avatars", TRAININGS), ("things", THINGS)):
         for path in (RECIPES / recipe / "configs").glob("[!m]*.json"):
             name = path.stem.split("-")[0]

@@ -16,19 +16,19 @@ from imagebart.worlds.attribute_classifier import (
     save_classifier,
 )
 from imagebart.worlds.avatars import PLAIN, VALUES
-from recipes.avatars import READER
+from recipes.avatars import CLASSIFIER
 from recipes.avatars.artwork import rendered
 from recipes.avatars.dataset import sample
-from recipes.avatars.training import HIDDEN, ReaderRun, augmented, labelled, labels, train_reader
+from recipes.avatars.training import HIDDEN, ClassifierRun, augmented, labelled, labels, train_classifier
 
-CONFIGS = READER.parent / "configs"
+CONFIGS = CLASSIFIER.parent / "configs"
 AVATARS = [sample(i, 424_242, "all") for i in range(400)]
 
 
 @pytest.mark.parametrize(("size", "bound"), [(128, 0.99), (256, 0.98)])
 def test_fresh_renders_are_read_right(size: int, bound: float) -> None:
     avatars = AVATARS if size == 128 else AVATARS[:100]
-    read = load_classifier(READER).read(rendered(avatars, size))
+    read = load_classifier(CLASSIFIER).read(rendered(avatars, size))
     right, asked = Counter[str](), Counter[str]()
     for truth, reading in zip(avatars, read, strict=True):
         asked.update(truth.visible())
@@ -40,7 +40,7 @@ def test_fresh_renders_are_read_right(size: int, bound: float) -> None:
 def test_augmented_renders_are_read_right() -> None:
     torch.manual_seed(0)
     images = augmented(rendered(AVATARS[:100], 128))
-    read = load_classifier(READER).read(images)
+    read = load_classifier(CLASSIFIER).read(images)
     answers = [
         getattr(a, name) == getattr(b, name) for a, b in zip(AVATARS[:100], read, strict=True) for name in a.visible()
     ]
@@ -48,14 +48,14 @@ def test_augmented_renders_are_read_right() -> None:
 
 
 def test_answers_do_not_depend_on_the_batch() -> None:
-    reader = load_classifier(READER)
+    reader = load_classifier(CLASSIFIER)
     images = rendered(AVATARS[:5], 128)
     assert reader.read(images, batch=2) == reader.read(images)
 
 
 def test_the_weights_are_small() -> None:
-    assert READER.stat().st_size < 5_000_000
-    assert sum(t.numel() for t in load_file(READER).values()) < 1_000_000
+    assert CLASSIFIER.stat().st_size < 5_000_000
+    assert sum(t.numel() for t in load_file(CLASSIFIER).values()) < 1_000_000
 
 
 def test_hidden_attributes_have_no_label() -> None:
@@ -90,18 +90,18 @@ def test_a_reader_is_saved_and_loaded(tmp_path: Path) -> None:
 
 def test_training_lowers_the_loss_and_writes_a_reader(tmp_path: Path) -> None:
     loop = LoopConfig(steps=30, batch_size=16, lr=4e-3, warmup=4, ema=0.5, mixed_precision="no", log_every=1)
-    run = ReaderRun(loop=loop, model=AttributeClassifierConfig(channels=(16, 32, 32), squeeze=16, features=64))
-    trained = train_reader(run, tmp_path)
+    run = ClassifierRun(loop=loop, model=AttributeClassifierConfig(channels=(16, 32, 32), squeeze=16, features=64))
+    trained = train_classifier(run, tmp_path)
     log = [line.split('"loss": ')[1].split(",")[0] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     losses = [float(loss) for loss in log]
     assert sum(losses[-6:]) < 0.98 * sum(losses[:6])
     images = rendered(AVATARS[:2], 128)
-    written = load_classifier(tmp_path / "reader.safetensors")
+    written = load_classifier(tmp_path / "attribute_classifier.safetensors")
     torch.testing.assert_close(written(images), trained.eval()(images), atol=2e-2, rtol=0)
 
 
 def test_the_configuration_that_made_it_loads() -> None:
-    assert load(ReaderRun, CONFIGS / "reader.json").model == load_classifier(READER).config
+    assert load(ClassifierRun, CONFIGS / "classifier.json").model == load_classifier(CLASSIFIER).config
 
 
 @pytest.mark.parametrize("size", [{"channels": [20_000] * 3}, {"squeeze": 20_000, "features": 1000}])

@@ -23,7 +23,7 @@ from imagebart.worlds.attribute_classifier import (
     with_showing,
 )
 from imagebart.worlds.avatars import PLAIN, SHOWING, VALUES, Attributes, Claims
-from recipes.avatars import READER
+from recipes.avatars import CLASSIFIER
 from recipes.avatars.artwork import rendered
 from recipes.avatars.captions import all_words, describe
 from recipes.avatars.cases import found
@@ -42,7 +42,7 @@ def test_the_score_is_the_chance_of_all_claims_by_the_reader_s_word() -> None:
 
 
 def test_images_that_show_what_is_claimed_come_first() -> None:
-    reader = load_classifier(READER)
+    reader = load_classifier(CLASSIFIER)
     avatars = [sample(i, 8, "all") for i in range(64)]
     answers = reader(rendered(avatars, 128))
     for number in range(12):

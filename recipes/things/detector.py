@@ -1,6 +1,6 @@
-"""Training the reader of things (`imagebart.worlds.things`), which measures the model, and which it ships with.
+"""Training the detector of things (`imagebart.worlds.things`), which measures the model, and which it ships with.
 
-    python -m recipes.things train reader --run runs/things/reader
+    python -m recipes.things train detector --run runs/things/detector
 
 It is trained on scenes only, never on what a model drew.
 """
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from imagebart.imaging.crop import Box
 from imagebart.imaging.files import normalize
+from imagebart.ranking import DETECTOR
 from imagebart.training.config import LoopConfig
 from imagebart.training.loop import Batch, train
 from imagebart.worlds.things import SIDE, ThingDetector, ThingNames, save_detector
@@ -26,7 +27,6 @@ from recipes.things.artwork import CELL, GRID, GROUNDS, HUES, NOUNS, Placed, ren
 from recipes.things.scenes import COUNT_WORDS, SIDES, SceneOptions, sample
 from recipes.training import LossTask, Series
 
-FILE = "reader.safetensors"
 NOTHING = len(NOUNS)  # the label of a square without a whole thing
 COLORS = ("", *HUES)  # "": the artwork's, of nouns that have one color
 GROUPS = sorted({group for noun in NOUNS for group in noun.groups})
@@ -114,10 +114,10 @@ def augmented(squares: Tensor) -> Tensor:
     return torch.where(half[3], squares + 0.05 * torch.randn_like(squares), squares)
 
 
-def train_reader(folder: Path, loop: LoopConfig = LOOP) -> ThingDetector:
-    """Trains (or resumes) a reader in a run's folder and writes it there as `FILE`."""
+def train_detector(folder: Path, loop: LoopConfig = LOOP) -> ThingDetector:
+    """Trains (or resumes) a detector in a run's folder and writes it there as `detector.safetensors`."""
     torch.manual_seed(loop.seed)
     trained = train(LossTask(ThingDetector(len(NOUNS), len(COLORS)), Series(square_item), losses), loop, folder)
     assert isinstance(trained, ThingDetector)
-    save_detector(trained, NAMES, folder / FILE)
+    save_detector(trained, NAMES, folder / DETECTOR)
     return trained
