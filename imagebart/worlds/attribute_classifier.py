@@ -138,35 +138,23 @@ GROUPS = tuple(len(values) + 1 for values in VALUES.values())  # of each attribu
 
 
 class CaptionReader(nn.Module):
-    """A text encoder with a linear head on each query token.
-
-    [B, length] -> logits [B, sum(groups)] and query tokens [B, len(groups), width].
-    """
+    """A text encoder with a linear head on each query token: [B, length] -> logits [B, sum(groups)]."""
 
     def __init__(self, encoder: TextEncoder, groups: tuple[int, ...] = GROUPS) -> None:
         super().__init__()
         if encoder.config.query_tokens < len(groups):
-            raise ValueError(
-                f"query_tokens is {encoder.config.query_tokens}, expected {len(groups)}, one an attribute, or more"
-            )
+            raise ValueError(f"query_tokens is {encoder.config.query_tokens}, expected {len(groups)}, one an attribute")
         self.encoder = encoder
         self.heads = nn.ModuleList(nn.Linear(encoder.config.transformer.width, count) for count in groups)
 
-    def forward(self, words: Tensor) -> tuple[Tensor, Tensor]:
-        queries = self.encoder(words)[:, : len(self.heads)]
-        return torch.cat([head(query) for head, query in zip(self.heads, queries.unbind(1), strict=True)], 1), queries
+    def forward(self, words: Tensor) -> Tensor:
+        queries = self.encoder(words)[:, : len(self.heads)].unbind(1)
+        return torch.cat([head(query) for head, query in zip(self.heads, queries, strict=True)], 1)
 
 
 def save_heads(reader: CaptionReader, folder: Path) -> None:
     """Writes the heads beside their text encoder."""
     write_bytes(folder / HEADS, save(reader.heads.state_dict()))
-
-
-def load_heads(reader: CaptionReader, folder: Path) -> None:
-    """Loads the heads of a folder; raises ValueError where it has none."""
-    if not (folder / HEADS).is_file():
-        raise ValueError(f"{folder} has no {HEADS}; expected the folder of a captions run or a model")
-    reader.heads.load_state_dict(load_file(folder / HEADS))
 
 
 def claims_vector(claims: Claims) -> Tensor:
@@ -278,10 +266,9 @@ class AvatarScorer:
         if model.text is None:
             raise WeightsError(f"{path} scores by prompts, but the model beside it has no text encoder to read them")
         try:
-            captions = CaptionReader(model.text)
-            load_heads(captions, path.parent)
-            classifier = load_classifier(path)
-        except (SafetensorError, KeyError, ValueError, RuntimeError, TypeError) as error:
+            captions, classifier = CaptionReader(model.text), load_classifier(path)
+            captions.heads.load_state_dict(load_file(path.parent / HEADS))
+        except (SafetensorError, OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
             raise WeightsError(f"{path} cannot be used as a scorer: {error}") from error
         captions.heads.to(model.device, next(model.text.parameters()).dtype)
         return cls(classifier, captions.eval().requires_grad_(False), model.conditioner)
@@ -290,8 +277,7 @@ class AvatarScorer:
     def claims(self, prompt: str) -> Claims:
         """What a prompt claims; {} where it mentions no attribute."""
         words = self.conditioner.encode([prompt]).tokens
-        logits, _ = self.captions(words.to(next(self.captions.parameters()).device))
-        return read_claims(logits[0].cpu())
+        return read_claims(self.captions(words.to(next(self.captions.parameters()).device))[0].cpu())
 
     @torch.no_grad()
     def score(self, images: Tensor, prompt: str) -> Tensor:

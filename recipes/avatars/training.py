@@ -160,8 +160,8 @@ def reading_accuracy(readings: Tensor, claims: Tensor, groups: tuple[int, ...] =
 def train_captions(run: CaptionsRun, folder: Path) -> TextEncoder:
     """Trains (or resumes) a text encoder in a run's folder and writes it there, with its heads."""
 
-    def losses(answers: tuple[Tensor, Tensor], claims: Tensor) -> dict[str, Tensor]:
-        return {"loss": reading_loss(answers[0], claims), "read": reading_accuracy(answers[0], claims)}
+    def losses(readings: Tensor, claims: Tensor) -> dict[str, Tensor]:
+        return {"loss": reading_loss(readings, claims), "read": reading_accuracy(readings, claims)}
 
     conditioner = avatar_conditioner(run.text_length)
     trained = train_text_encoder(run, folder, conditioner, CaptionReader, Series(caption_item), losses)
