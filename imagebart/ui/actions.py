@@ -126,35 +126,23 @@ class Actions:
 
     # Runs.
 
-    def edit(self, sketchpad: SketchValue, **controls: Any) -> Iterator[Update]:
-        """Regenerates what is painted on the sketchpad."""
-        yield from self._run("edit", sketchpad, controls)
+    def run(self, task: str, sketchpad: SketchValue, **controls: Any) -> Iterator[Update]:
+        """The updates of a run of one of TASKS until it ends, fails, is cancelled or closed; then the model stops, too.
 
-    def generate(self, sketchpad: SketchValue, **controls: Any) -> Iterator[Update]:
-        """Generates a new image."""
-        yield from self._run("generate", sketchpad, controls)
-
-    def vary(self, sketchpad: SketchValue, **controls: Any) -> Iterator[Update]:
-        """Regenerates the whole image on the sketchpad, as differently as the strength says."""
-        yield from self._run("vary", sketchpad, controls)
+        Names are looked up here: what a GPU is lent to runs in a process of its own, which learns of none.
+        """
+        name = run_name(sketchpad)
+        with closing(self._run_on_gpu(task, sketchpad, controls)) as updates:
+            for update in updates:
+                if name in self._cancelled:
+                    yield {**failed(""), "run": {"ended": name}, "messages": messages.note_html(messages.CANCELLED)}
+                    return
+                yield update
 
     def cancel(self, run: str) -> None:
         """Cancels the run of a name, also one that is not here yet."""
         if run not in self._cancelled:
             self._cancelled.append(run)
-
-    def _run(self, task: str, sketchpad: SketchValue, controls: Mapping[str, Any]) -> Iterator[Update]:
-        """The updates of a run until it ends, fails, is cancelled or closed; then the model stops, too.
-
-        Names are looked up here: what a GPU is lent to runs in a process of its own, which learns of none.
-        """
-        run = run_name(sketchpad)
-        with closing(self._run_on_gpu(task, sketchpad, controls)) as updates:
-            for update in updates:
-                if run in self._cancelled:
-                    yield {**failed(""), "run": {"ended": run}, "messages": messages.note_html(messages.CANCELLED)}
-                    return
-                yield update
 
     def _updates(self, task: str, sketchpad: SketchValue, values: Mapping[str, Any]) -> Iterator[Update]:
         message: dict[str, Any] = {"run": run_name(sketchpad), "task": task, "version": 0}
@@ -323,6 +311,7 @@ def mask_and_prompt(
 
 
 def _edit(pipeline: Pipeline, sketch: Sketch, controls: Controls) -> Iterator[PipelineEvent]:
+    """Regenerates what is painted on the sketchpad."""
     image = sketch.open()
     mask, prompt = mask_and_prompt(pipeline, image, sketch, controls.prompt(pipeline))
     return pipeline.edit(
@@ -339,10 +328,12 @@ def _edit(pipeline: Pipeline, sketch: Sketch, controls: Controls) -> Iterator[Pi
 
 
 def _generate(pipeline: Pipeline, _: Sketch, controls: Controls) -> Iterator[PipelineEvent]:
+    """Generates a new image."""
     return pipeline.generate(controls.prompt(pipeline), **controls.for_run(pipeline))
 
 
 def _vary(pipeline: Pipeline, sketch: Sketch, controls: Controls) -> Iterator[PipelineEvent]:
+    """Regenerates the whole image on the sketchpad, as differently as the strength says."""
     prompt, settings = controls.prompt(pipeline), controls.for_run(pipeline)
     return pipeline.vary(sketch.file(), controls.strength, prompt, **settings)
 

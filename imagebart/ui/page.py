@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from importlib.resources import files
 from inspect import isgeneratorfunction
 from pathlib import Path
@@ -19,7 +20,7 @@ from anyio import CapacityLimiter
 from gradio.utils import get_upload_folder
 
 from imagebart.ui import messages
-from imagebart.ui.actions import RESTORED, UPDATED, Actions, answering, failed, waiting
+from imagebart.ui.actions import RESTORED, TASKS, UPDATED, Actions, answering, failed, waiting
 from imagebart.ui.controls import (
     BASIC,
     MAX_IMAGES,
@@ -142,15 +143,15 @@ def connect(
 
 
 def _connect_runs(parts: Parts, actions: Actions) -> None:
-    for name, run in (("edit", actions.edit), ("generate", actions.generate), ("vary", actions.vary)):
-        click = parts[name].click
+    for task in TASKS:
+        click = parts[task].click
         # The browser updates the page by itself at the click, though the model may be busy for a while.
         _update_in_browser(parts, click, waiting())
         # The values are read at the very click, so nothing may come before it.
         started = connect(
             parts,
             click,
-            run,
+            partial(actions.run, task),
             ("sketchpad", *NAMES),
             UPDATED,
             js=WITH_RUN_NAME,
@@ -197,6 +198,7 @@ def _connect_model(parts: Parts, actions: Actions, shown: Sequence[str], page: g
         parts["model"],
         [parts[name] for name in ("model", "examples", *shown, *RESET)],
         show_progress_on=parts["model_line"],
+        concurrency_limit=None,  # a download holds up nobody
         **PRIVATE,
     )
     connect(parts, parts["reset"].click, actions.reset_settings, model, RESET, **AT_ONCE)

@@ -47,7 +47,7 @@ def asked(**values: Any) -> dict[str, Any]:
 
 def edited(image: Image.Image, **values: Any) -> Update:
     """The last update of an edit."""
-    return list(Actions(Models(PIPELINE)).edit(sketch_value(image), **asked(**values)))[-1]
+    return list(Actions(Models(PIPELINE)).run("edit", sketch_value(image), **asked(**values)))[-1]
 
 
 def result(moment: dict[str, Any], variant: int = 0) -> Image.Image:
@@ -63,7 +63,7 @@ def test_an_edit_ends_with_a_result_whose_unpainted_pixels_are_the_upload_s(imag
 
 
 def test_an_edit_shows_noise_then_each_stage_and_ends_at_the_result(running: Actions, image: Image.Image) -> None:
-    moments = list(running.edit(sketch_value(image), **asked()))
+    moments = list(running.run("edit", sketch_value(image), **asked()))
     assert all(open_image(path).size == image.size for moment in moments[1:-1] for path in moment["run"]["images"])
     assert {moment["run"]["version"] for moment in moments[1:]} == {3}
     steps = moments[-1]["run"]["steps"]
@@ -101,7 +101,7 @@ def test_the_best_come_first_each_with_its_own_steps_and_recipe() -> None:
 
     def drawn(**values: Any) -> dict[str, Any]:
         values = {"seed": 5, "variants": 4, **values}
-        updates = Actions(Models(judged)).generate(None, **control_values(judged, **values))
+        updates = Actions(Models(judged)).run("generate", None, **control_values(judged, **values))
         return list(updates)[-1]["run"]
 
     as_drawn, ordered = drawn(), drawn(best_first=True)
@@ -150,7 +150,7 @@ def test_a_run_says_what_it_may_change_and_changes_nothing_else() -> None:
     hats, pipeline = hat_runs()
     image = noise_image((64, 64))
     for pad in (sketch_value(image, None), sketch_value(image, "lower half") | {"movable": True}):
-        moments = list(hats.edit(pad, **control_values(pipeline)))
+        moments = list(hats.run("edit", pad, **control_values(pipeline)))
         masks = [moment["run"].get("mask") for moment in moments[1:]]
         assert masks[0] == masks[-1] and not any(masks[1:-1]), "at the start and with the result"
         mask = np.asarray(unpack_mask(masks[0], image.size)) > 0
@@ -162,7 +162,7 @@ def test_a_run_says_what_it_may_change_and_changes_nothing_else() -> None:
 def test_a_painted_mask_stays_and_that_words_are_about_another_place_is_not_said_twice() -> None:
     hats, pipeline = hat_runs()
     pad = sketch_value(noise_image((64, 64)), "lower half")
-    last = list(hats.edit(pad, **control_values(pipeline)))[-1]
+    last = list(hats.run("edit", pad, **control_values(pipeline)))[-1]
     assert last["run"]["mask"] == pad["mask"] and ELSEWHERE not in last["messages"], "see fit.js"
 
 
@@ -183,7 +183,7 @@ def test_a_result_that_misses_the_words_may_be_tried_again_as_the_best_of_four_a
     pad = sketch_value(noise_image((64, 64)))
 
     def told(task: str, runs: Actions = hats, **values: Any) -> str:
-        updates = list(getattr(runs, task)(pad, **control_values(pipeline, **values)))
+        updates = list(runs.run(task, pad, **control_values(pipeline, **values)))
         return str(updates[-1]["messages"])
 
     for task in ("edit", "generate", "vary"):
@@ -197,15 +197,15 @@ def test_a_result_that_misses_the_words_may_be_tried_again_as_the_best_of_four_a
 def test_the_background_is_asked_for_by_words_for_it() -> None:
     hats, pipeline = hat_runs()
     pad = sketch_value(noise_image((64, 64)), "lower half") | {"mode": "background"}
-    last = list(hats.edit(pad, **control_values(pipeline)))[-1]
+    last = list(hats.run("edit", pad, **control_values(pipeline)))[-1]
     assert last["run"]["prompt"] == "a hat background" and last["run"]["box"] == (8, 0, 56, 32)
-    assert messages.NO_BACKGROUND in list(hats.edit(pad, **control_values(pipeline, words=" ")))[-1]["messages"]
+    assert messages.NO_BACKGROUND in list(hats.run("edit", pad, **control_values(pipeline, words=" ")))[-1]["messages"]
 
 
 def test_an_image_that_was_deleted_is_asked_for_again(running: Actions, image: Image.Image) -> None:
     asked_for = sketch_value(image)
     Path(asked_for["image"]).unlink()
-    last = list(running.edit(asked_for, **asked()))[-1]
+    last = list(running.run("edit", asked_for, **asked()))[-1]
     assert last["run"]["deleted"] and last["run"]["task"] == "edit" and last["run"]["version"] == 3
     assert "no longer on the server" in last["messages"]
 
@@ -226,36 +226,36 @@ RELOAD = "reload the page"
 def test_a_sketch_that_cannot_be_edited_is_reported(
     running: Actions, image: Image.Image, changed: dict[str, Any], sentence: str
 ) -> None:
-    last = list(running.edit(sketch_value(image) | changed, **asked()))[-1]
+    last = list(running.run("edit", sketch_value(image) | changed, **asked()))[-1]
     assert sentence in last["messages"] and set(last["run"]) == {"ended"}
 
 
 def test_without_a_sketch_there_is_no_image(running: Actions) -> None:
-    for updates in (running.edit(None, **asked()), running.vary(None, **asked())):
+    for updates in (running.run("edit", None, **asked()), running.run("vary", None, **asked())):
         assert list(updates)[-1]["messages"] == messages.problem_html(messages.NO_IMAGE)
 
 
 def test_a_seed_out_of_range_is_said_and_the_page_is_ready_again(running: Actions) -> None:
-    moments = list(running.generate(None, **asked(seed=-1)))
+    moments = list(running.run("generate", None, **asked(seed=-1)))
     assert "seed is -1" in moments[-1]["messages"] and moments[-1]["run"].keys() == {"ended"}
 
 
 def test_controls_of_other_kinds_are_named_in_a_sentence(running: Actions, caplog: pytest.LogCaptureFixture) -> None:
     wrong = {"variants": "x", "guidance": None, "seed": math.inf, "temperature": math.nan, "words": 3, "context": "a"}
     for name, value in wrong.items():
-        messages = list(running.generate(None, **asked(**{name: value})))[-1]["messages"]
+        messages = list(running.run("generate", None, **asked(**{name: value})))[-1]["messages"]
         assert f"{name} is " in messages and "expected" in messages
     assert caplog.records == []
 
 
 def test_a_model_that_is_not_there_is_said(running: Actions) -> None:
-    assert "no model &#x27;gone&#x27;" in list(running.generate(None, **asked(model="gone")))[-1]["messages"]
+    assert "no model &#x27;gone&#x27;" in list(running.run("generate", None, **asked(model="gone")))[-1]["messages"]
 
 
 def test_generate_and_vary_give_results(running: Actions, image: Image.Image) -> None:
-    generated = list(running.generate(None, **asked()))[-1]
+    generated = list(running.run("generate", None, **asked()))[-1]
     assert result(generated).size == (32, 32) and generated["run"]["box"] is None
-    varied = list(running.vary(sketch_value(image, None), **asked(strength=0.4)))[-1]
+    varied = list(running.run("vary", sketch_value(image, None), **asked(strength=0.4)))[-1]
     assert result(varied).size == image.size
     recipe = read_recipe(varied["run"]["results"][0]["path"])
     assert recipe is not None and recipe.strength == 0.4
@@ -268,7 +268,7 @@ def test_the_context_reaches_the_model(running: Actions) -> None:
     wide = sketch_value(noise_image((512, 512)), corner)
     totals = []
     for context in (0.25, 3.0):
-        moments = list(running.edit(wide, **asked(context=context)))
+        moments = list(running.run("edit", wide, **asked(context=context)))
         told = re.search(r'aria-valuetext="[^"]* of (\d+) tokens', moments[1]["progress"])
         assert told is not None
         totals.append(int(told[1]))
@@ -277,7 +277,7 @@ def test_the_context_reaches_the_model(running: Actions) -> None:
 
 def test_closing_a_run_ends_the_model_s_work(image: Image.Image) -> None:
     pipeline = WatchedPipeline(tiny_model())
-    updates = Actions(Models(pipeline)).edit(sketch_value(image), **control_values(pipeline))
+    updates = Actions(Models(pipeline)).run("edit", sketch_value(image), **control_values(pipeline))
     for _ in range(3):
         next(updates)
     assert pipeline.running == 1
@@ -319,7 +319,7 @@ def test_long_runs_keep_a_bounded_number_of_steps() -> None:
 
 
 def edit(actions: Actions, image: Image.Image, name: object) -> Iterator[Update]:
-    return actions.edit({**sketch_value(image), "run": name}, **asked())
+    return actions.run("edit", {**sketch_value(image), "run": name}, **asked())
 
 
 def test_a_run_that_nobody_stops_has_its_result_under_its_name(image: Image.Image) -> None:
@@ -364,7 +364,7 @@ def test_of_many_names_the_last_ones_are_known(image: Image.Image) -> None:
 
 def test_a_run_over_its_time_is_ended_by_a_sentence(image: Image.Image) -> None:
     pipe = WatchedPipeline(tiny_model(), pause=0.05)
-    *_, last = Actions(Models(pipe), 0.1).generate(sketch_value(image), **asked())
+    *_, last = Actions(Models(pipe), 0.1).run("generate", sketch_value(image), **asked())
     assert "longer than the 0.1 seconds that this page allows" in last["messages"] and pipe.running == 0
     with pytest.raises(gr.Error, match="longer than the 0.1 seconds"):
         list(Endpoints(pipe, 0.1).generate("a hat"))
