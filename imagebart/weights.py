@@ -44,7 +44,6 @@ EXAMPLES = "examples"  # a folder of images to start from, see ui/examples.py
 WRITTEN = re.compile(r"config\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")  # what a model is made of
 MAX_SHARD_BYTES = 9_400_000  # with its header under 9.5 MB; a Space refuses files over 10 MB
 MAX_COPIED_BYTES = 2**30  # of a model that is read into memory; larger ones stay in their files
-MAX_CARD_CHARACTERS = 200_000
 CPU = torch.device("cpu")
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -303,9 +302,9 @@ def check_used_codes(first_stage: FirstStage, where: object) -> None:
 
 
 def read_card(folder: Path) -> str:
-    """The beginning of a folder's README.md; "" where there is none."""
+    """A folder's README.md; "" where there is none."""
     path = folder / CARD
-    return path.read_text(encoding="utf-8", errors="replace")[:MAX_CARD_CHARACTERS] if path.is_file() else ""
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
 def without_header(card: str) -> str:
@@ -313,10 +312,3 @@ def without_header(card: str) -> str:
     if card.startswith("---\n") and "\n---\n" in card[4:]:
         return card[4:].split("\n---\n", 1)[1].lstrip()
     return card
-
-
-def card_license(card: str) -> str:
-    """The license that a card's YAML header names; "" where it names none."""
-    header = card[4:].partition("\n---\n")[0] if card.startswith("---\n") else ""
-    named = dict(line.partition(": ")[::2] for line in header.splitlines() if line.startswith("license"))
-    return named.get("license_name") or named.get("license", "")
