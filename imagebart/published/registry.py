@@ -6,7 +6,7 @@ beside its checkpoint. That file is read as data: the classes that it names are 
 
 from __future__ import annotations
 
-import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import resources
@@ -15,14 +15,12 @@ from typing import Any, Literal
 
 import yaml
 from huggingface_hub import constants
-from pydantic import ConfigDict
 
-from imagebart.errors import InputError, WeightsError, reason_of
+from imagebart.errors import InputError, WeightsError, format_value, reason_of
 from imagebart.models.stages import Kind as StageKind
 from imagebart.models.stages import StageConfig
 from imagebart.models.transformer import TransformerConfig
-from imagebart.models.vqgan import FirstStageConfig, Levels
-from imagebart.settings import Depth, Factor, Heads, Length, Settings, Vocabulary, Width
+from imagebart.models.vqgan import FirstStageConfig
 from imagebart.text.conditioners import ClassConditioner, ClipTextConditioner, Conditioner, Kind, NoConditioner
 from imagebart.text.tokenizer import VOCAB_SIZE as CLIP_VOCABULARY
 from imagebart.weights import ModelConfig
@@ -76,186 +74,114 @@ class PublishedStage:
         )
 
 
-# The original's networks and scaleN.yaml, by the names of its settings. A setting has a default where it is without
-# effect on what is computed (training, sizes given elsewhere), and one value where the published models have only that.
+# scaleN.yaml, the original's configuration: its settings by the names that ours have.
 
 
-class GPTSettings(Settings):
-    """The decoder-only transformer of a published coarsest stage."""
-
-    vocab_size: Vocabulary
-    block_size: Length
-    n_layer: Depth
-    n_head: Heads
-    n_embd: Width
-    input_vocab_size: Vocabulary | None = None
-    n_unmasked: Length = 0
-    embd_pdrop: float = 0.0
-    resid_pdrop: float = 0.0
-    attn_pdrop: float = 0.0
-
-    def decoder(self) -> TransformerConfig:
-        return TransformerConfig(
-            width=self.n_embd,
-            depth=self.n_layer,
-            heads=self.n_head,
-            vocab_in=self.input_vocab_size or self.vocab_size,
-            positions=self.block_size,
-            head_size=self.n_embd // self.n_head,
-            vocab_out=self.vocab_size,
-            unmasked=self.n_unmasked,
-            attention_bias=True,
-            head_bias=False,
-        )
-
-
-class EncoderDecoderSettings(Settings):
-    """A published encoder-decoder stage; heads have size 64 whatever the width."""
-
-    dim: Width
-    enc_num_tokens: Vocabulary
-    enc_depth: Depth
-    enc_heads: Heads
-    enc_max_seq_len: Length
-    dec_num_tokens: Vocabulary
-    dec_depth: Depth
-    dec_heads: Heads
-    dec_max_seq_len: Length
-    wrap_decoder: Literal[False] = False
-    tie_token_emb: Literal[False] = False
-    scale_pos: Literal[0] = 0
-    n_scales: int = 0
-    xt_start: int = 0
-    xt_size: int = 0
-
-    def encoder(self) -> TransformerConfig:
-        return TransformerConfig(
-            width=self.dim,
-            depth=self.enc_depth,
-            heads=self.enc_heads,
-            vocab_in=self.enc_num_tokens,
-            positions=self.enc_max_seq_len,
-            causal=False,
-        )
-
-    def decoder(self) -> TransformerConfig:
-        return TransformerConfig(
-            width=self.dim,
-            depth=self.dec_depth,
-            heads=self.dec_heads,
-            vocab_in=self.dec_num_tokens,
-            positions=self.dec_max_seq_len,
-            vocab_out=self.dec_num_tokens,
-            cross=True,
-        )
-
-
-class VQGANSettings(Settings):
-    """The convolutions of a published first stage."""
-
-    resolution: Width
-    ch: Width
-    ch_mult: Levels
-    num_res_blocks: Factor
-    attn_resolutions: tuple[Width, ...]
-    z_channels: Width
-    double_z: Literal[False] = False
-    in_channels: Literal[3] = 3
-    out_ch: Literal[3] = 3
-    dropout: float = 0.0
-    tanh_out: bool = False  # which the original ignores
-
-
-class Part(Settings):
-    """A part of scaleN.yaml, with more settings than matter here."""
-
-    model_config = ConfigDict(extra="ignore")
-
-
-class NetworkPart(Part):
-    target: Literal[
-        "imagebart.modules.transformer.mingpt.GPT",
-        "imagebart.modules.xtransformers.x_transformer.XTransformer",
-        "imagebart.modules.xtransformers.x_transformer.ResidualScaledXTransformer",
-    ]
-    params: dict[str, Any]
-
-
-class VQGANParams(Part):
-    embed_dim: Width
-    n_embed: Vocabulary
-    ddconfig: VQGANSettings
-    remap: str | None = None  # a file that lists the codes in use; the checkpoint has it, too
-
-
-class VQGANPart(Part):
-    target: Literal["imagebart.models.vqgan.VQGANWrapper"]
-    params: VQGANParams
-
-
-class ConditionerPart(Part):
-    target: Literal["imagebart.util.ClassProvider", "imagebart.util.BasicTokenizer"]
-
-
-class StageParams(Part):
-    transformer_config: NetworkPart
-    first_stage_config: VQGANPart
-    conditioner_config: ConditionerPart | None = None
-
-
-class StagePart(Part):
-    target: Literal[
-        "imagebart.models.diffusion.DenoisingXTransformer", "imagebart.models.diffusion.DecoderOnlyDenoiser"
-    ]
-    params: StageParams
-
-
-class StageYAML(Part):
-    """scaleN.yaml."""
-
-    model: StagePart
+X_TRANSFORMER = "imagebart.modules.xtransformers.x_transformer"
+KINDS: dict[str, StageKind] = {
+    f"{X_TRANSFORMER}.XTransformer": "encoder_decoder",
+    f"{X_TRANSFORMER}.ResidualScaledXTransformer": "residual",
+    "imagebart.modules.transformer.mingpt.GPT": "decoder_only",
+}
+CONDITIONINGS: dict[str, Kind] = {
+    "": "none",
+    "imagebart.util.ClassProvider": "class",
+    "imagebart.util.BasicTokenizer": "text",
+}
+ENCODER, DECODER = (
+    {
+        "dim": "width",
+        f"{part}_depth": "depth",
+        f"{part}_heads": "heads",
+        f"{part}_num_tokens": "vocab_in",
+        f"{part}_max_seq_len": "positions",
+    }
+    for part in ("enc", "dec")
+)
+GPT = {
+    "n_embd": "width",
+    "n_layer": "depth",
+    "n_head": "heads",
+    "vocab_size": "vocab_out",
+    "input_vocab_size": "vocab_in",
+    "block_size": "positions",
+    "n_unmasked": "unmasked",
+}
+VQGAN = {
+    "resolution": "resolution",
+    "ch": "channels",
+    "ch_mult": "multipliers",
+    "num_res_blocks": "res_blocks",
+    "attn_resolutions": "attention_resolutions",
+    "z_channels": "latent_channels",
+}
+# Settings with the only value that the published models have, so that our modules compute the same.
+FIXED = {
+    "wrap_decoder": False,
+    "tie_token_emb": False,
+    "scale_pos": 0,
+    "double_z": False,
+    "in_channels": 3,
+    "out_ch": 3,
+}
+# Settings without effect on what is computed: sizes given elsewhere, training, and the last, which is ignored there.
+WITHOUT_EFFECT = {"n_scales", "xt_start", "xt_size", "embd_pdrop", "resid_pdrop", "attn_pdrop", "dropout", "tanh_out"}
 
 
 def read_stage_yaml(path: Path) -> PublishedStage:
     """The stage that a scaleN.yaml describes; raises WeightsError naming the file and what is wrong in it."""
     try:
-        text = path.read_text(encoding="utf-8")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise ValueError("it repeats parts of itself (*), which may grow without end")
-        return _published_stage(StageYAML.from_json(json.dumps(yaml.safe_load(text))).model.params)
+        return _parse_stage(yaml.safe_load(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
         raise WeightsError(f"{path} is no plain YAML: {reason_of(error)}") from error
+    except KeyError as error:
+        raise WeightsError(f"{path} lacks the setting {error}") from error
     except Exception as error:  # whatever a file holds
         raise WeightsError(f"{path} cannot be used: {reason_of(error)}") from error
 
 
-def _published_stage(stage: StageParams) -> PublishedStage:
-    network, conditioner, vqgan = stage.transformer_config, stage.conditioner_config, stage.first_stage_config.params
-    kind: StageKind = "decoder_only"
-    encoder: TransformerConfig | None = None
-    if network.target.endswith("GPT"):
-        decoder = GPTSettings.parse(**network.params).decoder()
-    else:
-        kind = "residual" if "Residual" in network.target else "encoder_decoder"
-        both = EncoderDecoderSettings.parse(**network.params)
-        encoder, decoder = both.encoder(), both.decoder()
-    first_stage = FirstStageConfig(
-        resolution=vqgan.ddconfig.resolution,
-        channels=vqgan.ddconfig.ch,
-        multipliers=vqgan.ddconfig.ch_mult,
-        res_blocks=vqgan.ddconfig.num_res_blocks,
-        attention_resolutions=vqgan.ddconfig.attn_resolutions,
-        latent_channels=vqgan.ddconfig.z_channels,
-        code_dim=vqgan.embed_dim,
-        codebook_size=vqgan.n_embed,
-        used_codes=decoder.vocab_out if vqgan.remap else None,
+def _parse_stage(content: Any) -> PublishedStage:
+    params = content["model"]["params"]
+    network, vqgan = params["transformer_config"], params["first_stage_config"]["params"]
+    kind, conditioner = network["target"], (params.get("conditioner_config") or {"target": ""})["target"]
+    for what, value, known in (("network", kind, KINDS), ("conditioner", conditioner, CONDITIONINGS)):
+        if value not in known:
+            raise ValueError(f"the {what} is {format_value(value)}, expected one of {', '.join(known)}")
+    encoder, decoder = _transformers(KINDS[kind], network["params"])
+    sizes = _renamed(vqgan["ddconfig"], VQGAN) | {"code_dim": vqgan["embed_dim"], "codebook_size": vqgan["n_embed"]}
+    if vqgan.get("remap"):  # which codes are used is in the checkpoint; how many, in the transformer's vocabulary
+        sizes["used_codes"] = decoder.vocab_out
+    lists = {name: tuple(value) for name, value in sizes.items() if isinstance(value, list)}
+    first_stage = FirstStageConfig.parse(**sizes | lists)
+    return PublishedStage(first_stage, KINDS[kind], decoder, encoder, CONDITIONINGS[conditioner])
+
+
+def _transformers(kind: StageKind, settings: Mapping[str, Any]) -> tuple[TransformerConfig | None, TransformerConfig]:
+    """Encoder and decoder; heads of x-transformers have size 64 whatever the width."""
+    if kind == "decoder_only":
+        named = _renamed({"input_vocab_size": settings["vocab_size"], "n_unmasked": 0, **settings}, GPT)
+        head_size = settings["n_embd"] // settings["n_head"]
+        return None, TransformerConfig.parse(**named, head_size=head_size, attention_bias=True, head_bias=False)
+    encoder, decoder = _renamed(settings, ENCODER, beside=DECODER), _renamed(settings, DECODER, beside=ENCODER)
+    return (
+        TransformerConfig.parse(**encoder, causal=False),
+        TransformerConfig.parse(**decoder, vocab_out=decoder["vocab_in"], cross=True),
     )
-    conditioning: Kind = "none"
-    if conditioner is not None:
-        conditioning = "class" if conditioner.target.endswith("ClassProvider") else "text"
-    return PublishedStage(first_stage, kind, decoder, encoder, conditioning)
+
+
+def _renamed(settings: Mapping[str, Any], names: Mapping[str, str], beside: Collection[str] = ()) -> dict[str, Any]:
+    """Settings under our names. Raises ValueError for one that has not its only value, or is neither known nor beside.
+
+    And KeyError for one that is missing.
+    """
+    for name, value in settings.items():
+        if name in FIXED and value != FIXED[name]:
+            raise ValueError(f"{name} is {format_value(value)}, expected {FIXED[name]!r}")
+        if name not in {*names, *beside, *FIXED, *WITHOUT_EFFECT}:
+            raise ValueError(f"unknown setting {format_value(name)}")
+    return {ours: settings[theirs] for theirs, ours in names.items()}
 
 
 # The seven models.
@@ -307,29 +233,31 @@ class PublishedModel:
         conditional = self.classes is not None
         conditioning: Literal["class", "none"] = "class" if conditional else "none"
         if t == self.stages:
-            decoder = GPTSettings(
-                vocab_size=self.used_codes,
-                block_size=258 if conditional else 256,
-                n_layer=self.coarsest_depth,
-                n_head=16,
-                n_embd=self.coarsest_width,
-                input_vocab_size=self.classes or self.used_codes,
-                n_unmasked=2 if conditional else 0,
-            ).decoder()
-            return PublishedStage(first_stage, "decoder_only", decoder, None, conditioning)
-        networks = EncoderDecoderSettings(
-            dim=self.width,
-            enc_num_tokens=self.classes or self.used_codes,
-            enc_depth=self.encoder_depth,
-            enc_heads=16,
-            enc_max_seq_len=self.encoder_positions,
-            dec_num_tokens=self.used_codes,
-            dec_depth=6,
-            dec_heads=16,
-            dec_max_seq_len=256,
-        )
-        kind: StageKind = "residual" if self.residual else "encoder_decoder"
-        return PublishedStage(first_stage, kind, networks.decoder(), networks.encoder(), conditioning)
+            kind: StageKind = "decoder_only"
+            settings = {
+                "vocab_size": self.used_codes,
+                "block_size": 258 if conditional else 256,
+                "n_layer": self.coarsest_depth,
+                "n_head": 16,
+                "n_embd": self.coarsest_width,
+                "input_vocab_size": self.classes or self.used_codes,
+                "n_unmasked": 2 if conditional else 0,
+            }
+        else:
+            kind = "residual" if self.residual else "encoder_decoder"
+            settings = {
+                "dim": self.width,
+                "enc_num_tokens": self.classes or self.used_codes,
+                "enc_depth": self.encoder_depth,
+                "enc_heads": 16,
+                "enc_max_seq_len": self.encoder_positions,
+                "dec_num_tokens": self.used_codes,
+                "dec_depth": 6,
+                "dec_heads": 16,
+                "dec_max_seq_len": 256,
+            }
+        encoder, decoder = _transformers(kind, settings)
+        return PublishedStage(first_stage, kind, decoder, encoder, conditioning)
 
 
 # The authors state no license of the weights; each with what is known of the training images.
