@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -40,14 +40,6 @@ Batch = dict[str, Any]
 Metrics = dict[str, float]
 
 
-class Stateful(Protocol):
-    """A module, an optimizer, or anything else that has a state."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
-
-
 class Task:
     """What is trained: a model, its data and its loss."""
 
@@ -62,8 +54,8 @@ class Task:
     def after_step(self, model: nn.Module, accelerator: Accelerator) -> None:
         """Updates without a gradient, such as a codebook's moving averages."""
 
-    def state(self) -> dict[str, Stateful]:
-        """What a run is resumed from besides the model."""
+    def state(self) -> dict[str, Any]:
+        """What a run is resumed from besides the model: modules, optimizers or others with a state_dict."""
         return {}
 
     def sample(self, model: nn.Module) -> Image.Image | None:
@@ -211,14 +203,14 @@ def _averaged_model(ema: AveragedModel, model: nn.Module) -> nn.Module:
     return ema.module.eval()
 
 
-def save_state(path: Path, parts: dict[str, Stateful], step: int, hours: float) -> None:
+def save_state(path: Path, parts: dict[str, Any], step: int, hours: float) -> None:
     """Writes what a run is resumed from, in place of the state before."""
     content = io.BytesIO()
     torch.save({"step": step, "hours": hours, **{name: part.state_dict() for name, part in parts.items()}}, content)
     write_bytes(path, content.getbuffer())
 
 
-def load_state(path: Path, parts: dict[str, Stateful]) -> tuple[int, float]:
+def load_state(path: Path, parts: dict[str, Any]) -> tuple[int, float]:
     """Loads the state of a run, tensors and numbers only; returns its step and hours, 0 where there is none."""
     if not path.exists():
         return 0, 0.0

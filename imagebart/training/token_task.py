@@ -21,7 +21,7 @@ from imagebart.imaging.files import normalize
 from imagebart.models.denoiser import Denoiser
 from imagebart.models.imagebart import ImageBARTModel
 from imagebart.models.stages import Stage
-from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig, with_vocabulary
+from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig
 from imagebart.models.vqgan import FirstStage
 from imagebart.text.conditioners import ClassConditioner, Conditioner, NoConditioner, TextConditioner
 from imagebart.text.tokenizer import CONTEXT_LENGTH, pieces
@@ -171,16 +171,6 @@ def load_text_encoder(folder: Path) -> tuple[TextEncoder, TextConditioner]:
     if model.text is None or not isinstance(model.conditioner, TextConditioner):
         raise InputError(f"{folder} has no text encoder.")
     return model.text, model.conditioner
-
-
-def with_words_of(encoder: TextEncoder, before: TextConditioner, after: TextConditioner) -> TextEncoder:
-    """A conditioner's text encoder for the words of another; those that both know keep their embeddings.
-
-    Raises ValueError where the two have different lengths.
-    """
-    if before.length != after.length:
-        raise ValueError(f"the text encoder reads {before.length} tokens a prompt, expected {after.length}")
-    return with_vocabulary(encoder, before.tokens, after.tokens)
 
 
 @torch.no_grad()

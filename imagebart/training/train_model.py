@@ -26,6 +26,7 @@ from imagebart.imaging.masks import MASK_SUFFIX, preset
 from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser
 from imagebart.models.imagebart import About
+from imagebart.models.text_encoder import with_vocabulary
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.settings import SamplingSettings
 from imagebart.text.conditioners import Conditioner, TextConditioner
@@ -58,7 +59,6 @@ from imagebart.training.token_task import (
     merge_codebook_embedding,
     text_config,
     token_tables,
-    with_words_of,
 )
 from imagebart.training.vqgan import FirstStageTask, load_first_stage
 from imagebart.weights import CARD, CONFIG, EXAMPLES
@@ -112,7 +112,7 @@ def train_model(run: ModelRun, out: Path) -> None:
         about = about_model(run, store, out.resolve().name, conditioner)
         model = ImageBART(first_stage.cpu(), denoiser.cpu(), conditioner, about)
         model.save_pretrained(out, "float16")
-        write_text(out / CARD, "\n".join(card(run, store, model, folder)) + "\n")
+        write_text(out / CARD, card(run, store, model, folder))
         write_examples(store, out)
         print(f"{out} is ready: imagebart demo --model {out}")
     processes.wait_for_everyone()
@@ -278,7 +278,7 @@ def load_denoiser_to_finetune(folder: str, wanted: Conditioner) -> tuple[Denoise
                 "shorten them."
             )
         wanted = TextConditioner(tokens=wanted.tokens, words=wanted.words, length=known.length)
-        network.set_text_encoder(with_words_of(network.text, known, wanted))
+        network.set_text_encoder(with_vocabulary(network.text, known.tokens, wanted.tokens))
     elif known != wanted:
         raise InputError(f"The model in {folder} was trained with other {KINDS[known.kind]} than the images have.")
     return network.requires_grad_(True), wanted
@@ -299,63 +299,70 @@ def about_model(run: ModelRun, store: ImageStore, name: str, conditioner: Condit
     return About(name=name, knows=knows, sampling=settings, suggestions=suggestions)
 
 
-def card(run: ModelRun, store: ImageStore, model: ImageBART, folder: Path) -> Iterator[str]:
-    """Lines of the model's card; folder: of its run."""
+def card(run: ModelRun, store: ImageStore, model: ImageBART, folder: Path) -> str:
+    """The model's card; folder: of its run."""
     index, config = store.index, model.first_stage.config
     size, held_out = config.resolution, sum(index.held_out)
-    yield "---\nlicense: other\ntags:\n  - imagebart\n  - inpainting\n---\n"
-    yield f"# {model.about.name}\n"
-    yield (
-        f"An ImageBART of {model.about.knows}: {size} × {size} pixels, {config.side} × {config.side} tokens of "
-        f"{config.vocab_size:,} codes, one denoiser for every noise level. Made by `imagebart train model`.\n"
-    )
-    yield "## Data\n"
-    yield f"- {len(index.names) - held_out:,} images to train on, {held_out:,} held out; they have {KINDS[index.kind]}."
-    yield f"- License of the images: {run.license or 'not stated'}."
-    if run.credit:
-        yield f"- {run.credit}"
-    yield "\n## Training\n"
+    training = []
     for name, part in (("first stage", "first-stage"), ("denoiser", "denoiser")):
         measured = [record for record in read_log(folder / part) if "held_out" in record]
-        if measured:
-            numbers = ", ".join(f"{key} {value:.3g}" for key, value in measured[-1]["held_out"].items())
-            took = f"{measured[-1]['hours']:.2f} hours, {measured[-1]['step']:,} steps"
-            more = f" more, from {Path(run.init_from).name}" if run.init_from else ""
-            yield f"- {name}: {took}{more}; on held-out images: {numbers}."
-        else:
-            yield f"- {name}: that of {Path(run.trained_first_stage or '').name}."
-    yield (
-        "\nerror: of reconstructions, in levels of 255; psnr in dB; codes: share in use; loss: nats a token, `half` "
-        "with the upper half known, `whole` with nothing known.\n"
-    )
-    yield "## Limits\n"
-    yield f"- It was trained on {model.about.knows} and nothing else; other images can be edited, but only into these."
-    if index.kind == "text":
-        yield "- It knows the words of its captions only; others are named and left out."
-    yield "- What the training images show wrongly, or seldom, it generates wrongly, or seldom."
-    yield "- Details of a few pixels are lost in the tokens."
+        if not measured:
+            training.append(f"- {name}: that of {Path(run.trained_first_stage or '').name}.")
+            continue
+        numbers = ", ".join(f"{key} {value:.3g}" for key, value in measured[-1]["held_out"].items())
+        took = f"{measured[-1]['hours']:.2f} hours, {measured[-1]['step']:,} steps"
+        more = f" more, from {Path(run.init_from).name}" if run.init_from else ""
+        training.append(f"- {name}: {took}{more}; on held-out images: {numbers}.")
+    trained = "\n".join(training)
+    return f"""---
+license: other
+tags:
+  - imagebart
+  - inpainting
+---
+
+# {model.about.name}
+
+An ImageBART of {model.about.knows}: {size} × {size} pixels, {config.side} × {config.side} tokens of
+{config.vocab_size:,} codes, one denoiser for every noise level. Made by `imagebart train model`.
+
+## Data
+
+- {len(index.names) - held_out:,} images to train on, {held_out:,} held out; they have {KINDS[index.kind]}.
+- License of the images: {run.license or "not stated"}.
+{f"- {run.credit}" if run.credit else ""}
+
+## Training
+
+{trained}
+
+error: of reconstructions, in levels of 255; psnr in dB; codes: share in use; loss: nats a token, `half` with the upper
+half known, `whole` with nothing known.
+
+## Limits
+
+- It was trained on {model.about.knows} and nothing else, and knows the words of its captions only.
+- What the training images show wrongly, or seldom, it generates wrongly, or seldom.
+- Details of a few pixels are lost in the tokens.
+"""
 
 
 def write_examples(store: ImageStore, folder: Path) -> None:
     """Writes NAME.png, NAME.mask.png and, for captions, NAME.txt of some held-out images.
 
-    Each has the most words that those before it lack. Masks are an ellipse in the middle, or the lower half, in turn.
+    Masks are an ellipse in the middle, or the lower half, in turn.
     """
-    texts = store.index.texts
-    words = {number: set(re.findall(r"\w+", texts[number].lower())) for number in store.index.numbers(held_out=True)}
-    known = set[str]()
+    held_out = store.index.numbers(held_out=True)
     (folder / EXAMPLES).mkdir(parents=True, exist_ok=True)
-    for place in range(1, min(EXAMPLE_COUNT, len(words)) + 1):
-        number = max(words, key=lambda number: len(words[number] - known))  # the first of equals
-        known |= words.pop(number)
-        (image,) = to_images(store.images([number]))
+    for place, number in enumerate(held_out[:: -(-len(held_out) // EXAMPLE_COUNT)], 1):
+        text, (image,) = store.index.texts[number], to_images(store.images([number]))
         mask = preset("lower half", image.size)
         if place % 2:
             mask = Image.new("L", image.size)
             ImageDraw.Draw(mask).ellipse(tuple(side * part // 5 for part in (1, 4) for side in image.size), fill=255)
-        title = re.sub(r"\W+", "-", texts[number].lower())[:40].strip("-") or "image"
+        title = re.sub(r"\W+", "-", text.lower())[:40].strip("-") or "image"
         name = folder / EXAMPLES / f"{place}-{title}"
         save_image(image, name.with_suffix(".png"))
         save_image(mask, name.with_suffix(MASK_SUFFIX))
         if store.index.kind == "text":
-            write_text(name.with_suffix(".txt"), texts[number])
+            write_text(name.with_suffix(".txt"), text)

@@ -28,10 +28,10 @@ from imagebart.models.discriminator import (
     feature_matching_loss,
     generator_loss,
 )
-from imagebart.models.vqgan import FirstStage, FirstStageConfig, Quantizer, psnr
+from imagebart.models.vqgan import FirstStage, Quantizer, psnr
 from imagebart.training.config import AdversarialLoss, FirstStageLoss, FirstStageRun
 from imagebart.training.data import grid, stored_dataset
-from imagebart.training.loop import Batch, Metrics, Stateful, Task, train
+from imagebart.training.loop import Batch, Metrics, Task, train
 from imagebart.weights import load_networks
 
 SHOWN = 12  # images in a grid
@@ -100,9 +100,9 @@ class FirstStageTask(Task):
             self.codebook_ema.update(model.quantize, *self.pending, accelerator)  # type: ignore[arg-type]
             self.pending = None
 
-    def state(self) -> dict[str, Stateful]:
-        parts: dict[str, Stateful] = {"codebook": self.codebook_ema}
-        return parts if self.discriminator is None else {**parts, "discriminator": self.discriminator}
+    def state(self) -> dict[str, Any]:
+        parts = {"codebook": self.codebook_ema, "discriminator": self.discriminator}
+        return {name: part for name, part in parts.items() if part is not None}
 
     @torch.no_grad()
     def sample(self, model: nn.Module) -> Image.Image:
@@ -274,25 +274,17 @@ def train_first_stage(
 
 
 def init_from(model: FirstStage, other: FirstStage, decoder_only: bool) -> None:
-    """Copies the weights of another first stage; decoder_only: those that both have, of the same shape.
+    """Copies the weights of another first stage; decoder_only: its decoder may be another, of which the same is copied.
 
-    Raises ValueError where their configurations differ; decoder_only: in what tokens depend on.
+    Raises InputError where a tensor that the model needs is not there, or of another shape.
     """
-    same = model.config == other.config
-    if not same and not (decoder_only and _encoder_shape(model.config) == _encoder_shape(other.config)):
-        raise ValueError(f"the first stage in init_from was made as {other.config}, expected {model.config}")
     weights, new = other.state_dict(), model.state_dict()
     fitting = {name: weights[name] for name in new if name in weights and weights[name].shape == new[name].shape}
-    model.load_state_dict(fitting, strict=same)
-
-
-def _encoder_shape(config: FirstStageConfig) -> tuple[Any, ...]:
-    """What tokens depend on; images may be larger where the encoder downscales them."""
-    patch = config.downsampling // config.downscale
-    convolutions = (config.channels, config.multipliers, config.res_blocks, config.attention_resolutions)
-    encoder = (*convolutions, config.pixel_unshuffle)
-    codes = (config.latent_channels, config.code_dim, config.codebook_size, config.used_codes, config.unit_codes)
-    return (config.encoder, patch, *codes, *(encoder if config.encoder == "convolutions" else ()))
+    tokens = [name for name in new if name.startswith(("encoder.", "quant_conv.", "quantize."))]
+    for name in tokens if decoder_only else new:
+        if name not in fitting:
+            raise InputError(f"The first stage in init_from has no {name} of shape {list(new[name].shape)}.")
+    model.load_state_dict({**new, **fitting})
 
 
 def load_first_stage(folder: str | Path) -> FirstStage:

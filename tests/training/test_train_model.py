@@ -20,7 +20,7 @@ from PIL import Image
 from processes import in_processes
 from safetensors.torch import load_file
 from tiny_models import CAPTIONS, tiny_first_stage, tiny_model, tiny_staged_model
-from tiny_runs import SHAPE, write_store
+from tiny_runs import SHAPE
 
 from imagebart.cli.main import main
 from imagebart.errors import InputError, WeightsError
@@ -29,10 +29,9 @@ from imagebart.text.conditioners import ClassConditioner, Conditioner, NoConditi
 from imagebart.training import loop
 from imagebart.training.config import AdversarialLoss, FirstStageLoss, ModelRun, StageShape
 from imagebart.training.loop import read_log
-from imagebart.training.train_model import load_denoiser_to_finetune, write_examples
+from imagebart.training.train_model import load_denoiser_to_finetune
 from imagebart.training.vqgan import load_first_stage
 from imagebart.ui.models import find_examples
-from imagebart.weights import EXAMPLES
 
 STEPS = {"first_stage": 12, "denoiser": 12}
 LOSS = FirstStageLoss(adversarial=AdversarialLoss(start=0.5, crop=32, channels=8))
@@ -265,11 +264,3 @@ def test_other_classes_and_models_without_a_denoiser_are_said(tmp_path: Path) ->
 def test_what_the_initial_model_has_cannot_be_given(other: dict[str, object]) -> None:
     with pytest.raises(InputError, match="has its own (first stage|shape); leave out one of the two"):
         ModelRun.parse(data="", hours=1.0, init_from="another", **other)
-
-
-def test_examples_are_as_different_as_possible(tmp_path: Path) -> None:
-    """The last one was trained on, and is none of them."""
-    texts = ("red roses", "red roses", "dark roses", "green apples, dark background", "red apples", "green lime")
-    write_examples(write_store(tmp_path, texts, "text", held_out=5), tmp_path)
-    prompts = [example.prompt for example in find_examples(tmp_path / EXAMPLES)]
-    assert prompts == ["green apples, dark background", "red roses", "red roses", "dark roses"]
