@@ -19,7 +19,7 @@ import numpy as np
 import python_avatars
 import resvg
 import torch
-from PIL import Image
+from PIL import Image, ImageColor
 from torch import Tensor
 
 from imagebart.imaging.files import normalize
@@ -111,7 +111,7 @@ def _layer(kind: str, name: str, color: str | None, size: int) -> Layer:
         return Layer(0, 0, np.zeros((0, 0, 4), np.uint8))
     colors = image[..., :3].astype(np.uint16)
     if kind == "clothes/graphic" and color is not None:
-        colors[:] = _rgb(color)
+        colors[:] = ImageColor.getrgb(color)
     colors = (colors * opacity + 127) // 255
     pixels = np.concatenate([colors, opacity], axis=2).astype(np.uint8)
     box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
@@ -148,7 +148,7 @@ def parts(attributes: Attributes) -> list[tuple[str, str, str | None]]:
 def render(attributes: Attributes, size: int = 128) -> np.ndarray:
     """An avatar as an image: uint8 [size, size, 3], RGB."""
     canvas = np.empty((size, size, 3), np.uint16)
-    canvas[:] = _rgb(BACKGROUNDS[attributes.background])
+    canvas[:] = ImageColor.getrgb(BACKGROUNDS[attributes.background])
     for kind, name, color in parts(attributes):
         layer = _layer(kind, name, color, size)
         height, width = layer.pixels.shape[:2]
@@ -163,10 +163,6 @@ def rendered(avatars: Sequence[Attributes], size: int) -> Tensor:
     """Avatars as images float [B, 3, size, size] in [-1, 1]."""
     images = np.stack([render(avatar, size) for avatar in avatars])
     return normalize(torch.from_numpy(images).permute(0, 3, 1, 2))
-
-
-def _rgb(color: str) -> tuple[int, int, int]:
-    return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
 
 
 def face_weight(size: int) -> Tensor:
