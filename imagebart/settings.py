@@ -106,7 +106,7 @@ class SamplingSettings(Settings):
     """Settings of one run of the chain."""
 
     temperature: float = Field(default=1.0, ge=0.01, le=100, description="Lower is plainer, higher more surprising.")
-    top_k: int | None = Field(default=None, ge=1, le=2**31, description="Choose among this many likeliest tokens.")
+    top_k: int | None = Field(default=None, ge=1, le=2**20, description="Choose among this many likeliest tokens.")
     top_p: float | None = Field(default=None, gt=0, le=1, description="Leave out the unlikeliest tokens; 1 means none.")
     guidance: float = Field(default=1.0, ge=0, le=100, description="Higher follows your words more strictly.")
     resamples: int = Field(

@@ -37,7 +37,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"temperature": 10**5000}, "temperature is a int that cannot be shown, expected"),
     ({"temperature": np.ones(3)}, "temperature is array"),
     ({"top_k": 0}, "top_k is 0, expected 1 or more"),
-    ({"top_k": 2**40}, "top_k is 1099511627776, expected at most"),
+    ({"top_k": 2**40}, "top_k is 1099511627776, expected at most 1048576"),
     ({"top_k": 1.0}, "top_k is 1, expected a whole number"),
     ({"top_k": np.int64(3)}, "expected a whole number"),
     ({"top_p": 0}, "top_p is 0, expected over 0"),

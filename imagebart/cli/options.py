@@ -26,6 +26,7 @@ Data = Annotated[
 ]
 
 Command = Callable[..., None]
+FIELDS = SamplingSettings.model_fields
 
 
 class Sampling(dict[str, Any]):
@@ -69,10 +70,7 @@ def _options(group: Any) -> list[inspect.Parameter]:
     """The options that a type of argument stands for; [] where it is one option itself."""
     if group is Sampling:
         hints = get_type_hints(SamplingSettings)
-        return [
-            _option(name, Annotated[hints[name] | None, typer.Option(help=field.description)], None)
-            for name, field in SamplingSettings.model_fields.items()
-        ]
+        return [_option(name, Annotated[hints[name] | None, _setting(name)], None) for name in FIELDS]
     if not is_dataclass(group):
         return []
     hints = get_type_hints(group, include_extras=True)
@@ -80,6 +78,18 @@ def _options(group: Any) -> list[inspect.Parameter]:
         _option(f.name, hints[f.name], inspect.Parameter.empty if f.default is MISSING else f.default)
         for f in fields(group)
     ]
+
+
+def _setting(name: str) -> Any:
+    """The help and the range of a sampling setting."""
+    field = FIELDS[name]
+    limits = {
+        keyword: getattr(part, bound)
+        for part in field.metadata
+        for keyword, bound in (("min", "ge"), ("max", "le"))
+        if hasattr(part, bound)
+    }
+    return typer.Option(help=field.description, rich_help_panel="Sampling, as the model's own if not given", **limits)
 
 
 def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:

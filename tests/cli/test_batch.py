@@ -107,7 +107,7 @@ def test_an_image_without_a_mask_is_named_and_is_no_mask_itself(
         (["--out", "new.png"], "--image is a folder, and so --out must be one"),
         (["--variants", "2"], "--variants is for one image"),
         (["--mask", "auto"], "--mask auto is for one image"),
-        (["--scales", "9"], "scales is 9"),
+        (["--scales", "9"], "--scales"),
         (["--image", "EMPTY"], "holds no images"),
     ],
 )
