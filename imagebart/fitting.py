@@ -32,10 +32,9 @@ from imagebart.imaging import crop, masks
 from imagebart.imaging.crop import Box, Region
 from imagebart.imaging.files import to_tensor
 from imagebart.imaging.masks import Bytes, Size
-from imagebart.inpainting import fill_nearest
+from imagebart.inpainting import fill_nearest, suggest_mask
 from imagebart.models.imagebart import ImageBARTModel
 from imagebart.ranking import Scorer, contrast
-from imagebart.sampling.mask_suggestion import suggest_mask
 from imagebart.settings import SamplingSettings
 from imagebart.text.prompts import Prompt
 from imagebart.worlds.things import Asked, Found, ThingScorer, relation

@@ -29,11 +29,10 @@ from imagebart.imaging import crop, masks
 from imagebart.imaging.crop import Box, Region
 from imagebart.imaging.files import Source, load_image, to_images, to_tensor
 from imagebart.imaging.metadata import LONGEST_NAME, Recipe, Task
-from imagebart.inpainting import encode_masked, out_of_domain, paste_blended
+from imagebart.inpainting import ADVICE, encode_masked, out_of_domain, paste_blended
 from imagebart.model import ImageBART, locate
 from imagebart.published.registry import default_card
 from imagebart.ranking import Checker, Describer, Scorer, bundled_scorer
-from imagebart.sampling.mask_suggestion import ADVICE
 from imagebart.sampling.speculative import ChainEvent
 from imagebart.sampling.steps import KnownTokens
 from imagebart.settings import SamplingSettings

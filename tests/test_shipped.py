@@ -16,7 +16,7 @@ from imagebart.diffusion import add_uniform_noise
 from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.imaging import masks
 from imagebart.ranking import rank
-from imagebart.sampling.corrector import correct
+from imagebart.sampling.sampler import correct
 from imagebart.worlds.attribute_classifier import AvatarScorer
 from imagebart.worlds.avatars import PLAIN
 from recipes.avatars.artwork import BACKGROUNDS, region_mask, rendered

@@ -14,7 +14,7 @@ from torch import Tensor
 from imagebart.diffusion import gumbel_noise, row_generators, uniform_tokens
 from imagebart.errors import InputError
 from imagebart.models.denoiser import mask_sides
-from imagebart.sampling.corrector import TOP_P, correct, probabilities
+from imagebart.sampling.sampler import TOP_P, correct, probabilities
 from imagebart.sampling.speculative import ChainEvent, sample_step
 from imagebart.sampling.steps import ChainState, Step
 from imagebart.settings import SamplingSettings

@@ -11,7 +11,7 @@ from torch import Tensor
 from imagebart.diffusion import gumbel_noise, row_generators
 from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser, context_window
-from imagebart.sampling.corrector import probabilities
+from imagebart.sampling.sampler import probabilities
 from imagebart.sampling.speculative import ChainEvent, sample_step
 from imagebart.sampling.steps import KnownTokens, Step
 from imagebart.settings import SamplingSettings
