@@ -22,9 +22,9 @@ export class Review {
     Object.assign(this, { split: 0, showsBefore: false });
     // previous: what the bitmap dissolves out of, since when, and how long that takes
     Object.assign(this, { previous: null, since: 0, dissolve: DISSOLVE });
-    // states: of a run that goes on, by their numbers in the film; pinned: the one that was clicked; replaying: a replay;
-    // version, entry: of the mask, and in the undo stack, that a finished run belongs to
-    Object.assign(this, { states: [], pinned: null, replaying: null, version: null, entry: null });
+    // pinned: the slot of the film that was clicked while a run goes on; replaying: a replay; version, entry: of the mask, and
+    // in the undo stack, that a finished run belongs to
+    Object.assign(this, { pinned: null, replaying: null, version: null, entry: null });
     for (const link of [parts.save, parts.saveBefore]) makeDraggable(link);
     parts.steps.addEventListener("input", () => this.showStep(Number(parts.steps.value)));
     parts.slider.addEventListener("keydown", (event) => this.moveByKey(event));
@@ -38,27 +38,24 @@ export class Review {
     return this.active && this.run.results !== undefined;
   }
 
-  // A message of a run that goes on.
+  // A message of a run that goes on: of each slot of the film, the last one is kept as a step.
   preview(message) {
-    if (this.run?.run !== message.run) Object.assign(this, { states: [], pinned: null });
-    this.run = message;
+    if (this.run?.run !== message.run) Object.assign(this, { run: { ...message, steps: [] }, variant: 0, pinned: null });
     const { images, slot, share, caption } = message;
-    if (!images?.length) return;
-    this.states[slot] = { path: images[0], share, caption };
+    const steps = this.run.steps.filter((step) => step.slot !== slot);
+    this.run.steps = [...steps, { slot, caption, share, shown: images }];
     this.updateFilm();
     if (this.pinned === null) this.show(images[0]);
   }
 
   // The run that went on ended without a result.
   endPreview() {
-    Object.assign(this, { states: [], pinned: null });
     if (!this.finished) this.close();
-    this.updateFilm();
   }
 
   // A finished run: { task, results, steps, … }. bitmap: its first result, where that is loaded already.
   finish(run, bitmap = null) {
-    Object.assign(this, { run, split: 0, states: [], pinned: null, replaying: null });
+    Object.assign(this, { run, split: 0, replaying: null });
     this.latest = ++this.request;
     if (!bitmap) return this.showVariant(0);
     Object.assign(this, { variant: 0, step: this.steps(0).length - 1 });
@@ -88,10 +85,17 @@ export class Review {
   }
 
   // A state of the film that was clicked.
-  showState(number) {
-    if (this.run.results) return this.showStep(this.filmSteps()[number]);
-    this.pinned = number;
-    return this.show(this.states[number].path);
+  showState(slot) {
+    if (this.run.results) return this.showStep(this.stepOf(slot));
+    this.pinned = slot;
+    return this.show(this.steps()[this.stepOf(slot)].shown[0]);
+  }
+
+  // The last step that belongs to a slot of the film, a preview only where there is no other; -1 where there is none.
+  stepOf(slot) {
+    const steps = this.steps();
+    const last = steps.findLastIndex((step) => step.slot === slot && !step.preview);
+    return last < 0 ? steps.findLastIndex((step) => step.slot === slot) : last;
   }
 
   isLastStep() {
@@ -146,7 +150,7 @@ export class Review {
   close() {
     this.latest = ++this.request;
     const { active, run } = this;
-    Object.assign(this, { bitmap: null, previous: null, run: null, states: [], pinned: null, replaying: null });
+    Object.assign(this, { bitmap: null, previous: null, run: null, replaying: null });
     if (active || run) this.update();
     return active;
   }
@@ -212,11 +216,11 @@ export class Review {
   // The noise, what each scale made of it, and the image, as thumbnails under the canvas.
   updateFilm() {
     const { film, caption } = this.parts;
-    const states = this.finished ? this.finishedStates() : this.runningStates();
+    const states = this.film();
     const shown = states.find((state) => state.shown);
     if (!states.length) caption.textContent = "";
     else if (!this.finished && shown?.path) caption.textContent = shown.label;
-    fillStrip(film, states, (number) => this.showState(number));
+    fillStrip(film, states, (slot) => this.showState(slot));
     for (const [i, { path, share }] of states.entries()) {
       const button = film.children[i];
       button.tabIndex = -1; // for keys there is the slider
@@ -226,31 +230,18 @@ export class Review {
     }
   }
 
-  // States: { text, label, path (null: not there yet), share (of its tokens that are fixed), shown }.
-  runningStates() {
-    const { states, pinned } = this;
-    const current = states.length - 1;
-    return (this.run?.film ?? []).map((text, i) => {
-      const { path = null, share = 0, caption = text } = states[i] ?? {};
+  // Its states: { text, label, path (null: not there yet), share (of its tokens that are fixed), shown }.
+  film() {
+    if (!this.run) return [];
+    const steps = this.steps();
+    const current = this.finished ? this.step : this.pinned === null ? steps.length - 1 : this.stepOf(this.pinned);
+    return this.run.film.map((text, slot) => {
+      const number = this.stepOf(slot);
+      const step = steps[number];
+      if (!step) return { text, label: text, path: null, share: 0, shown: false };
       // A scale whose end was not sent is done when a later one has begun.
-      return { text, label: caption, path, share: i < current ? 1 : share, shown: i === (pinned ?? current) };
-    });
-  }
-
-  finishedStates() {
-    const steps = this.steps();
-    return this.filmSteps().map((step, i) => {
-      const text = this.run.film[i];
-      return { text, label: steps[step]?.caption ?? text, path: steps[step]?.shown[this.variant], share: 1, shown: step === this.step };
-    });
-  }
-
-  // Of a finished run: the step of each state in the film, the last one that belongs to it; undefined where there is none.
-  filmSteps() {
-    const steps = this.steps();
-    return (this.run.film ?? []).map((_, slot) => {
-      const last = steps.findLastIndex((step) => step.slot === slot && !step.preview);
-      return last < 0 ? steps.findLastIndex((step) => step.slot === slot) : last;
+      const share = number < steps.length - 1 ? 1 : step.share ?? 1;
+      return { text, label: step.caption, path: step.shown[this.variant], share, shown: number === current };
     });
   }
 }

@@ -184,8 +184,8 @@ export class Sketchpad {
     const { image, mask, version, movable } = this.state;
     const { chosen: mode } = this.modes;
     const packed = mask ? pack(mask) : "";
-    const { path = null, view = null, width = 0, height = 0 } = image ?? {};
-    this.props.value = { image: path, view, size: [width, height], mask: packed, movable, mode, version };
+    const { path = null, view = null } = image ?? {};
+    this.props.value = { image: path, view, mask: packed, movable, mode, version };
     saveInTab("now", { ...this.props.value, image });
   }
 
