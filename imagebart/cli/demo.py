@@ -11,7 +11,7 @@ import typer
 
 from imagebart.cli.options import DEFAULT_MODEL, command
 from imagebart.errors import InputError
-from imagebart.ui.environment import MAX_RUN_SECONDS, find_device, set_environment
+from imagebart.ui import MAX_RUN_SECONDS, find_device, set_environment
 
 app = typer.Typer()
 

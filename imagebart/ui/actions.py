@@ -28,7 +28,7 @@ from imagebart.errors import InputError
 from imagebart.fitting import ELSEWHERE, EditOptions
 from imagebart.imaging.metadata import read_recipe, write_png
 from imagebart.pipeline import MISSED, Pipeline, PipelineEvent
-from imagebart.ui import messages
+from imagebart.ui import MAX_RUN_SECONDS, messages, on_gpu
 from imagebart.ui.controls import (
     MAX_IMAGES,
     RESET,
@@ -39,7 +39,6 @@ from imagebart.ui.controls import (
     slider_properties,
     starting_values,
 )
-from imagebart.ui.environment import MAX_RUN_SECONDS, on_gpu
 from imagebart.ui.files import (
     MAX_PREVIEW_SIDE,
     ImageDeleted,
@@ -50,7 +49,7 @@ from imagebart.ui.files import (
     publish_file,
 )
 from imagebart.ui.models import Models, model_properties
-from imagebart.ui.sketchpad.component import Sketch, SketchValue, pack_for_view
+from imagebart.ui.sketchpad import Sketch, SketchValue, pack_for_view
 
 UPDATED = ("run", "progress", "announcement", "messages", "seed")
 """The components that a run changes; "run" is a message to the sketchpad."""

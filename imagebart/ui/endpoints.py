@@ -19,8 +19,8 @@ from imagebart.imaging.masks import load_mask, preset
 from imagebart.imaging.metadata import write_png
 from imagebart.pipeline import Pipeline, PipelineEvent
 from imagebart.settings import DEFAULT_STRENGTH, SamplingSettings
+from imagebart.ui import MAX_RUN_SECONDS, on_gpu
 from imagebart.ui.actions import within_time
-from imagebart.ui.environment import MAX_RUN_SECONDS, on_gpu
 from imagebart.ui.files import publish, publish_file
 
 

@@ -26,7 +26,7 @@ from imagebart.pipeline import Pipeline
 from imagebart.published.registry import MODELS, PublishedModel, model_folder
 from imagebart.ui import messages
 from imagebart.ui.files import describe, downscaled, publish_permanently
-from imagebart.ui.sketchpad.component import pack_for_view
+from imagebart.ui.sketchpad import pack_for_view
 from imagebart.weights import CONFIG, EXAMPLES
 
 PUBLISHED = ("scale1.ckpt", "*/scale1.ckpt")  # the archives of 2021 hold a folder, or the files themselves

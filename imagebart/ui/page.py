@@ -19,7 +19,7 @@ import gradio as gr
 from anyio import CapacityLimiter
 from gradio.utils import get_upload_folder
 
-from imagebart.ui import messages
+from imagebart.ui import FOLDER_NAME, MAX_RUN_SECONDS, messages
 from imagebart.ui.actions import RESTORED, TASKS, UPDATED, Actions, answering, failed, waiting
 from imagebart.ui.controls import (
     BASIC,
@@ -32,10 +32,9 @@ from imagebart.ui.controls import (
     starting_values,
 )
 from imagebart.ui.endpoints import add_endpoints
-from imagebart.ui.environment import FOLDER_NAME, MAX_RUN_SECONDS
 from imagebart.ui.files import MAX_FILE, animate, compose, expand, link_token, open_image, tidy_forever
 from imagebart.ui.models import Models, model_properties
-from imagebart.ui.sketchpad.component import add_channel, add_receiver, add_sketchpad, open_mask
+from imagebart.ui.sketchpad import add_channel, add_receiver, add_sketchpad, open_mask
 
 MAX_QUEUE = 48  # runs that wait at once; further ones are told that the server is busy
 MODEL_QUEUE = "model"  # all that use the model take turns

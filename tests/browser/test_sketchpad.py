@@ -13,7 +13,7 @@ from playwright.sync_api import expect
 
 from imagebart.imaging import masks
 from imagebart.ui.files import view_size
-from imagebart.ui.sketchpad.component import scale_mask
+from imagebart.ui.sketchpad import scale_mask
 
 pytestmark = pytest.mark.browser
 

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "100"  # as in environment.py
+os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "100"  # as in ui/__init__.py
 os.environ["GRADIO_TEMP_DIR"] = sys.argv[1]
 
 import torch

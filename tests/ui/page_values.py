@@ -12,7 +12,7 @@ from imagebart.imaging.masks import preset
 from imagebart.pipeline import Pipeline
 from imagebart.ui.controls import starting_values
 from imagebart.ui.files import publish, view_size
-from imagebart.ui.sketchpad.component import pack_mask, scale_mask
+from imagebart.ui.sketchpad import pack_mask, scale_mask
 
 
 def noise_image(size: tuple[int, int], seed: int = 0) -> Image.Image:

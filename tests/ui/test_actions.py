@@ -29,7 +29,7 @@ from imagebart.ui.actions import MAX_CANCELLED, MAX_CHECKED, MAX_PREVIEWS, Actio
 from imagebart.ui.endpoints import Endpoints
 from imagebart.ui.files import ImageDeleted, compose, view_size
 from imagebart.ui.models import Models
-from imagebart.ui.sketchpad.component import scale_mask, unpack_mask
+from imagebart.ui.sketchpad import scale_mask, unpack_mask
 
 pytestmark = pytest.mark.usefixtures("own_files")
 PIPELINE = tiny_pipeline()

@@ -14,11 +14,10 @@ from PIL import Image
 from imagebart.errors import InputError
 from imagebart.imaging.masks import preset
 from imagebart.imaging.metadata import Recipe, write_png
-from imagebart.ui import files
-from imagebart.ui.environment import temporary_folder
+from imagebart.ui import files, temporary_folder
 from imagebart.ui.files import MAX_AGE, MAX_AGES, ImageDeleted, downscaled, publish, tidy, view_size
 from imagebart.ui.models import find_examples
-from imagebart.ui.sketchpad.component import open_mask, pack_mask, scale_mask
+from imagebart.ui.sketchpad import open_mask, pack_mask, scale_mask
 
 
 @pytest.fixture

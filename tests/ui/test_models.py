@@ -23,7 +23,7 @@ from imagebart.published.registry import MODELS
 from imagebart.text.conditioners import TextConditioner
 from imagebart.ui.actions import Actions
 from imagebart.ui.models import Models, find_examples, model_properties
-from imagebart.ui.sketchpad.component import unpack_mask
+from imagebart.ui.sketchpad import unpack_mask
 
 ROOT = Path(__file__).resolve().parents[2]
 FIRST = tiny_pipeline()

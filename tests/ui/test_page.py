@@ -14,8 +14,8 @@ import gradio as gr
 import pytest
 from tiny_models import tiny_model, tiny_pipeline
 
+from imagebart.ui import GPU_SECONDS, find_device, on_gpu
 from imagebart.ui.controls import SLIDERS
-from imagebart.ui.environment import GPU_SECONDS, find_device, on_gpu
 from imagebart.ui.models import Models
 from imagebart.ui.page import MODEL_QUEUE, build_page, theme
 

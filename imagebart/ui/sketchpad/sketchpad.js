@@ -1,5 +1,5 @@
 // The sketchpad: puts its parts together, and says what happens between them. Started by Gradio once its markup is there,
-// see component.py.
+// see __init__.py.
 import { answering, click, describePage, fileUrl, hideMessages, whenPresent } from "./gradio.js";
 import { ImageLoader, loadBitmap, saveInTab, Sharing, storeCopy } from "./images.js";
 import { execute, Gestures, listen } from "./input.js";

@@ -16,7 +16,7 @@ from PIL import Image, ImageChops
 from imagebart.errors import InputError
 from imagebart.imaging import masks
 from imagebart.imaging.masks import preset
-from imagebart.ui.sketchpad.component import SCRIPTS, pack_mask, scripts, unpack_mask
+from imagebart.ui.sketchpad import SCRIPTS, pack_mask, scripts, unpack_mask
 
 
 def test_a_mask_comes_back_as_it_was() -> None:
