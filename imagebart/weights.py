@@ -184,7 +184,7 @@ def load_networks(
         shared = _same_in_finest(expected, number)
         if not tensors.keys() & shared.keys():
             tensors |= {name: tensors[finest] for name, finest in shared.items() if finest in tensors}
-    check_shapes(folder / WEIGHTS, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, expected)
+    check_shapes(folder / WEIGHTS, tensor_shapes(tensors), expected)
     load_tensors(model, tensors.__getitem__, folder / WEIGHTS, device, dtype)
     if config.first_stage is not None:
         check_used_codes(model.first_stage, folder / WEIGHTS)
@@ -252,7 +252,11 @@ class _WithoutInit(TorchFunctionMode):
 
 def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
     """The shape of each tensor that a module needs."""
-    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    return tensor_shapes(module.state_dict())
+
+
+def tensor_shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def check_shapes(where: object, given: Shapes, expected: Shapes, prefix: str = "") -> None:

@@ -6,7 +6,6 @@ A published tensor has another name than ours, and some of ours are several publ
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +33,7 @@ from imagebart.weights import (
     parse_dtype,
     save_folder,
     shapes_of,
+    tensor_shapes,
 )
 
 # The names of tensors.
@@ -204,11 +204,10 @@ class StageCheckpoint:
         """The VQGAN, which every checkpoint has; its tensors have our names."""
         with on_meta_device(self.path):
             module = FirstStage(config)
-        expected = shapes_of(module)
         tensors = dict(self.first_stage)
         if config.used_codes is None:  # all are, and the file need not say so
             tensors.setdefault("quantize.used", torch.arange(config.codebook_size))
-        check_shapes(self.path, _shapes(tensors), expected, "first_stage_model.")
+        check_shapes(self.path, tensor_shapes(tensors), shapes_of(module), "first_stage_model.")
         load_tensors(module, tensors.__getitem__, self.path, device, dtype)
         check_used_codes(module, self.path)
         return module
@@ -218,13 +217,13 @@ class StageCheckpoint:
         with on_meta_device(self.path):
             module = build_stage(config, stages)
         mapping = key_mapping(config)
-        check_shapes(self.path, _shapes(self.raw), mapping.published_shapes(shapes_of(module)), "transformer.")
+        check_shapes(self.path, tensor_shapes(self.raw), mapping.published_shapes(shapes_of(module)), "transformer.")
         weights = {name: tensor for name, tensor in self.raw.items() if name not in mapping.buffers}
         ema = {n: t for n, t in self.ema.items() if n not in ("decay", "num_updates")}
         if ema:
             without_dots = {name: name.replace(".", "") for name in weights}  # their names there
-            expected = {without_dots[name]: tuple(tensor.shape) for name, tensor in weights.items()}
-            check_shapes(self.path, _shapes(ema), expected, "transformer_ema.")
+            expected = {without_dots[name]: shape for name, shape in tensor_shapes(weights).items()}
+            check_shapes(self.path, tensor_shapes(ema), expected, "transformer_ema.")
             weights = {name: ema[without_dots[name]] for name in weights}
 
         def read(name: str) -> Tensor:
@@ -233,10 +232,6 @@ class StageCheckpoint:
 
         load_tensors(module, read, self.path, device, dtype)
         return module
-
-
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 # A folder of checkpoint files.
