@@ -137,7 +137,6 @@ class StageRun(TokensRun):
     t: int | None  # the stage to train; None: all of them, jointly
     kind: Literal["encoder_decoder", "residual"] = "encoder_decoder"  # of stages before the coarsest
     decoder_corruption: Share = 0.0  # share of images of which some of the decoder's input tokens are noise
-    soft_targets: bool = True  # loss towards the posterior; False: towards samples of it
 
     @model_validator(mode="after")
     def _check_stages(self) -> StageRun:

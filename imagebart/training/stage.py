@@ -77,7 +77,7 @@ class StagesTask(TokensTask[StageRun]):
             x_t = add_uniform_noise(x_s, self.schedule.betas[t - 1], self.vocab_size)
             corrupted = corrupt_decoder_input(x_s, self.run.decoder_corruption, self.vocab_size)
             logits = model(index, corrupted, x_t, self.cond_tokens(batch, x0.device)).float()
-            losses[f"stage{t}"] = stage_loss(logits, x0, x_s, x_t, t, self.schedule, self.run.soft_targets)
+            losses[f"stage{t}"] = stage_loss(logits, x0, x_s, x_t, t, self.schedule)
             accuracies.append((logits.argmax(-1) == x0).float().mean())
         scalars = {"loss": torch.stack(list(losses.values())).mean(), "accuracy": torch.stack(accuracies).mean()}
         return scalars | (losses if len(losses) > 1 else {})
@@ -96,12 +96,12 @@ class StagesTask(TokensTask[StageRun]):
         return grid(self.first_stage.decode(torch.cat(rows)), columns=len(x0))
 
 
-def stage_loss(logits: Tensor, x0: Tensor, x_s: Tensor, x_t: Tensor, t: int, schedule: Schedule, soft: bool) -> Tensor:
+def stage_loss(logits: Tensor, x0: Tensor, x_s: Tensor, x_t: Tensor, t: int, schedule: Schedule) -> Tensor:
     """Mean negative log-likelihood a token of x_s = x_{t-1} (ImageBART, eq. 7): logits [B, N, K], tokens [B, N].
 
-    soft: the expectation over the posterior q(x_{t-1} | x_t, x_0), which has the same mean and less variance.
+    Before t = 1 its expectation over the posterior q(x_{t-1} | x_t, x_0), which has the same mean and less variance.
     """
-    if t == 1 or not soft:
+    if t == 1:
         return F.cross_entropy(logits.flatten(0, 1), x_s.flatten())
     target = posterior(x_t, x0, t, schedule, logits.shape[-1])
     return -(target * logits.log_softmax(-1)).sum(-1).mean()

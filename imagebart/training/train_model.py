@@ -41,14 +41,7 @@ from imagebart.training.config import (
     load,
     save,
 )
-from imagebart.training.data import (
-    MAX_VIEWS,
-    AugmentedViews,
-    ImageSource,
-    ImageStore,
-    inspect_dataset,
-    open_dataset,
-)
+from imagebart.training.data import MAX_VIEWS, AugmentedViews, ImageSource, ImageStore, inspect_dataset, open_dataset
 from imagebart.training.denoiser import DenoiserTask, denoiser_config
 from imagebart.training.loop import read_log, train
 from imagebart.training.token_task import (
