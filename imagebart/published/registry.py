@@ -22,7 +22,7 @@ from imagebart.models.stages import StageConfig
 from imagebart.models.transformer import TransformerConfig
 from imagebart.models.vqgan import FirstStageConfig
 from imagebart.text.conditioners import ClassConditioner, ClipTextConditioner, Conditioner, Kind, NoConditioner
-from imagebart.text.tokenizer import VOCAB_SIZE as CLIP_VOCABULARY
+from imagebart.text.prompts import VOCAB_SIZE as CLIP_VOCABULARY
 from imagebart.weights import ModelConfig
 
 CHECKPOINTS = Path("checkpoints")  # where models are installed by hand

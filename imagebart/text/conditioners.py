@@ -14,15 +14,20 @@ from torch import Tensor
 
 from imagebart.errors import InputError, shortened
 from imagebart.settings import Settings
-from imagebart.text import tokenizer as clip
 from imagebart.text.prompts import (
+    CONTEXT_LENGTH,
+    END,
+    START,
+    VOCAB_SIZE,
     Correction,
+    Piece,
     Prompt,
     PromptRules,
     RewrittenPrompt,
     SpellChecker,
     corrected_note,
     cut_note,
+    pieces_of,
     unknown_note,
     within_context,
 )
@@ -49,7 +54,7 @@ class TextConditioner(Settings):
     type: Literal["words"] = "words"
     tokens: tuple[int, ...]
     words: tuple[str, ...]
-    length: int = clip.CONTEXT_LENGTH
+    length: int = CONTEXT_LENGTH
     prompt_rules: PromptRules = PromptRules()
     understood: tuple[str, ...] = ()
     kind: ClassVar[Kind] = "text"
@@ -58,13 +63,13 @@ class TextConditioner(Settings):
     def from_captions(
         cls,
         captions: Iterable[str],
-        length: int = clip.CONTEXT_LENGTH,
+        length: int = CONTEXT_LENGTH,
         rules: PromptRules | None = None,
         understood: Iterable[str] = (),
     ) -> TextConditioner:
         """Knows exactly the words and punctuation of the captions."""
         chunks = {chunk for caption in captions for chunk in caption.split()}
-        pieces = {piece for chunk in chunks for piece in clip.pieces(chunk)}
+        pieces = {piece for chunk in chunks for piece in pieces_of(chunk)}
         words = {piece.word for piece in pieces} - {""}
         return cls(
             tokens=tuple(sorted({token for piece in pieces for token in piece.ids})),
@@ -80,15 +85,15 @@ class TextConditioner(Settings):
 
     def unknown_words(self, prompt: str) -> list[str]:
         """The words of a prompt that will be left out, each once."""
-        return _unique(piece.text for piece in self._read(clip.pieces(prompt)).pieces if self._is_unknown(piece))
+        return _unique(piece.text for piece in self._read(pieces_of(prompt)).pieces if self._is_unknown(piece))
 
     def corrected_words(self, prompt: str) -> list[str]:
         """The words of a prompt as they are read, in lower case, unknown ones too."""
-        return [piece.word for piece in self._read(clip.pieces(prompt)).pieces if piece.word]
+        return [piece.word for piece in self._read(pieces_of(prompt)).pieces if piece.word]
 
     def corrections(self, prompt: str) -> list[Correction]:
         """The words of a prompt that will be read as others, each once."""
-        return list(dict.fromkeys(self._read(clip.pieces(prompt)).corrections))
+        return list(dict.fromkeys(self._read(pieces_of(prompt)).corrections))
 
     def encode(self, prompts: Sequence[Prompt]) -> Conditioning:
         """Compact ids without start and end. Unknown words are left out, and prompts are cut where CLIP would cut."""
@@ -119,11 +124,11 @@ class TextConditioner(Settings):
     def unconditional(self, batch: int) -> Tensor:
         return torch.zeros(batch, self.length, dtype=torch.long)
 
-    def _is_unknown(self, piece: clip.Piece) -> bool:
+    def _is_unknown(self, piece: Piece) -> bool:
         is_number = bool(self.understood) and piece.word.isdecimal()
         return bool(piece.word) and piece.word not in self._all_words and not is_number
 
-    def _read(self, pieces: Iterable[clip.Piece]) -> RewrittenPrompt:
+    def _read(self, pieces: Iterable[Piece]) -> RewrittenPrompt:
         """The pieces of a prompt with spelling corrected and rules applied."""
         corrected, corrections = self._speller.correct(list(pieces))
         rewritten = self.prompt_rules.apply(corrected, self._all_words)
@@ -150,24 +155,24 @@ class ClipTextConditioner(Settings):
     """
 
     type: Literal["clip"] = "clip"
-    length: int = clip.CONTEXT_LENGTH
-    vocab_size: int = clip.VOCAB_SIZE
+    length: int = CONTEXT_LENGTH
+    vocab_size: int = VOCAB_SIZE
     kind: ClassVar[Kind] = "text"
 
     def encode(self, prompts: Sequence[Prompt]) -> Conditioning:
         """The ids of CLIP itself. An absent prompt is one without words."""
-        if self.vocab_size < clip.VOCAB_SIZE:
-            raise InputError(f"This model knows {self.vocab_size} tokens; prompts take all {clip.VOCAB_SIZE} of CLIP.")
+        if self.vocab_size < VOCAB_SIZE:
+            raise InputError(f"This model knows {self.vocab_size} tokens; prompts take all {VOCAB_SIZE} of CLIP.")
         notes: list[str] = []
         rows = []
         for prompt in prompts:
             ids: list[int] = []
-            for piece in clip.pieces(_text(prompt)):
+            for piece in pieces_of(_text(prompt)):
                 ids += piece.ids
                 if len(ids) > self.length - 2:
                     notes.append(cut_note(self.length, piece))
                     break
-            row = [clip.START, *ids[: self.length - 2], clip.END]
+            row = [START, *ids[: self.length - 2], END]
             rows.append(row + [0] * (self.length - len(row)))
         return Conditioning(_rows(rows, self.length), _unique(notes))
 

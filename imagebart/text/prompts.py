@@ -1,22 +1,29 @@
-"""Prompts for models of a small vocabulary: spelling corrections, substitutions, and notes to their writer.
+"""Prompts: CLIP's tokens of a text, spelling corrections, substitutions, and notes to their writer.
 
-First misspelled words are corrected (`SpellChecker`), then words and colors that the model does not know are replaced
-by the nearest that it does (`PromptRules`). A note says both. Training captions are not changed.
+For models of a small vocabulary, misspelled words are corrected first (`SpellChecker`), then words and colors that they
+do not know are replaced by the nearest that they do (`PromptRules`). A note says both. Training captions stay as they
+are.
 """
 
 from __future__ import annotations
 
+import gzip
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from importlib.resources import files
+from itertools import chain, groupby
+from typing import TYPE_CHECKING, Any, Literal
 
 from rapidfuzz.distance import OSA, Indel
 
 from imagebart.errors import InputError, format_value, shortened, whole_characters
 from imagebart.settings import Settings
-from imagebart.text import tokenizer as clip
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding, Tokenizer
 
 Prompt = str | int | None  # words, a class's name or number; None: without
 Prompts = Prompt | Sequence[Prompt]  # one for all variants, or one for each
@@ -52,6 +59,83 @@ def articled(text: str) -> str:
     return re.sub(r"\ba (?=[aeio]|um)", "an ", text)  # "an umbrella", "a unicorn", "a ushanka"
 
 
+# CLIP's byte-pair tokens of a text, word by word.
+
+START, END = 49406, 49407
+VOCAB_SIZE = 49408
+CONTEXT_LENGTH = 77  # tokens of a text, start and end included
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A word, or what stands between words."""
+
+    text: str  # as typed (a word with its 's or 't)
+    word: str  # in lower case; "" for punctuation and for a 's or 't, which are pieces of their own
+    ids: tuple[int, ...]  # CLIP tokens
+
+
+def pieces_of(text: str) -> Iterator[Piece]:
+    """The words, emoji and punctuation of a text, in order. Their ids in a row are the text's CLIP tokens.
+
+    Of a chunk without spaces, no more than 10,000 characters are read.
+    """
+    # Composed first, since the tokenizer's offsets lose accents that it has to compose itself.
+    for chunk in unicodedata.normalize("NFC", whole_characters(text)).split():
+        yield from _short_chunk_pieces(chunk) if len(chunk) <= 64 else _chunk_pieces(chunk[:10_000])
+
+
+@lru_cache(maxsize=1)
+def _tokenizer() -> Tokenizer:
+    """CLIP's, which also straightens curly quotes, as CLIP's own cleaning does."""
+    from tokenizers import Tokenizer  # `CLIPTokenizer` of `transformers` takes over a second to import
+
+    packed = files("imagebart").joinpath("data/tokenizer.json.gz").read_bytes()
+    return Tokenizer.from_buffer(gzip.decompress(packed))
+
+
+# Byte pairs never cross whitespace, so chunks can be cached; only short ones are, to bound memory.
+@lru_cache(maxsize=4096)
+def _short_chunk_pieces(chunk: str) -> tuple[Piece, ...]:
+    return tuple(_chunk_pieces(chunk))
+
+
+def _chunk_pieces(chunk: str) -> list[Piece]:
+    encoding = _tokenizer().encode(chunk, add_special_tokens=False)
+    found: list[Piece] = []
+    for kind, parts in groupby(_parts(chunk, encoding), key=lambda part: part[0]):
+        _, starts, ends, ids = zip(*parts, strict=True)
+        text = chunk[starts[0] : ends[-1]]
+        if kind == "suffix" and found:
+            found[-1] = replace(found[-1], text=found[-1].text + text)
+        if kind == "symbol":
+            text = "".join(c for c in text if unicodedata.category(c)[0] != "P")
+        word = text.lower() if kind in ("word", "symbol") else ""
+        found.append(Piece(text, word, tuple(chain.from_iterable(ids))))
+    return found
+
+
+PieceKind = Literal["word", "symbol", "suffix", "punctuation"]
+
+
+def _parts(chunk: str, encoding: Encoding) -> Iterator[tuple[PieceKind, int, int, list[int]]]:
+    """What the tokenizer splits a chunk into before byte pairs, as (kind, start, end, ids)."""
+    tokens = zip(encoding.word_ids, encoding.offsets, encoding.ids, strict=True)
+    for _, part in groupby(tokens, key=lambda token: token[0]):
+        _, offsets, ids = zip(*part, strict=True)
+        start, end = offsets[0][0], offsets[-1][1]
+        yield _kind(chunk[start:end]), start, end, list(ids)
+
+
+def _kind(part: str) -> PieceKind:
+    if part[0] in "'’" and part[1:].isalpha():
+        return "suffix"  # 's, 't, 're, …
+    # Letters, digits and marks make words: CLIP splits "80s" and vowel signs of Indic scripts.
+    if unicodedata.category(part[0])[0] in "LNM":
+        return "word"
+    return "symbol" if any(unicodedata.category(c) == "So" for c in part) else "punctuation"
+
+
 # Spelling.
 
 SHORTEST, LONGEST = 4, 30  # letters of a word that is checked
@@ -79,9 +163,9 @@ class SpellChecker:
     words: frozenset[str]  # in lower case
     misspellings: Mapping[str, str] = field(default_factory=dict)  # as typed: what is meant
 
-    def correct(self, pieces: Sequence[clip.Piece]) -> tuple[list[clip.Piece], list[Correction]]:
+    def correct(self, pieces: Sequence[Piece]) -> tuple[list[Piece], list[Correction]]:
         """The pieces of a text with misspelled words corrected, and the corrections in their order."""
-        corrected: list[clip.Piece] = []
+        corrected: list[Piece] = []
         corrections: list[Correction] = []
         index = 0
         while index < len(pieces):
@@ -92,7 +176,7 @@ class SpellChecker:
             if meant is None:
                 corrected.append(pieces[index])
             else:
-                corrected += clip.pieces(meant)
+                corrected += pieces_of(meant)
                 corrections.append(Correction(("" if "-" in typed else " ").join(typed), meant))
             index += length
         return corrected, corrections
@@ -105,7 +189,7 @@ class SpellChecker:
             return self.misspellings[word]
         if not SHORTEST <= len(word) <= LONGEST or not word.isalpha():
             return None
-        if len(next(clip.pieces(word)).ids) == 1:
+        if len(next(pieces_of(word)).ids) == 1:
             return next((other for other in (word.removesuffix("s"), word + "s") if other in self.words), None)
         return self._near(word, 1) or self._split(word) or (self._near(word, 2) if len(word) >= LONG else None)
 
@@ -121,7 +205,7 @@ class SpellChecker:
                 return f"{word[:end]} {word[end:]}"
         return None
 
-    def _compound_length(self, pieces: Sequence[clip.Piece], index: int) -> int:
+    def _compound_length(self, pieces: Sequence[Piece], index: int) -> int:
         """How many pieces make a known word that was written as two, one of them unknown: "dread locks", "eye-brow"."""
         texts = [piece.text for piece in pieces[index : index + 3]]
         length = 3 if texts[1:2] == ["-"] else 2
@@ -136,7 +220,7 @@ class SpellChecker:
 
 def _edit_cost(typed: str, meant: str) -> tuple[int, bool, int, bool, int, int, str]:
     """The order of candidates: edits, other letters, letters changed, another first letter, rarity (CLIP's ids)."""
-    ids = next(clip.pieces(meant)).ids
+    ids = next(pieces_of(meant)).ids
     edits, changed = OSA.distance(typed, meant), Indel.distance(typed, meant)
     return edits, sorted(typed) != sorted(meant), changed, typed[0] != meant[0], len(ids), max(ids), meant
 
@@ -169,7 +253,7 @@ class Substitution(Settings):
 class RewrittenPrompt:
     """Pieces of a prompt after its rules, the words that were replaced, and notes on colors."""
 
-    pieces: list[clip.Piece]
+    pieces: list[Piece]
     corrections: list[Correction]
     notes: list[str]
 
@@ -183,7 +267,7 @@ class PromptRules(Settings):
     stop_words: tuple[str, ...] = ()  # between a color and something else: "purple, with a hat"
     link_words: tuple[str, ...] = ()  # between a thing and its color: "hair is purple"
 
-    def apply(self, pieces: Sequence[clip.Piece], known: frozenset[str]) -> RewrittenPrompt:
+    def apply(self, pieces: Sequence[Piece], known: frozenset[str]) -> RewrittenPrompt:
         """The pieces of a prompt after substitutions, with the nearest colors; known: the model's words."""
         corrections, changed = [], list(pieces)
         for entry in self.substitutions:
@@ -192,7 +276,7 @@ class PromptRules(Settings):
         changed, notes = self._with_nearest_colors(changed, known)
         return RewrittenPrompt(changed, corrections, list(dict.fromkeys(notes)))
 
-    def _substituted(self, pieces: list[clip.Piece], entry: Substitution) -> tuple[list[clip.Piece], list[str]]:
+    def _substituted(self, pieces: list[Piece], entry: Substitution) -> tuple[list[Piece], list[str]]:
         """The pieces with an entry's words replaced, and those words as typed."""
         wanted, words = entry.words.split(), [piece.word for piece in pieces]
         owners = [self._owner(pieces, i) for i in range(len(pieces))] if entry.unless_colored else []
@@ -201,14 +285,12 @@ class PromptRules(Settings):
         starts = [i for i in range(len(words) - len(wanted) + 1) if words[i : i + len(wanted)] == wanted]
         typed = [" ".join(piece.text for piece in pieces[i : i + len(wanted)]) for i in starts]
         for i in reversed(starts):
-            pieces = [*pieces[:i], *clip.pieces(entry.replacement), *pieces[i + len(wanted) :]]
+            pieces = [*pieces[:i], *pieces_of(entry.replacement), *pieces[i + len(wanted) :]]
         return pieces, typed
 
-    def _with_nearest_colors(
-        self, pieces: list[clip.Piece], known: frozenset[str]
-    ) -> tuple[list[clip.Piece], list[str]]:
+    def _with_nearest_colors(self, pieces: list[Piece], known: frozenset[str]) -> tuple[list[Piece], list[str]]:
         """The pieces with the nearest colors in place of unknown ones, and a note for each."""
-        changed: list[clip.Piece] = []
+        changed: list[Piece] = []
         notes = []
         rest = enumerate(pieces)
         for i, piece in rest:
@@ -218,17 +300,17 @@ class PromptRules(Settings):
                 nearest = owner.nearest[piece.word]
                 what = f"{nearest} is the nearest" if nearest else "the color was left out"
                 notes.append(f"There is no {piece.word} {owner.name} here; {what}.")
-                changed += clip.pieces(nearest)
+                changed += pieces_of(nearest)
             elif not owner and self._things_of_color(piece) > 1 and following and following.word not in {"", *known}:
                 # One unknown word: the color without its thing would color something else ("blonde" would not).
                 text = f"{piece.text} {following.text}"
-                changed.append(clip.Piece(text, text.lower(), piece.ids + following.ids))
+                changed.append(Piece(text, text.lower(), piece.ids + following.ids))
                 next(rest)
             else:
                 changed.append(piece)
         return changed, notes
 
-    def _owner(self, pieces: list[clip.Piece], index: int) -> ColoredThing | None:
+    def _owner(self, pieces: list[Piece], index: int) -> ColoredThing | None:
         """The thing that has the color at a place; None where there is no color or no thing."""
         if not self._things_of_color(pieces[index]):
             return None
@@ -237,7 +319,7 @@ class PromptRules(Settings):
             owner = self._owner(pieces, index + 2)  # "purple and black hair"
         return owner
 
-    def _ahead(self, pieces: list[clip.Piece], start: int) -> ColoredThing | None:
+    def _ahead(self, pieces: list[Piece], start: int) -> ColoredThing | None:
         """The nearest thing from a place on: "purple curly hair"."""
         for piece in pieces[start : start + FURTHEST]:
             if piece.text != "-" and (not piece.word or piece.word in self.stop_words):
@@ -246,7 +328,7 @@ class PromptRules(Settings):
                 return thing
         return None
 
-    def _behind(self, pieces: list[clip.Piece], index: int) -> ColoredThing | None:
+    def _behind(self, pieces: list[Piece], index: int) -> ColoredThing | None:
         """The thing before a color that nothing follows: "hoodie in purple", "v neck, orange"."""
         if index + 1 < len(pieces) and pieces[index + 1].word and pieces[index + 1].word not in self.stop_words:
             return None
@@ -261,10 +343,10 @@ class PromptRules(Settings):
         colored = place > 0 and self._things_of_color(pieces[place - 1]) > 0
         return led if colored or thing is None else thing
 
-    def _named(self, piece: clip.Piece) -> ColoredThing | None:
+    def _named(self, piece: Piece) -> ColoredThing | None:
         return next((thing for thing in self.things if piece.word in thing.words), None)
 
-    def _things_of_color(self, piece: clip.Piece) -> int:
+    def _things_of_color(self, piece: Piece) -> int:
         """How many things a word is a color of."""
         return sum(piece.word in thing.colors or piece.word in thing.nearest for thing in self.things)
 
@@ -274,18 +356,18 @@ class PromptRules(Settings):
 MOST = 10  # words that a note names
 
 
-def within_context(text: str, notes: list[str]) -> Iterator[clip.Piece]:
+def within_context(text: str, notes: list[str]) -> Iterator[Piece]:
     """The pieces that fit into CLIP's 77 tokens, start and end included; adds a note if some do not."""
-    left = clip.CONTEXT_LENGTH - 2
-    for piece in clip.pieces(text):
+    left = CONTEXT_LENGTH - 2
+    for piece in pieces_of(text):
         left -= len(piece.ids)
         if left < 0:
-            notes.append(cut_note(clip.CONTEXT_LENGTH, piece))
+            notes.append(cut_note(CONTEXT_LENGTH, piece))
             return
         yield piece
 
 
-def cut_note(length: int, piece: clip.Piece) -> str:
+def cut_note(length: int, piece: Piece) -> str:
     return f"The prompt was cut at {length} tokens: from {_quoted(piece.text)} on it was ignored."
 
 

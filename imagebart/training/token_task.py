@@ -24,7 +24,7 @@ from imagebart.models.stages import Stage
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig
 from imagebart.models.vqgan import FirstStage
 from imagebart.text.conditioners import ClassConditioner, Conditioner, NoConditioner, TextConditioner
-from imagebart.text.tokenizer import CONTEXT_LENGTH, pieces
+from imagebart.text.prompts import CONTEXT_LENGTH, pieces_of
 from imagebart.training.config import StageShape, TokensRun
 from imagebart.training.data import AugmentedViews, ImageStore, stored_dataset
 from imagebart.training.loop import Batch, Task
@@ -107,7 +107,7 @@ def conditioner_of(kind: str, texts: Sequence[str], length: int | None = None) -
     if kind == "class" and known:
         return ClassConditioner(names=tuple(known), null_class=True)
     if kind == "text" and known:
-        longest = max(sum(len(piece.ids) for piece in pieces(text)) for text in known)
+        longest = max(sum(len(piece.ids) for piece in pieces_of(text)) for text in known)
         return TextConditioner.from_captions(known, length or min(max(longest, MIN_LENGTH), CONTEXT_LENGTH))
     return NoConditioner()
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from imagebart.text.tokenizer import pieces
+from imagebart.text.prompts import pieces_of
 from imagebart.worlds.avatars import HAIR_TOPS, PLAIN, VALUES, Attributes
 from recipes import generator
 from recipes.avatars.captions import ADJECTIVES, Caption, all_words, describe, turned
@@ -177,7 +177,7 @@ def test_every_value_is_named(said: list[tuple[Attributes, Caption]]) -> None:
 
 
 def test_captions_are_short_and_vary(said: list[tuple[Attributes, Caption]]) -> None:
-    counts = [sum(len(piece.ids) for piece in pieces(what.text)) for _, what in said]
+    counts = [sum(len(piece.ids) for piece in pieces_of(what.text)) for _, what in said]
     assert max(counts) <= 50
     named = Counter(min(len(what.claims), 8) for _, what in said)
     assert all(named[count] > COUNT * 0.03 for count in range(1, 9))

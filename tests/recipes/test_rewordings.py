@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from imagebart.text.conditioners import TextConditioner
-from imagebart.text.tokenizer import pieces
+from imagebart.text.prompts import pieces_of
 from recipes.avatars.captions import all_words, avatar_conditioner, prompt_rules
 from recipes.avatars.dataset import caption
 
@@ -27,7 +27,7 @@ def test_captions_are_read_as_they_are(conditioner: TextConditioner) -> None:
 def test_every_replacement_is_of_known_words() -> None:
     words = set(all_words())
     for entry in prompt_rules().substitutions:
-        assert {piece.word for piece in pieces(entry.replacement)} - {""} <= words, entry
+        assert {piece.word for piece in pieces_of(entry.replacement)} - {""} <= words, entry
     for subject in prompt_rules().things:
         assert {"tan", "fair", *subject.colors} >= set(subject.nearest.values()) - {""}, subject.name
         assert not set(subject.colors) & set(subject.nearest)

@@ -12,8 +12,7 @@ from imagebart.text.conditioners import (
     NoConditioner,
     TextConditioner,
 )
-from imagebart.text.prompts import ColoredThing, PromptRules, Substitution
-from imagebart.text.tokenizer import VOCAB_SIZE, pieces
+from imagebart.text.prompts import VOCAB_SIZE, ColoredThing, PromptRules, Substitution, pieces_of
 
 CONFIG: TypeAdapter[Conditioner] = TypeAdapter(Conditioner)
 CAPTIONS = ["a woman with long red hair, no glasses", "A bearded man's sunglasses", "zigzag hoodie"]
@@ -25,7 +24,7 @@ def text() -> TextConditioner:
 
 
 def clip_ids(prompt: str) -> list[int]:
-    return [token for piece in pieces(prompt) for token in piece.ids]
+    return [token for piece in pieces_of(prompt) for token in piece.ids]
 
 
 def back_to_clip(conditioner: TextConditioner, row: torch.Tensor) -> list[int]:

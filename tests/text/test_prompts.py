@@ -8,8 +8,7 @@ from functools import cache
 
 import pytest
 
-from imagebart.text.prompts import LONG, ColoredThing, Correction, PromptRules, SpellChecker, Substitution
-from imagebart.text.tokenizer import pieces
+from imagebart.text.prompts import LONG, ColoredThing, Correction, PromptRules, SpellChecker, Substitution, pieces_of
 from recipes.avatars.captions import all_words, prompt_rules
 
 WORDS = ["sunglasses", "glasses", "blonde", "hair", "beard", "bearded", "black", "back", "white", "wide", "with", "hat"]
@@ -24,7 +23,7 @@ def speller() -> SpellChecker:
 
 
 def corrected(speller: SpellChecker, text: str) -> tuple[str, list[Correction]]:
-    found, corrections = speller.correct(list(pieces(text)))
+    found, corrections = speller.correct(list(pieces_of(text)))
     return " ".join(piece.text for piece in found), corrections
 
 
@@ -46,7 +45,7 @@ def test_a_word_is_taken_for_a_nearest_one_within_its_edits() -> None:
     outcomes = set()
     for _ in range(400):
         typed = "".join(chance.choices("qxzj", k=chance.randint(4, 9)))
-        if typed in vocabulary or len(next(pieces(typed)).ids) == 1:
+        if typed in vocabulary or len(next(pieces_of(typed)).ids) == 1:
             continue
         distances = {word: distance(typed, word) for word in vocabulary}
         nearest = min(distances.values())
@@ -153,7 +152,7 @@ KNOWN = frozenset(
 
 
 def rewritten(text: str) -> tuple[str, list[str]]:
-    rewritten_ = RULES.apply(list(pieces(text)), KNOWN)
+    rewritten_ = RULES.apply(list(pieces_of(text)), KNOWN)
     return " ".join(piece.text for piece in rewritten_.pieces), rewritten_.notes
 
 
@@ -192,23 +191,23 @@ def test_notes_name_each_unknown_color_once() -> None:
 
 
 def test_the_color_of_an_unknown_thing_goes_with_it() -> None:
-    rewritten_ = RULES.apply(list(pieces("red Lips, red hair")), KNOWN)
+    rewritten_ = RULES.apply(list(pieces_of("red Lips, red hair")), KNOWN)
     assert [piece.word for piece in rewritten_.pieces] == ["red lips", "", "red", "hair"]
     assert rewritten("purple wizard shirt")[0] == "purple wizard shirt"
     blonde = PromptRules(things=(ColoredThing(name="hair", words=("hair",), colors=("blonde",)),)).apply(
-        list(pieces("blonde lady")), KNOWN
+        list(pieces_of("blonde lady")), KNOWN
     )
     assert [piece.word for piece in blonde.pieces] == ["blonde", "lady"]
 
 
 def test_words_are_substituted() -> None:
-    rewritten_ = RULES.apply(list(pieces("Very old bowler, very old")), KNOWN)
+    rewritten_ = RULES.apply(list(pieces_of("Very old bowler, very old")), KNOWN)
     assert " ".join(piece.text for piece in rewritten_.pieces) == "grey hat , grey"
     assert rewritten_.corrections == [
         Correction("Very old", "grey"), Correction("very old", "grey"), Correction("bowler", "hat")
     ]  # fmt: skip
     assert rewritten("old")[0] == "old"
-    words = list(pieces("purple hair with a red bowler"))
+    words = list(pieces_of("purple hair with a red bowler"))
     assert PromptRules().apply(words, KNOWN).pieces == words
 
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from imagebart.text.tokenizer import CONTEXT_LENGTH, END, START, pieces
+from imagebart.text.prompts import CONTEXT_LENGTH, END, START, pieces_of
 
 RECORDED = json.loads((Path(__file__).parents[1] / "fixtures" / "clip_tokens.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("row", RECORDED, ids=range(len(RECORDED)))
 def test_ids_equal_those_of_clip(row: dict) -> None:
-    ids = [token for piece in pieces(row["prompt"]) for token in piece.ids]
+    ids = [token for piece in pieces_of(row["prompt"]) for token in piece.ids]
     assert [START, *ids[: CONTEXT_LENGTH - 2], END] == row["ids"]
 
 
@@ -34,39 +34,39 @@ def test_ids_equal_those_of_clip(row: dict) -> None:
     ],
 )
 def test_words(text: str, words: list[str]) -> None:
-    assert [piece.word for piece in pieces(text) if piece.word] == words
+    assert [piece.word for piece in pieces_of(text) if piece.word] == words
 
 
 def test_text_is_as_typed() -> None:
-    assert [piece.text for piece in pieces("A Zebra’s DON'T!")] == ["A", "Zebra’s", "’s", "DON'T", "'T", "!"]
+    assert [piece.text for piece in pieces_of("A Zebra’s DON'T!")] == ["A", "Zebra’s", "’s", "DON'T", "'T", "!"]
 
 
 @pytest.mark.parametrize("text", ["qz" * 5_000, "a!" * 5_000, "😎" * 10_000, "x" * 5_000_000])
 def test_long_chunks_are_quick(text: str) -> None:
-    list(pieces("warm up"))
+    list(pieces_of("warm up"))
     start = time.perf_counter()
-    list(pieces(text))
+    list(pieces_of(text))
     assert time.perf_counter() - start < 2
 
 
 def test_lone_surrogates_are_replaced() -> None:
     """A page's JSON can hold them; two that make a character are that character."""
-    assert list(pieces("a \ud83d\ude00 hat")) == list(pieces("a 😀 hat"))
-    assert list(pieces("a \ud83d hat \udfff")) == list(pieces("a � hat �"))
+    assert list(pieces_of("a \ud83d\ude00 hat")) == list(pieces_of("a 😀 hat"))
+    assert list(pieces_of("a \ud83d hat \udfff")) == list(pieces_of("a � hat �"))
 
 
 FIRST_AT_ONCE = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
-from imagebart.text.tokenizer import pieces
+from imagebart.text.prompts import pieces_of
 
 assert "transformers" not in sys.modules
 together = Barrier(8)
 
 def read(number):
     together.wait()
-    return [piece.word for piece in pieces(f"word {number}")]
+    return [piece.word for piece in pieces_of(f"word {number}")]
 
 with ThreadPoolExecutor(8) as pool:
     print(list(pool.map(read, range(8))))
