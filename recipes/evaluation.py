@@ -16,7 +16,7 @@ from imagebart.pipeline import Pipeline, PipelineEvent
 
 Bounds = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 PAGE_SCALES, PAGE_FEATHER = 4, 4  # what the page begins with
-SHOWN = 40  # edits in a grid, the first ones
+SHOWN = 40  # in a grid, the first ones
 
 
 @dataclass(frozen=True)
@@ -134,11 +134,15 @@ def edit_grid(cases: Sequence[Case], results: Sequence[PipelineEvent]) -> Image.
             for mask, color in ((case.mask, (255, 61, 113)), (last.mask, (61, 113, 255)))
         ]
         groups.append(([*tinted, last.image], case.words))
-    return caption_grid(groups, columns=4)
+    return _caption_grid(groups, columns=4)
 
 
-def caption_grid(groups: Sequence[tuple[Sequence[Image.Image], str]], columns: int) -> Image.Image:
-    """Groups of images, each over its caption, so many groups a row."""
+def prompt_grid(images: Sequence[Image.Image], prompts: Sequence[str]) -> Image.Image:
+    """The first whole images over their prompts, eight a row."""
+    return _caption_grid([([image], prompt) for image, prompt in zip(images[:SHOWN], prompts, strict=False)], columns=8)
+
+
+def _caption_grid(groups: Sequence[tuple[Sequence[Image.Image], str]], columns: int) -> Image.Image:
     lines = [groups[i : i + columns] for i in range(0, len(groups), columns)]
     rows = [[image for images, _ in line for image in images] for line in lines]
     return sheet(rows, 128, captions=[[caption for _, caption in line] for line in lines])

@@ -23,24 +23,13 @@ from imagebart.imaging.files import to_images, to_tensor
 from imagebart.pipeline import Pipeline
 from imagebart.worlds.attribute_classifier import load_classifier, verbalize
 from imagebart.worlds.avatars import Attributes
+from recipes import evaluation as shared
 from recipes import generator
 from recipes.avatars import CLASSIFIER
 from recipes.avatars.artwork import render, rendered
 from recipes.avatars.captions import Caption
 from recipes.avatars.cases import Change, changes, found, held_out_prompt, seen_prompt, typed_prompts
 from recipes.avatars.dataset import sample
-from recipes.evaluation import (
-    SHOWN,
-    Case,
-    caption_grid,
-    changed_pixels,
-    common_measures,
-    edit_all,
-    edit_grid,
-    generate_all,
-    suggestion_iou,
-    zigzag,
-)
 
 SIZE = 256
 SERIES = 900_000  # of avatars, plus the seed; training has other series
@@ -52,7 +41,7 @@ PATCH_DIFFERENCE, PATCH_OPENING, PATCH_AREA = 48, 4, 96  # levels in a channel, 
 
 
 @dataclass(frozen=True, kw_only=True)
-class BrushCase(Case):
+class BrushCase(shared.Case):
     """A change that is asked for, and a stroke over the place of the part."""
 
     change: Change
@@ -71,7 +60,7 @@ def brush_case(number: int, seed: int) -> BrushCase:
     y = rows[0] + down * (0.5 + random.normal(0, 0.06))
     half = random.uniform(0.75, 1.1, 2) * (across, down) / 2
     bounds = (x - half[0], y - half[1], x + half[0], y + half[1])
-    mask = zigzag(bounds, random.uniform(6, 24), (SIZE, SIZE), random)
+    mask = shared.zigzag(bounds, random.uniform(6, 24), (SIZE, SIZE), random)
     return BrushCase(Image.fromarray(render(change.before, SIZE)), mask, change.prompt.text, change=change)
 
 
@@ -104,8 +93,8 @@ def measures(pipe: Pipeline, samples: int, seed: int, grids: dict[str, Image.Ima
 
 def strokes(pipe: Pipeline, cases: list[BrushCase], seed: int, grids: dict[str, Image.Image]) -> Iterator[Measure]:
     """Whether strokes give what is asked for, leave other attributes, and draw what a render shows."""
-    results = edit_all(pipe, cases, seed)
-    grids["painted"] = edit_grid(cases, results)
+    results = shared.edit_all(pipe, cases, seed)
+    grids["painted"] = shared.edit_grid(cases, results)
     read = read_all([last.image for last in results])
     asked = [all(found(a, case.change.prompt.claims).values()) for a, case in zip(read, cases, strict=True)]
     yield measure("strokes: as asked", share_of(asked), len(cases), "%", "≥ 97 %")
@@ -114,7 +103,7 @@ def strokes(pipe: Pipeline, cases: list[BrushCase], seed: int, grids: dict[str, 
     patched, floor = [], []
     for case, last, seen in zip(cases, results, read, strict=True):
         kept = {name: getattr(case.change.before, name) for name in case.change.others}
-        mask = changed_pixels(last)
+        mask = shared.changed_pixels(last)
         patched.append(has_patch(np.asarray(last.image), render(replace(seen, **kept), SIZE), mask))
         original = rendered([case.change.after], SIZE)
         with torch.no_grad():
@@ -122,7 +111,7 @@ def strokes(pipe: Pipeline, cases: list[BrushCase], seed: int, grids: dict[str, 
         floor.append(has_patch(np.asarray(to_images(decoded)[0]), render(case.change.after, SIZE), mask))
     yield measure("strokes: with a patch", share_of(patched), len(cases), "%", "floor + 2 %")
     yield measure("reconstructions: with a patch, the floor", share_of(floor), len(cases), "%")
-    yield from common_measures(cases, results)
+    yield from shared.common_measures(cases, results)
 
 
 def words_elsewhere(pipe: Pipeline, cases: list[BrushCase]) -> Iterator[Measure]:
@@ -151,11 +140,10 @@ def whole_images(pipe: Pipeline, samples: int, seed: int, grids: dict[str, Image
         "as people type": ([case for case in typed_prompts() if case.claims], "≥ 97 %"),
     }
     for name, (prompts, goal) in kinds.items():
-        images = generate_all(pipe, [prompt.text for prompt in prompts], seed)
+        images = shared.generate_all(pipe, [prompt.text for prompt in prompts], seed)
         answers = [found(a, prompt.claims) for a, prompt in zip(read_all(images), prompts, strict=True)]
         yield _share(f"whole images, {name}: named attributes found", answers, goal)
-    shown = [([image], prompt.text) for image, prompt in zip(images, prompts, strict=True)]
-    grids["prompts"] = caption_grid(shown[:SHOWN], columns=8)
+    grids["prompts"] = shared.prompt_grid(images, [prompt.text for prompt in prompts])
 
 
 def places_by_words(pipe: Pipeline, cases: list[BrushCase]) -> Iterator[Measure]:
@@ -165,7 +153,7 @@ def places_by_words(pipe: Pipeline, cases: list[BrushCase]) -> Iterator[Measure]
         differs = (render(case.change.before, SIZE) != render(case.change.after, SIZE)).any(2)
         side = SIZE // pipe.grid
         patches = differs.reshape(pipe.grid, side, pipe.grid, side).any((1, 3))
-        shares.append(suggestion_iou(pipe, case.image, case.words, patches.repeat(side, 0).repeat(side, 1)))
+        shares.append(shared.suggestion_iou(pipe, case.image, case.words, patches.repeat(side, 0).repeat(side, 1)))
     yield measure("places by words: IoU, median", median_of(shares), len(cases), goal="≥ 0.75")
 
 

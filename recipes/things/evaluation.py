@@ -24,21 +24,8 @@ from imagebart.imaging.files import to_tensor
 from imagebart.pipeline import Pipeline
 from imagebart.text.prompts import articled
 from imagebart.worlds.things import Found, ThingScorer
+from recipes import evaluation as shared
 from recipes import generator
-from recipes.evaluation import (
-    SHOWN,
-    Bounds,
-    Case,
-    caption_grid,
-    common_measures,
-    edit_all,
-    edit_grid,
-    freehand,
-    generate_all,
-    rectangle,
-    suggestion_iou,
-    zigzag,
-)
 from recipes.things.artwork import CELL, GROUNDS, NOUNS, SIZE, Placed, Scene, render
 from recipes.things.detector import COLORS, NOTHING
 from recipes.things.scenes import COUNT_WORDS, Caption, SceneOptions, describe, sample
@@ -51,14 +38,14 @@ GONE = 8  # levels: the ground's mean color in a mask from which a thing was rem
 
 
 @dataclass(frozen=True)
-class ThingCase(Case):
+class ThingCase(shared.Case):
     """An edit, and where which thing is to be seen after."""
 
-    shown: tuple[tuple[Bounds, int, str], ...] = ()  # a square, the noun's number or NOTHING, its color
+    shown: tuple[tuple[shared.Bounds, int, str], ...] = ()  # a square, the noun's number or NOTHING, its color
     ground: Image.Image | None = None  # of a removal, what is left
 
 
-def _square(mask: Image.Image) -> Bounds:
+def _square(mask: Image.Image) -> shared.Bounds:
     """The square around what is painted."""
     left, top, right, bottom = mask.getbbox() or (0, 0, 1, 1)
     half = max(right - left, bottom - top) / 2
@@ -74,11 +61,11 @@ def one_thing(number: int, seed: int) -> ThingCase:
         across = random.uniform(56, 150)
         down = float(np.clip(across * random.uniform(1 / 1.4, 1.4), 56, 150))
         left, top = random.uniform(0, SIZE - across), random.uniform(0, SIZE - down)
-        mask = rectangle((left, top, left + across, top + down), WHOLE)
+        mask = shared.rectangle((left, top, left + across, top + down), WHOLE)
     else:
         radius, longer = random.uniform(30, 64), random.uniform(0.8, 1.25) ** 0.5
         x, y = random.uniform(0.8 * radius, SIZE - 0.8 * radius, 2)
-        mask = freehand(x, y, radius * longer, radius / longer, WHOLE, random)
+        mask = shared.freehand(x, y, radius * longer, radius / longer, WHOLE, random)
     noun = int(random.integers(len(NOUNS)))
     words = articled(f"a {NOUNS[noun].name}")
     return ThingCase(Image.fromarray(render(scene)), mask, words, shown=((_square(mask), noun, ""),))
@@ -94,9 +81,9 @@ def several_things(number: int, seed: int) -> ThingCase:
     across, down = (long, short) if random.random() < 0.6 else (short, long)
     left, top = random.uniform(0, SIZE - across), random.uniform(0, SIZE - down)
     if random.random() < 0.5:
-        mask = rectangle((left, top, left + across, top + down), WHOLE)
+        mask = shared.rectangle((left, top, left + across, top + down), WHOLE)
     else:
-        mask = freehand(left + across / 2, top + down / 2, across / 2, down / 2, WHOLE, random)
+        mask = shared.freehand(left + across / 2, top + down / 2, across / 2, down / 2, WHOLE, random)
     nouns = [int(noun) for noun in random.choice(len(NOUNS), 2, replace=False)]
     if count == 3 or random.random() < 0.5:
         nouns = nouns[:1] * count
@@ -115,7 +102,7 @@ def several_things(number: int, seed: int) -> ThingCase:
     return ThingCase(Image.fromarray(render(scene)), mask, words, shown=tuple(shown))
 
 
-def _one_placed(number: int, seed: int, colored: float = 0.0) -> tuple[Scene, Placed, Bounds]:
+def _one_placed(number: int, seed: int, colored: float = 0.0) -> tuple[Scene, Placed, shared.Bounds]:
     """A scene, one of its things, and the box of that."""
     options = SceneOptions(things=1 + number % 3, first=(4, 6, 8)[number % 3], colored=colored)
     scene = sample(number, SERIES + seed, options)
@@ -136,7 +123,7 @@ def half_painted(number: int, seed: int, hidden: bool = False) -> ThingCase:
         (left - 4, top - 4, right + 4, top + part),
         (left - 4, bottom - part, right + 4, bottom + 4),
     )[int(random.integers(4))]
-    image, mask = Image.fromarray(render(scene)), rectangle(over, WHOLE)
+    image, mask = Image.fromarray(render(scene)), shared.rectangle(over, WHOLE)
     if hidden:
         image.paste(GROUNDS[str(random.choice(list(GROUNDS)))], mask=mask)
     words = "" if number % 2 else NOUNS[thing.noun].name
@@ -155,7 +142,7 @@ def loose_removal(number: int, seed: int) -> ThingCase:
     left, top, right, bottom = bounds
     inset = random.uniform(0, 0.2, 4) * (right - left)
     place = (left + inset[0], top + inset[1], right - inset[2], bottom - inset[3])
-    mask = zigzag(place, random.uniform(6, 14), WHOLE, random)
+    mask = shared.zigzag(place, random.uniform(6, 14), WHOLE, random)
     after = Scene(scene.ground, tuple(other for other in scene.things if other != thing))
     shown, ground = ((bounds, NOTHING, ""),), Image.fromarray(render(after))
     return ThingCase(Image.fromarray(render(scene)), mask, "", True, shown, ground)
@@ -195,13 +182,13 @@ def measures(pipe: Pipeline, samples: int, seed: int, grids: dict[str, Image.Ima
     all_cases, all_results = [], []
     for kind, (make, name, goal) in KINDS.items():
         cases = [make(number, seed) for number in range(samples)]
-        results = edit_all(pipe, cases, seed)
+        results = shared.edit_all(pipe, cases, seed)
         right = [is_right(pipe.scorer, case, last.image) for case, last in zip(cases, results, strict=True)]
         yield measure(name, share_of(right), samples, "%", goal)
-        grids[f"painted-{kind}"] = edit_grid(cases, results)
+        grids[f"painted-{kind}"] = shared.edit_grid(cases, results)
         all_cases += cases
         all_results += results
-    yield from common_measures(all_cases, all_results)
+    yield from shared.common_measures(all_cases, all_results)
     yield from whole_images(pipe, pipe.scorer, samples, seed, grids)
     yield from places_by_words(pipe, samples, seed)
 
@@ -212,8 +199,8 @@ def whole_images(
     """Images from captions; the same questions to the scenes' renders say what the detector misses."""
     cases = [(scene, describe(scene, generator(i, SERIES + seed, 1))) for i, scene in _scenes(samples, seed)]
     texts = [said.text for _, said in cases]
-    images = generate_all(pipe, texts, seed)
-    grids["prompts"] = caption_grid([([image], text) for image, text in zip(images, texts, strict=True)][:SHOWN], 8)
+    images = shared.generate_all(pipe, texts, seed)
+    grids["prompts"] = shared.prompt_grid(images, texts)
     for kind, shown in (("renders", [Image.fromarray(render(scene)) for scene, _ in cases]), ("whole images", images)):
         things = [scorer.things(to_tensor(image)[0]) for image in shown]
         answers = [shows(one, said) for one, (_, said) in zip(things, cases, strict=True)]
@@ -244,6 +231,6 @@ def places_by_words(pipe: Pipeline, samples: int, seed: int) -> Iterator[Measure
         for thing in scene.things:
             if thing.noun == noun:
                 place[thing.pixels] = True
-        shares.append(suggestion_iou(pipe, Image.fromarray(render(scene)), NOUNS[noun].name, place))
+        shares.append(shared.suggestion_iou(pipe, Image.fromarray(render(scene)), NOUNS[noun].name, place))
     yield measure("places by words: IoU, median", median_of(shares), samples, goal="≥ 0.7")
     yield measure("places by words: the right one", share_of([share > 0.5 for share in shares]), samples, "%")

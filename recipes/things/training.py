@@ -22,19 +22,9 @@ from imagebart.training.config import DenoiserRun, FirstStageRun, TokensRun
 from imagebart.training.denoiser import train_denoiser
 from imagebart.training.vqgan import train_first_stage
 from recipes import generator
+from recipes.things import scenes
 from recipes.things.artwork import GROUNDS, HUES, NOUNS
 from recipes.things.detector import COLORS, NAMES, train_detector
-from recipes.things.scenes import (
-    COUNT_WORDS,
-    PLACES,
-    Caption,
-    describe,
-    describe_things,
-    edit_item,
-    image_of,
-    of_every_size,
-    sample,
-)
 from recipes.things.tokens import train_tokens
 from recipes.training import CaptionsRun, Series, Trainings, train_text_encoder
 
@@ -50,34 +40,34 @@ SILENT = 0.03  # share of empty captions
 def conditioner(length: int = 48) -> TextConditioner:
     """Knows the words that captions have."""
     nouns = [name for noun in NOUNS for name in (noun.name, noun.plural, *noun.synonyms)]
-    places = [text for texts in PLACES.values() for text in texts]
+    places = [text for texts in scenes.PLACES.values() for text in texts]
     others = ["a an and on the one ground background wall floor , ."]
-    captions = [*nouns, *places, *HUES, *GROUNDS, *COUNT_WORDS, *others]
+    captions = [*nouns, *places, *HUES, *GROUNDS, *scenes.COUNT_WORDS, *others]
     misspellings = {typed: meant for meant, words in MISSPELLINGS.items() for typed in words.split()}
     rules = PromptRules(misspellings=misspellings)
     return TextConditioner.from_captions(captions, length, rules, NAMES.understood)
 
 
-def caption(index: int, seed: int = 0) -> Caption:
+def caption(index: int, seed: int = 0) -> scenes.Caption:
     """What is said of the scene of a number: of one to three things, as edits are asked for, or of all of it."""
     random = generator(index, seed, 2)
-    scene = sample(index, seed)
+    scene = scenes.sample(index, seed)
     if random.random() < SILENT:
-        return Caption("")
+        return scenes.Caption("")
     if random.random() < 0.5 and scene.things:
-        return describe_things(scene.things[: int(random.integers(1, 4))], random)
-    return describe(scene, random)
+        return scenes.describe_things(scene.things[: int(random.integers(1, 4))], random)
+    return scenes.describe(scene, random)
 
 
 WALLS = ("", *GROUNDS)
-NOUN_COUNT, COLOR_COUNT, MANY = len(NOUNS) + 1, len(COLORS), len(COUNT_WORDS)
+NOUN_COUNT, COLOR_COUNT, MANY = len(NOUNS) + 1, len(COLORS), len(scenes.COUNT_WORDS)
 
 
-def labels(said: Caption) -> Tensor:
+def labels(said: scenes.Caption) -> Tensor:
     """What a caption says, as indices: int64 [3 * MENTIONS + 3]; the last of nouns, and 0 of the rest, is "none"."""
     mentions = [(m.noun, COLORS.index(m.color), m.count) for m in said.mentions[:MENTIONS]]
     mentions += [(len(NOUNS), 0, 0)] * (MENTIONS - len(mentions))
-    place = 1 + list(PLACES).index(said.place) if said.place else 0
+    place = 1 + list(scenes.PLACES).index(said.place) if said.place else 0
     grounds = [WALLS.index(name) for name in said.ground] if said.ground else [0, 0]
     return torch.tensor([*(value for mention in mentions for value in mention), place, *grounds])
 
@@ -90,7 +80,7 @@ class CaptionReader(nn.Module):
         self.encoder = encoder
         width = encoder.config.transformer.width
         self.mention = nn.Linear(width, NOUN_COUNT + COLOR_COUNT + MANY)  # the same for all: a noun has one vector
-        self.place = nn.Linear(width, 1 + len(PLACES))
+        self.place = nn.Linear(width, 1 + len(scenes.PLACES))
         self.wall, self.floor = nn.Linear(width, len(WALLS)), nn.Linear(width, len(WALLS))
 
     def forward(self, words: Tensor) -> list[Tensor]:
@@ -123,12 +113,12 @@ def train_captions(run: CaptionsRun, folder: Path) -> None:
 
 def thing_data(run: TokensRun, size: int) -> tuple[Dataset[Any], Conditioner]:
     """What a denoiser is trained on: tasks on scenes, and the conditioner for their captions."""
-    return Series(edit_item), conditioner(run.text_length)
+    return Series(scenes.edit_item), conditioner(run.text_length)
 
 
 def train_decoder(run: FirstStageRun, folder: Path) -> None:
     """Trains (or resumes) the decoder's convolutions."""
-    train_first_stage(run, folder, Series(lambda number: {"image": image_of(of_every_size(number))}))
+    train_first_stage(run, folder, Series(lambda number: {"image": scenes.image_of(scenes.of_every_size(number))}))
 
 
 TRAININGS: Trainings = {
