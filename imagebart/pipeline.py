@@ -355,7 +355,7 @@ class Pipeline:
         recipes = self._recipes("generate", prompts, seed, settings)
         passes: list[tuple[Pass, ...]] = [(Pass(words),) for words in prompts]
         if self._frames is not None:
-            plans = [self._frames.plan(str(one.prompt or ""), one.own_seed) for one in recipes]
+            plans = [self._frames.plan(recipe.prompt or "", recipe.own_seed) for recipe in recipes]
             passes = [plan or simple for plan, simple in zip(plans, passes, strict=True)]
         run = Run(recipes, recipes[0].settings, [None] * len(prompts), passes, best_first)
         return self._started(run, prompts)
@@ -465,10 +465,10 @@ class Pipeline:
         options = EditOptions(recipe.exact, recipe.movable, recipe.remove, recipe.feather, recipe.context)
         fits = {prompt: self._fit(upload, mask, prompt, recipe.settings, options) for prompt in dict.fromkeys(prompts)}
         fitted = [fits[prompt] for prompt in prompts]
-        passes = [one.passes for one in fitted]
+        passes = [fit.passes for fit in fitted]
         if self._frames is not None:  # of a group of things, each variant has its own
-            passes = [self._frames.choose(one, recipe.own_seed) for one, recipe in zip(passes, recipes, strict=True)]
-        notes = dict.fromkeys(note for one in fitted for note in one.notes)
+            passes = [self._frames.choose(turn, recipe.own_seed) for turn, recipe in zip(passes, recipes, strict=True)]
+        notes = dict.fromkeys(note for fit in fitted for note in fit.notes)
         regions = [part.region for part in fitted[0].passes if part.region is not None]
         strengths = {value for region in regions for value in np.unique(region.strength) if value}
         if not self.any_scales and len(strengths) > 1:
@@ -480,7 +480,7 @@ class Pipeline:
             passes,
             best_first,
             tuple(notes),
-            mask=reduce(ImageChops.lighter, (one.mask for one in fits.values())),
+            mask=reduce(ImageChops.lighter, (fit.mask for fit in fits.values())),
             elsewhere=fitted[0].elsewhere,
         )
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, autograd, nn
 
-GROUPS = 8  # of channels that are normalised together
+GROUPS = 8  # of channels that are normalized together
 MAX_WEIGHT = 1e4
 
 

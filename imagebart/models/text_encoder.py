@@ -27,8 +27,8 @@ class TextEncoderConfig(Settings):
 class CausalConv(nn.Module):
     """A convolution over each word and those before it: embeddings [B, P, width] -> [B, P, width], zero at first.
 
-    Attention alone is slow to learn which colour stands before which noun ("a red hat and a blue beard"): it got two
-    colours in three right.
+    Attention alone is slow to learn which color stands before which noun ("a red hat and a blue beard"): it got two
+    colors in three right.
     """
 
     def __init__(self, width: int, length: int) -> None:

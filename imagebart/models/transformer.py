@@ -24,7 +24,7 @@ class TransformerConfig(Settings):
     vocab_in: Vocabulary  # different input tokens
     positions: Length  # longest sequence
     head_size: Width = 64
-    vocab_out: Vocabulary | None = None  # logits; None: the normalised hidden states are the output
+    vocab_out: Vocabulary | None = None  # logits; None: the normalized hidden states are the output
     causal: bool = True
     unmasked: Length = 0  # leading positions of a causal transformer that see each other in both directions
     cross: bool = False  # cross-attention to an encoder's output of the same width
@@ -159,7 +159,7 @@ class Transformer(nn.Module):
         """GPT-2's: normal with deviation 0.02, what is added to the residual stream scaled down.
 
         Positions begin as sinusoids of the same size: one map then finds the word before or the token above from every
-        position, which has to be learnt for each where positions begin at random.
+        position, which has to be learned for each where positions begin at random.
         """
         if self.position_embedding.is_meta:
             return  # its weights are about to be read
