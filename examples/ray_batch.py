@@ -15,7 +15,7 @@ import ray
 from PIL import Image
 
 from imagebart import Edit, Pipeline
-from imagebart.imaging.metadata import write_png
+from imagebart.imaging.files import write_png
 
 
 class Editor:

@@ -27,8 +27,7 @@ from imagebart.errors import InputError, format_value
 from imagebart.fitting import EditOptions, FittedMask, Frames, Pass, fit_patches
 from imagebart.imaging import crop, masks
 from imagebart.imaging.crop import Box, Region
-from imagebart.imaging.files import Source, load_image, to_images, to_tensor
-from imagebart.imaging.metadata import LONGEST_NAME, Recipe, Task
+from imagebart.imaging.files import LONGEST_NAME, Recipe, Source, Task, load_image, to_images, to_tensor
 from imagebart.inpainting import ADVICE, encode_masked, out_of_domain, paste_blended
 from imagebart.model import ImageBART, locate
 from imagebart.published.registry import default_card

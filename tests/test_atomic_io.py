@@ -17,8 +17,7 @@ from PIL import Image
 
 from imagebart import atomic_io as files
 from imagebart.errors import InputError
-from imagebart.imaging.files import save_animation, save_image
-from imagebart.imaging.metadata import Recipe, read_recipe, write_png
+from imagebart.imaging.files import Recipe, read_recipe, save_animation, save_image, write_png
 
 RECIPE = Recipe(model="tiny", task="generate", prompt="a hat", seed=1)
 

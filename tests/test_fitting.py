@@ -16,8 +16,7 @@ from tiny_models import tiny_model, tiny_pipeline
 
 from imagebart import InputError, Pipeline
 from imagebart.fitting import MIN_COVERAGE, MIN_SIDE, EditOptions, shape_of, side_by_side, square
-from imagebart.imaging.files import to_tensor
-from imagebart.imaging.metadata import read_recipe, write_png
+from imagebart.imaging.files import read_recipe, to_tensor, write_png
 from imagebart.pipeline import Edit
 from imagebart.worlds.things import ThingScorer
 

@@ -22,8 +22,7 @@ from imagebart import InputError, SamplingSettings
 from imagebart import pipeline as events
 from imagebart.imaging import crop, masks
 from imagebart.imaging.crop import Region
-from imagebart.imaging.files import to_tensor
-from imagebart.imaging.metadata import read_recipe, write_png
+from imagebart.imaging.files import read_recipe, to_tensor, write_png
 from imagebart.inpainting import encode_masked, out_of_domain
 from imagebart.pipeline import FIRST_SHARE, PREVIEW_SHARE, Clock, LazyImages, Pipeline
 from imagebart.sampling.sampler import ChainEvent

@@ -18,8 +18,7 @@ from transformers import CLIPConfig, CLIPModel, ResNetConfig, ResNetForImageClas
 from imagebart.cli import main
 from imagebart.errors import InputError
 from imagebart.imaging import masks
-from imagebart.imaging.files import to_tensor
-from imagebart.imaging.metadata import read_recipe
+from imagebart.imaging.files import read_recipe, to_tensor
 from imagebart.pipeline import Pipeline
 from imagebart.ranking import ClassifierScorer, ClipScorer, load_scorer, rank
 from imagebart.text.conditioners import ClipTextConditioner

@@ -152,7 +152,7 @@ import re, sys
 from pathlib import Path
 from imagebart import Pipeline
 from imagebart.imaging import masks
-from imagebart.imaging.metadata import write_png
+from imagebart.imaging.files import write_png
 pipe = Pipeline.from_pretrained(sys.argv[1])
 folder, size = Path(sys.argv[2]), (8000, 5000)
 for area, feather in (("upper half", 0), ("border", 1000)):

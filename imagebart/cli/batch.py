@@ -110,7 +110,7 @@ def edit_folder(pipe: Pipeline, jobs: Sequence[Job], seed: int | None, **options
     """
     from tqdm import tqdm
 
-    from imagebart.imaging.metadata import write_png
+    from imagebart.imaging.files import write_png
 
     pipe.edit_batch([], **options)  # raises for bad options
     jobs[0].out.parent.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from imagebart.settings import DEFAULT_STRENGTH
 if TYPE_CHECKING:  # --help needs neither torch nor images
     from PIL import Image
 
-    from imagebart.imaging.metadata import Recipe
+    from imagebart.imaging.files import Recipe
     from imagebart.pipeline import Pipeline, PipelineEvent
 
 SEVERAL = "Given several times: an image of each."
@@ -58,7 +58,7 @@ class Output:
     @cached_property
     def recipe(self) -> Recipe | None:
         """That of --like."""
-        from imagebart.imaging.metadata import read_recipe
+        from imagebart.imaging.files import read_recipe
 
         recipe = read_recipe(self.like) if self.like is not None else None
         if self.like is not None and recipe is None:
@@ -233,8 +233,7 @@ def _follow(run: Iterable[PipelineEvent], output: Output) -> None:
     """Shows the progress on standard error; writes the images, and prints their paths on standard output."""
     from tqdm import tqdm
 
-    from imagebart.imaging.files import save_animation, save_image
-    from imagebart.imaging.metadata import write_png
+    from imagebart.imaging.files import save_animation, save_image, write_png
 
     event, noted = None, set[str]()
     animation = Animation()

@@ -60,17 +60,17 @@ def membrane(residual: Floats, unknown: Bools, reach: float = REACH) -> Floats:
     inside = np.repeat(unknown[near][..., None], residual.shape[2], 2).astype(np.float32)  # faster than broadcast
     cross = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], np.float32) * (weight / 4)
 
-    def from_neighbours(values: Floats) -> Floats:
+    def from_neighbors(values: Floats) -> Floats:
         around = cv2.filter2D(values, -1, cross, borderType=cv2.BORDER_REPLICATE)
         return np.multiply(around.reshape(values.shape), inside, dtype=np.float32)
 
     result, known = residual.copy(), residual[near] * (1 - inside)
-    result[near] = known + _conjugate_gradients(lambda values: values - from_neighbours(values), from_neighbours(known))
+    result[near] = known + _conjugate_gradients(lambda values: values - from_neighbors(values), from_neighbors(known))
     return result
 
 
 def _around(places: Bools) -> tuple[slice, ...]:
-    """The smallest rectangle with all of these pixels and their neighbours."""
+    """The smallest rectangle with all of these pixels and their neighbors."""
     found = [np.flatnonzero(places.any(axis)) for axis in (1, 0)]
     return tuple(slice(max(0, int(some[0]) - 1), int(some[-1]) + 2) for some in found)
 

@@ -189,7 +189,7 @@ def paint_patches(patches: Bytes, box: Box, size: Size) -> Image.Image:
 def paste_back(upload: Image.Image, generated: Image.Image, alpha: Image.Image, box: Box) -> Image.Image:
     """The upload ("RGB" or "RGBA") with `generated`, an "RGB" square of any size, blended into `box` by `alpha`.
 
-    Where `alpha` ("L", the upload's size) is 0, pixels are the upload's, bit for bit, hidden colours of transparent
+    Where `alpha` ("L", the upload's size) is 0, pixels are the upload's, bit for bit, hidden colors of transparent
     ones included. Elsewhere the generated image is opaque: on transparent ground it becomes visible, softly at soft
     edges.
     """
@@ -214,7 +214,7 @@ def paste_back(upload: Image.Image, generated: Image.Image, alpha: Image.Image, 
 
 
 def _filter(before: int, after: int) -> Image.Resampling:
-    # Both widen when they shrink an image; Hamming leaves no halos around flat colours.
+    # Both widen when they shrink an image; Hamming leaves no halos around flat colors.
     return Image.Resampling.HAMMING if after < before else Image.Resampling.BICUBIC
 
 

@@ -20,7 +20,7 @@ from imagebart.imaging.files import Source, load_image
 PRESETS = ("upper half", "lower half", "left half", "right half", "centre", "border", "everything")
 
 MASK_SUFFIX = ".mask.png"  # NAME.mask.png is the mask of NAME.png
-DARKEST_PAINT, LIGHTEST_GREY = 16, 239  # JPEG masks are not quite black and white where they should be
+DARKEST_PAINT, LIGHTEST_GRAY = 16, 239  # JPEG masks are not quite black and white where they should be
 EDGE = 2  # pixels from 0 to 255, at most, that an antialiased edge takes on each side
 
 Size = tuple[int, int]
@@ -32,7 +32,7 @@ def load_mask(source: Source, size: Size) -> Image.Image:
     """A mask from an uploaded image, for an image of `size` (width, height).
 
     Where the upload has any transparency, its opacity is the paint; otherwise its brightness is (white = regenerate;
-    under DARKEST_PAINT counts as black, over LIGHTEST_GREY as white). A mask of the same shape but another size is
+    under DARKEST_PAINT counts as black, over LIGHTEST_GRAY as white). A mask of the same shape but another size is
     scaled so that no stroke is lost.
     Raises InputError if it cannot be opened (see load_image) or has another shape.
     """
@@ -41,7 +41,7 @@ def load_mask(source: Source, size: Size) -> Image.Image:
     if paint.getextrema() == (255, 255):
         brightness = upload.convert("RGB").convert("L")
         values = range(256)
-        paint = brightness.point([0 if v < DARKEST_PAINT else 255 if v > LIGHTEST_GREY else v for v in values])
+        paint = brightness.point([0 if v < DARKEST_PAINT else 255 if v > LIGHTEST_GRAY else v for v in values])
     if paint.size == size:
         return paint
     scale_x, scale_y = size[0] / paint.width, size[1] / paint.height

@@ -26,7 +26,7 @@ from PIL import Image
 
 from imagebart.errors import InputError
 from imagebart.fitting import ELSEWHERE, EditOptions
-from imagebart.imaging.metadata import read_recipe, write_png
+from imagebart.imaging.files import read_recipe, write_png
 from imagebart.pipeline import MISSED, Pipeline, PipelineEvent
 from imagebart.ui import MAX_RUN_SECONDS, messages, on_gpu
 from imagebart.ui.controls import (

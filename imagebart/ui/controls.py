@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field, ValidationError
 
-from imagebart.imaging.metadata import Recipe
+from imagebart.imaging.files import Recipe
 from imagebart.pipeline import Pipeline
 from imagebart.settings import DEFAULT_STRENGTH, MOST_SCALES, SamplingSettings, Settings
 

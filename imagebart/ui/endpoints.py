@@ -14,9 +14,8 @@ import gradio as gr
 from gradio import FileData
 
 from imagebart.errors import InputError, format_value
-from imagebart.imaging.files import FORMAT_NAMES, load_image
+from imagebart.imaging.files import FORMAT_NAMES, load_image, write_png
 from imagebart.imaging.masks import load_mask, preset
-from imagebart.imaging.metadata import write_png
 from imagebart.pipeline import Pipeline, PipelineEvent
 from imagebart.settings import DEFAULT_STRENGTH, SamplingSettings
 from imagebart.ui import MAX_RUN_SECONDS, on_gpu

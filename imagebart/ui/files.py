@@ -18,8 +18,7 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 
 from imagebart.errors import InputError
-from imagebart.imaging.files import MAX_PIXELS, flatten, load_image, save_animation
-from imagebart.imaging.metadata import read_recipe
+from imagebart.imaging.files import MAX_PIXELS, flatten, load_image, read_recipe, save_animation
 from imagebart.ui import messages
 
 MAX_FILE = 40_000_000  # bytes of an upload; larger ones are refused while they are still arriving

@@ -12,7 +12,7 @@ from page_object import PIPELINE, STAGES, PageObject, Site, gradient_image, pixe
 from PIL import Image
 from playwright.sync_api import Route, expect
 
-from imagebart.imaging.metadata import read_recipe
+from imagebart.imaging.files import read_recipe
 
 pytestmark = pytest.mark.browser
 

@@ -13,7 +13,7 @@ from page_object import TOUCH, PageObject, Site, Windows, gradient_image, pixels
 from PIL import Image
 from playwright.sync_api import expect
 
-from imagebart.imaging.metadata import Recipe, read_recipe
+from imagebart.imaging.files import Recipe, read_recipe
 
 pytestmark = pytest.mark.browser
 SIZE = (40, 40)  # of the first example

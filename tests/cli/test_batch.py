@@ -11,7 +11,7 @@ from PIL import Image
 
 from imagebart.cli import main
 from imagebart.cli.batch import IMAGES_AT_ONCE
-from imagebart.imaging.metadata import read_recipe
+from imagebart.imaging.files import read_recipe
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from tiny_models import tiny_model
 from imagebart import model
 from imagebart.cli import demo, main
 from imagebart.cli.draw import Animation
-from imagebart.imaging.metadata import Recipe, read_recipe, write_png
+from imagebart.imaging.files import Recipe, read_recipe, write_png
 from imagebart.pipeline import Pipeline
 from imagebart.settings import SamplingSettings
 

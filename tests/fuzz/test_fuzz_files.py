@@ -23,8 +23,16 @@ from tiny_models import tiny_model, tiny_staged_model
 from weights.checkpoints import CLASS_MODEL, RESIDUAL_MODEL, edit_entry
 
 from imagebart.errors import InputError, WeightsError
-from imagebart.imaging.files import FORMATS, MAX_PIXELS, MIN_SIDE, load_image, save_animation, save_image
-from imagebart.imaging.metadata import Recipe, write_png
+from imagebart.imaging.files import (
+    FORMATS,
+    MAX_PIXELS,
+    MIN_SIDE,
+    Recipe,
+    load_image,
+    save_animation,
+    save_image,
+    write_png,
+)
 from imagebart.model import ImageBART
 from imagebart.pipeline import Pipeline
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagebart import InputError, SamplingSettings
-from imagebart.imaging.metadata import Recipe
+from imagebart.imaging.files import Recipe
 from imagebart.settings import Settings
 
 TEXT = st.text(max_size=60)

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from imagebart.errors import InputError
 from imagebart.fitting import ELSEWHERE, EditOptions
+from imagebart.imaging.files import Recipe, read_recipe, write_png
 from imagebart.imaging.masks import preset
-from imagebart.imaging.metadata import Recipe, read_recipe, write_png
 from imagebart.pipeline import MISSED, Pipeline
 from imagebart.settings import SamplingSettings
 from imagebart.ui import messages

@@ -9,7 +9,7 @@ import pytest
 from page_values import control_values
 from tiny_models import tiny_pipeline, tiny_staged_model
 
-from imagebart.imaging.metadata import Recipe
+from imagebart.imaging.files import Recipe
 from imagebart.pipeline import Pipeline
 from imagebart.settings import SamplingSettings
 from imagebart.ui.actions import Actions

@@ -19,7 +19,7 @@ from page_server import served
 from PIL import Image
 from tiny_models import tiny_pipeline
 
-from imagebart.imaging.metadata import read_recipe
+from imagebart.imaging.files import read_recipe
 from imagebart.pipeline import Pipeline
 from imagebart.sampling.sampler import ChainEvent, ChainState
 

@@ -12,8 +12,8 @@ from page_values import noise_image, open_image
 from PIL import Image
 
 from imagebart.errors import InputError
+from imagebart.imaging.files import Recipe, write_png
 from imagebart.imaging.masks import preset
-from imagebart.imaging.metadata import Recipe, write_png
 from imagebart.ui import files, temporary_folder
 from imagebart.ui.files import MAX_AGE, MAX_AGES, ImageDeleted, downscaled, publish, tidy, view_size
 from imagebart.ui.models import find_examples

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 from published_files import write_full
 
-from imagebart.imaging.metadata import read_recipe
+from imagebart.imaging.files import read_recipe
 
 GB = 10**9
 CONVERTING, IN_USE = 7 * GB, 14 * GB  # memory at most, besides what is mapped from files

@@ -14,9 +14,8 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from imagebart import InputError, SamplingSettings
-from imagebart.imaging import metadata
-from imagebart.imaging.files import load_image
-from imagebart.imaging.metadata import Recipe, read_recipe, write_png
+from imagebart.imaging import files
+from imagebart.imaging.files import Recipe, load_image, read_recipe, write_png
 
 SETTINGS = SamplingSettings(temperature=0.9, top_k=5, top_p=0.8, guidance=4.0, resamples=2)
 EDIT = Recipe(
@@ -146,7 +145,7 @@ def test_the_longest_prompt_of_any_characters_comes_back(tmp_path: Path) -> None
 
 def test_a_large_image_is_compressed_fast_and_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = Image.fromarray(PIXELS)
-    monkeypatch.setattr(metadata, "LARGE", 100)
+    monkeypatch.setattr(files, "LARGE", 100)
     write_png(image, tmp_path / "out.png", EDIT)
     with Image.open(tmp_path / "out.png") as opened:
         assert read_recipe(opened) == EDIT and opened.tobytes() == image.tobytes()
