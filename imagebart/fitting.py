@@ -27,16 +27,16 @@ import torch.nn.functional as F
 from PIL import Image, ImageChops
 from torch import Tensor
 
-from imagebart.errors import InputError
+from imagebart.core.errors import InputError
+from imagebart.core.settings import SamplingSettings
 from imagebart.imaging import crop, masks
 from imagebart.imaging.crop import Box, Region
 from imagebart.imaging.files import to_tensor
 from imagebart.imaging.masks import Bytes, Size
-from imagebart.inpainting import fill_nearest, suggest_mask
 from imagebart.models.imagebart import ImageBARTModel
-from imagebart.ranking import Scorer, contrast
-from imagebart.settings import SamplingSettings
+from imagebart.sampling.inpainting import fill_nearest, suggest_mask
 from imagebart.text.prompts import Prompt
+from imagebart.worlds.ranking import Scorer, contrast
 from imagebart.worlds.things import Asked, Found, ThingScorer, relation
 
 Patches = npt.NDArray[np.bool_]  # [grid, grid]

@@ -14,13 +14,13 @@ import torch
 from huggingface_hub import constants
 from torch import Tensor
 
-from imagebart.errors import WeightsError, format_value, reason_of
+from imagebart.core.errors import WeightsError, format_value, reason_of
+from imagebart.core.settings import SamplingSettings
 from imagebart.models.imagebart import ImageBARTModel
-from imagebart.published.registry import MODELS, default_card, did_you_mean, model_folder
 from imagebart.sampling.sampler import ChainEvent, Sampler
 from imagebart.sampling.steps import KnownTokens
-from imagebart.settings import SamplingSettings
-from imagebart.weights import CARD, CONFIG, load_networks, parse_dtype, read_config, save_folder
+from imagebart.weights.folder import CARD, CONFIG, load_networks, parse_dtype, read_config, save_folder
+from imagebart.weights.registry import MODELS, default_card, did_you_mean, model_folder
 
 FIRST = "avatars"  # the model that the page opens with
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -58,7 +58,7 @@ class ImageBART(ImageBARTModel):
             if (folder / CONFIG).is_file():
                 model = load_networks(folder, target, weights_dtype, cls)
             else:
-                from imagebart.published.convert import load_published  # only for those who have such files
+                from imagebart.weights.convert import load_published  # only for those who have such files
 
                 model = load_published(folder, target, weights_dtype, cls)
         except WeightsError:
@@ -186,7 +186,7 @@ def locate(source: str | PathLike[str], download: bool = False, revision: str | 
             f"{did_you_mean(name)}"
         )
     if download:
-        from imagebart.published.download import ensure_model  # what uses the network takes a quarter of a second
+        from imagebart.weights.download import ensure_model  # what uses the network takes a quarter of a second
 
         return ensure_model(name)
     folder = model_folder(name)

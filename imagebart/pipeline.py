@@ -23,21 +23,21 @@ import torch
 from PIL import Image, ImageChops
 from torch import Tensor
 
-from imagebart.errors import InputError, format_value
-from imagebart.fitting import EditOptions, FittedMask, Frames, Pass, fit_patches
+from imagebart.core.errors import InputError, format_value
+from imagebart.core.settings import SamplingSettings
+from imagebart.fitting import ELSEWHERE, EditOptions, FittedMask, Frames, Pass, fit_patches
 from imagebart.imaging import crop, masks
 from imagebart.imaging.crop import Box, Region
 from imagebart.imaging.files import LONGEST_NAME, Recipe, Source, Task, load_image, to_images, to_tensor
-from imagebart.inpainting import ADVICE, encode_masked, out_of_domain, paste_blended
 from imagebart.model import ImageBART, locate
-from imagebart.published.registry import default_card
-from imagebart.ranking import Checker, Describer, Scorer, bundled_scorer
+from imagebart.sampling.inpainting import ADVICE, encode_masked, out_of_domain, paste_blended
 from imagebart.sampling.speculative import ChainEvent
 from imagebart.sampling.steps import KnownTokens
-from imagebart.settings import SamplingSettings
 from imagebart.text.conditioners import Prompt, TextConditioner
 from imagebart.text.prompts import Prompts, check_prompt, prompt_per_variant
-from imagebart.weights import config_of, read_card, without_header
+from imagebart.weights.folder import config_of, read_card, without_header
+from imagebart.weights.registry import default_card
+from imagebart.worlds.ranking import Checker, Describer, Scorer, bundled_scorer
 from imagebart.worlds.things import ThingScorer
 
 EventKind = Literal["start", "preview", "stage", "result"]
@@ -47,9 +47,9 @@ CORRECTOR_SHARE = 0.5  # of a stage's time, for a corrector step
 MAX_VARIANTS = 8
 PASS_SEEDS = 1_000_003  # from the seed of a pass to that of the next
 EDIT_MARGIN = 3.0  # dB, see out_of_domain
-AS_PAINTED = EditOptions()
 IDLE = Pass(None)
 MISSED = "The result does not seem to show what your words ask for."
+OFFERED = (MISSED, ELSEWHERE)  # notes that the page shows with a button where something else is painted
 ONE_STRENGTH = "This model knows one strength for all of a mask: it used the largest, {:.0%}."
 
 
@@ -271,13 +271,19 @@ class Pipeline:
         prompt: Prompt = None,
         *,
         settings: SamplingSettings | None = None,
-        options: EditOptions = AS_PAINTED,
+        exact: bool = False,
+        movable: bool = False,
+        remove: bool = False,
+        feather: int = 0,
+        context: float = math.inf,
     ) -> FittedMask:
         """What an edit of a mask changes, and how: see `imagebart.fitting`.
 
         mask: see `masks.as_mask`; None, or nothing painted: the place that the words are about, as the model's scorer
-        finds it. Raises InputError for bad input, and where there is neither a mask nor such a place.
+        finds it. The rest is as for `edit`. Raises InputError for bad input, and where there is neither a mask nor such
+        a place.
         """
+        options = EditOptions(exact, movable, remove, feather, context)
         return self._fit(load_image(image), mask, prompt, settings or self.defaults, options)
 
     def _fit(

@@ -10,15 +10,15 @@ import typer
 from PIL import Image
 
 from imagebart.cli.main import run as run_commands
-from imagebart.errors import InputError
+from imagebart.core.errors import InputError
+from imagebart.core.settings import Settings
 from imagebart.evaluation.metrics import Measure, table, write_json
 from imagebart.imaging.masks import MASK_SUFFIX
 from imagebart.model import ImageBART
 from imagebart.models.imagebart import About
 from imagebart.pipeline import Pipeline
-from imagebart.settings import Settings
 from imagebart.training.config import load
-from imagebart.weights import load_networks
+from imagebart.weights.folder import load_networks
 from recipes.evaluation import Case
 from recipes.training import Trainings
 

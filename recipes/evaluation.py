@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from imagebart.errors import InputError
+from imagebart.core.errors import InputError
 from imagebart.evaluation.metrics import Measure, measure, median_of, share_of
 from imagebart.imaging.figures import sheet
 from imagebart.pipeline import Pipeline, PipelineEvent

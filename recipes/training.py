@@ -12,9 +12,9 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from imagebart.core.settings import Length, Settings
 from imagebart.model import ImageBART
 from imagebart.models.text_encoder import TextEncoder
-from imagebart.settings import Length, Settings
 from imagebart.text.conditioners import TextConditioner
 from imagebart.training.config import LoopConfig, StageShape
 from imagebart.training.loop import Batch, Task, train

@@ -21,14 +21,14 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from imagebart import Pipeline, PipelineEvent
-from imagebart.diffusion import Schedule
 from imagebart.imaging.masks import preset
 from imagebart.model import ImageBART
+from imagebart.models.diffusion import Schedule
 from imagebart.models.imagebart import About
 from imagebart.models.stages import build_stage
 from imagebart.models.vqgan import FirstStage
-from imagebart.published.registry import MODELS, PublishedModel
+from imagebart.pipeline import Pipeline, PipelineEvent
+from imagebart.weights.registry import MODELS, PublishedModel
 
 EVERY = 16  # one in so many tokens of the original's way is timed
 LOGIT_SCALE = 6.0  # of random heads, so that a token depends on those before it, as a trained model's does

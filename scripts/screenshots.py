@@ -19,7 +19,7 @@ from imagebart.imaging.files import save_animation, save_image
 from imagebart.pipeline import Pipeline
 from imagebart.ui.models import Example, Models, find_examples
 from imagebart.ui.page import build_page, launch_page
-from imagebart.weights import EXAMPLES
+from imagebart.weights.folder import EXAMPLES
 
 HERE = Path(__file__).resolve().parent.parent
 ASSETS = HERE / "assets"

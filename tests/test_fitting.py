@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from tiny_models import tiny_model, tiny_pipeline
 
 from imagebart import InputError, Pipeline
-from imagebart.fitting import MIN_COVERAGE, MIN_SIDE, EditOptions, shape_of, side_by_side, square
+from imagebart.fitting import MIN_COVERAGE, MIN_SIDE, shape_of, side_by_side, square
 from imagebart.imaging.files import read_recipe, to_tensor, write_png
 from imagebart.pipeline import Edit
 from imagebart.worlds.things import ThingScorer
@@ -90,7 +90,7 @@ def test_the_place_of_the_words_joins_what_is_painted_where_both_touch() -> None
         assert ((patches(fitted.mask) > 0) == (own | hat if joined else own)).all()
         assert (fitted.elsewhere is None) == joined and bool(fitted.notes) == (not joined)
         assert fitted.prompt == "a hat, red hair", "completed by what else the image shows"
-        moved = HAT.fit_mask(GREY, painted(box), "a hat", options=EditOptions(movable=True))
+        moved = HAT.fit_mask(GREY, painted(box), "a hat", movable=True)
         assert ((patches(moved.mask) > 0) == (own | hat if joined else hat)).all() and not moved.notes
         if fitted.elsewhere is not None:
             assert fitted.elsewhere.tobytes() == moved.mask.tobytes()
@@ -109,7 +109,7 @@ def test_nothing_painted_means_the_place_of_the_words() -> None:
 
 def test_exact_changes_what_is_painted_alone_and_takes_the_words_as_they_are() -> None:
     mask = painted((5, 9, 22, 15))
-    fitted = HAT.fit_mask(GREY, mask, "a hat", options=EditOptions(exact=True))
+    fitted = HAT.fit_mask(GREY, mask, "a hat", exact=True)
     assert fitted.mask.tobytes() == mask.tobytes() and fitted.prompt == "a hat"
 
 

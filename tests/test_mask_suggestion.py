@@ -13,8 +13,8 @@ from torch import Tensor
 from imagebart import InputError
 from imagebart.fitting import COMPLETE_PROMPT_GUIDANCE
 from imagebart.imaging.masks import preset
-from imagebart.inpainting import NEIGHBOR_WEIGHT, THRESHOLD, distances, threshold
 from imagebart.pipeline import Pipeline
+from imagebart.sampling.inpainting import NEIGHBOR_WEIGHT, THRESHOLD, distances, threshold
 
 MODEL = tiny_model()
 KNOWN = torch.randint(24, (1, TOKENS), generator=torch.Generator().manual_seed(1))

@@ -23,8 +23,8 @@ from imagebart import pipeline as events
 from imagebart.imaging import crop, masks
 from imagebart.imaging.crop import Region
 from imagebart.imaging.files import read_recipe, to_tensor, write_png
-from imagebart.inpainting import encode_masked, out_of_domain
 from imagebart.pipeline import FIRST_SHARE, PREVIEW_SHARE, Clock, LazyImages, Pipeline
+from imagebart.sampling.inpainting import encode_masked, out_of_domain
 from imagebart.sampling.sampler import ChainEvent
 from imagebart.sampling.steps import KnownTokens
 

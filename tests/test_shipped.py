@@ -12,13 +12,13 @@ from PIL import Image
 from torch.nn import functional as F
 
 from imagebart import Pipeline
-from imagebart.diffusion import add_uniform_noise
 from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.imaging import masks
-from imagebart.ranking import rank
+from imagebart.models.diffusion import add_uniform_noise
 from imagebart.sampling.sampler import correct
 from imagebart.worlds.attribute_classifier import AvatarScorer
 from imagebart.worlds.avatars import PLAIN
+from imagebart.worlds.ranking import rank
 from recipes.avatars.artwork import BACKGROUNDS, region_mask, rendered
 from recipes.avatars.dataset import avatar_item, sample
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagebart.errors import InputError, plain, reason_of
+from imagebart.core.errors import InputError, plain, reason_of
 
 if TYPE_CHECKING:  # --help needs neither torch nor images
     from PIL import Image

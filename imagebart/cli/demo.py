@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from imagebart.cli.options import DEFAULT_MODEL, command
-from imagebart.errors import InputError
+from imagebart.core.errors import InputError
 from imagebart.ui import MAX_RUN_SECONDS, find_device, set_environment
 
 app = typer.Typer()
@@ -51,7 +51,7 @@ def demo(
     from imagebart.pipeline import Pipeline
     from imagebart.ui.models import Models, find_examples, is_model
     from imagebart.ui.page import build_page, launch_page
-    from imagebart.weights import EXAMPLES
+    from imagebart.weights.folder import EXAMPLES
 
     source: str | Path = model or DEFAULT_MODEL
     if models and not model:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from imagebart.cli.options import DEFAULT_MODEL, Model, Sampling, command, output_folder
-from imagebart.errors import InputError, format_value, plain
-from imagebart.settings import DEFAULT_STRENGTH
+from imagebart.core.errors import InputError, format_value, plain
+from imagebart.core.settings import DEFAULT_STRENGTH
 
 if TYPE_CHECKING:  # --help needs neither torch nor images
     from PIL import Image
@@ -97,7 +97,7 @@ class Output:
         recipe = self.recipe  # is read first, as loading takes seconds
         pipe = Pipeline.from_pretrained(self.model)
         if self.scorer is not None:
-            from imagebart.ranking import load_scorer
+            from imagebart.worlds.ranking import load_scorer
 
             pipe.scorer = load_scorer(self.scorer, pipe.model)
         if self.like is not None and recipe is not None and recipe.model != pipe.name:

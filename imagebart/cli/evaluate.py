@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from imagebart.cli.options import Data, Sampling, command
-from imagebart.errors import InputError
+from imagebart.core.errors import InputError
 
 if TYPE_CHECKING:
     from imagebart.evaluation.image_sampler import ImageSampler
@@ -96,10 +96,10 @@ class PaperOptions:
 @command(app)
 def paper(asked: PaperOptions, sampling: Sampling) -> None:
     """FID, Inception score, precision, recall, speed and so on, beside the paper's figures."""
-    from imagebart.atomic_io import write_text
+    from imagebart.core.atomic_io import write_text
     from imagebart.evaluation import paper
     from imagebart.imaging.files import save_image
-    from imagebart.ranking import load_scorer
+    from imagebart.worlds.ranking import load_scorer
 
     if asked.best_of > 1 and asked.scorer is None:
         raise InputError(f"The best of {asked.best_of} takes a --scorer to rank them.")

@@ -9,7 +9,7 @@ import typer
 from typer.exceptions import TyperException
 
 from imagebart.cli import demo, draw, evaluate, models, train
-from imagebart.errors import LONGEST_SENTENCE, format_value, plain, shortened
+from imagebart.core.errors import LONGEST_SENTENCE, format_value, plain, shortened
 
 app = typer.Typer(
     add_completion=False,

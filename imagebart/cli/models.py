@@ -17,7 +17,7 @@ SHORT = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 @command(app, "list")
 def list_models() -> None:
     """The published models, their sizes, which are here."""
-    from imagebart.published.registry import MODELS, model_folder
+    from imagebart.weights.registry import MODELS, model_folder
 
     print(f"{'name':23}  {'stages':6}  {'download':8}  {'memory':7}  {'folder':40}  domain")
     for model in MODELS.values():
@@ -33,7 +33,7 @@ def download(
     source: Annotated[str | None, typer.Option("--from", help="Address of the zip in place of the authors'.")] = None,
 ) -> None:
     """Fetch a published model."""
-    from imagebart.published.download import download as fetch_model
+    from imagebart.weights.download import download as fetch_model
 
     print(fetch_model(name, source))
 
@@ -48,8 +48,8 @@ def convert(
     replace: Annotated[bool, typer.Option("--replace", help="Delete the published files afterwards.")] = False,
 ) -> None:
     """Make safetensors of a published model's files."""
-    from imagebart.published.convert import convert as convert_files
-    from imagebart.published.registry import converted_folder, get_model, published_folder
+    from imagebart.weights.convert import convert as convert_files
+    from imagebart.weights.registry import converted_folder, get_model, published_folder
 
     folder = Path(source)
     if not folder.is_dir():

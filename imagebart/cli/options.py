@@ -14,8 +14,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from imagebart.errors import InputError
-from imagebart.settings import SamplingSettings
+from imagebart.core.errors import InputError
+from imagebart.core.settings import SamplingSettings
 
 DEFAULT_MODEL = "avatars"  # which comes with the package, see `imagebart.model.locate`
 Model = Annotated[

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from imagebart.cli.options import Data, command, output_folder
-from imagebart.errors import InputError
+from imagebart.core.errors import InputError
 
 app = typer.Typer(help="Train a first stage or a stage, or put a model together.")
 

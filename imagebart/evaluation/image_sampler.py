@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from imagebart.core.settings import SamplingSettings
 from imagebart.imaging.blending import blend
 from imagebart.imaging.files import denormalize, normalize, to_images, to_tensor
-from imagebart.inpainting import KnownTokens, encode_masked
 from imagebart.model import ImageBART
 from imagebart.models.vqgan import FirstStage
-from imagebart.settings import SamplingSettings
+from imagebart.sampling.inpainting import KnownTokens, encode_masked
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from imagebart.atomic_io import write_text
+from imagebart.core.atomic_io import write_text
 
 Z = 1.959964  # standard deviations that hold 95 % of a normal distribution
 

@@ -16,13 +16,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from imagebart.errors import InputError, reason_of
+from imagebart.core.errors import InputError, reason_of
 from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.imaging import files
 from imagebart.imaging.figures import sheet
 from imagebart.imaging.masks import preset_array
 from imagebart.model import ImageBART
-from imagebart.ranking import ClipScorer, Preprocessor, Scorer, rank
+from imagebart.worlds.ranking import ClipScorer, Preprocessor, Scorer, rank
 
 INCEPTION = "pt_inception-2015-12-05-6726825d.pth"
 ADDRESS = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION}"

@@ -15,9 +15,9 @@ import torch
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from pydantic import Field, model_validator
 
-from imagebart.atomic_io import write_bytes
-from imagebart.errors import InputError, format_value
-from imagebart.settings import SamplingSettings, Settings
+from imagebart.core.atomic_io import write_bytes
+from imagebart.core.errors import InputError, format_value
+from imagebart.core.settings import SamplingSettings, Settings
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 FORMAT_NAMES = "PNG, JPEG or WebP"

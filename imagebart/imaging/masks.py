@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops
 
-from imagebart.errors import InputError, format_value
+from imagebart.core.errors import InputError, format_value
 from imagebart.imaging.files import Source, load_image
 
 PRESETS = ("upper half", "lower half", "left half", "right half", "centre", "border", "everything")

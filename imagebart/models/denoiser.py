@@ -2,7 +2,7 @@
 
 ImageBART (Esser et al. 2021, section 3.2) trains one transformer p(x_{t-1} | x_t) for each step of a fixed schedule:
 `imagebart.models.stages`. Here one network serves all steps. It predicts p(x_0 | x_t), as in D3PM (Austin et al. 2021),
-and x_s follows from the diffusion (`imagebart.diffusion.reverse_step`), so that T can be chosen when sampling. Each
+and x_s follows from the diffusion (`models.diffusion.reverse_step`), so that T can be chosen when sampling. Each
 token has a noise level of its own, as in diffusion forcing (Chen et al. 2024): the probability that it was replaced by
 a uniform sample, 0 where a mask keeps it. The encoder sees all tokens and their levels, kept ones on every side too;
 where it was trained on those around a mask alone, it is given as many (`context_window`).
@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imagebart.diffusion import log_likelihood
+from imagebart.core.settings import HintGrid, Length, Settings, Vocabulary
+from imagebart.models.diffusion import log_likelihood
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig
 from imagebart.models.transformer import Block, Cache, Transformer, TransformerConfig
 from imagebart.models.vqgan import FirstStageConfig
-from imagebart.settings import HintGrid, Length, Settings, Vocabulary
 
 MIN_NOISE = 0.002  # of a token that is sampled: log q(x_t | x_0) has to stay finite
 OCTAVES = 6
@@ -36,7 +36,7 @@ class DenoiserConfig(Settings):
     encoder: TransformerConfig
     cond_length: Length = 0  # conditioning tokens
     text: TextEncoderConfig | None = None  # encodes the conditioning tokens; None: they precede the image tokens
-    partial_patches: bool = False  # trained on patches that masks cover in part (see `imagebart.inpainting`)
+    partial_patches: bool = False  # trained on patches that masks cover in part (see `imagebart.sampling.inpainting`)
     color_hint_grid: HintGrid = 0  # P: the encoder sees the colors of P x P parts of a patch; 0: it sees tokens alone
     mask_sides: bool = False  # the encoder gets how far masked tokens lie from the sides of their mask
     context_margin: Length | None = None  # see `context_window`; None: all tokens are given

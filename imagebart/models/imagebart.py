@@ -9,13 +9,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from imagebart.diffusion import Schedule
-from imagebart.errors import InputError
+from imagebart.core.errors import InputError
+from imagebart.core.settings import SamplingSettings, Settings
 from imagebart.models.denoiser import Denoiser, check_color_hint_grid
+from imagebart.models.diffusion import Schedule
 from imagebart.models.stages import Stage
 from imagebart.models.text_encoder import TextEncoder
 from imagebart.models.vqgan import FirstStage
-from imagebart.settings import SamplingSettings, Settings
 from imagebart.text.conditioners import ClassConditioner, Conditioner, NoConditioner
 
 Model = TypeVar("Model", bound="ImageBARTModel")
@@ -119,7 +119,7 @@ class ImageBARTModel(nn.Module):
 
     @property
     def color_hint_grid(self) -> int:
-        """P: color hints of P x P parts of a patch (see `imagebart.inpainting`); 0: none."""
+        """P: color hints of P x P parts of a patch (see `imagebart.sampling.inpainting`); 0: none."""
         return 0 if self.denoiser is None else self.denoiser.config.color_hint_grid
 
     @property

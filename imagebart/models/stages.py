@@ -12,10 +12,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imagebart.diffusion import log_likelihood
+from imagebart.core.settings import (
+    Count,
+    Length,
+    Offset,
+    Positive,
+    SamplingSettings,
+    Settings,
+    Share,
+    Steps,
+    Vocabulary,
+)
+from imagebart.models.diffusion import log_likelihood
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig
 from imagebart.models.transformer import Cache, Transformer, TransformerConfig
-from imagebart.settings import Count, Length, Offset, Positive, SamplingSettings, Settings, Share, Steps, Vocabulary
 
 Kind = Literal["decoder_only", "encoder_decoder", "residual"]
 

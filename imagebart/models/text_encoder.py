@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imagebart.core.settings import Length, Settings
 from imagebart.models.transformer import Transformer, TransformerConfig
-from imagebart.settings import Length, Settings
 
 
 class TextEncoderConfig(Settings):

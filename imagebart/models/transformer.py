@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imagebart.settings import Depth, Heads, Length, Settings, Vocabulary, Width
+from imagebart.core.settings import Depth, Heads, Length, Settings, Vocabulary, Width
 
 
 class TransformerConfig(Settings):

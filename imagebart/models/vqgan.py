@@ -17,7 +17,7 @@ from einops import rearrange
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from imagebart.settings import Factor, Settings, Vocabulary, Width
+from imagebart.core.settings import Factor, Settings, Vocabulary, Width
 
 Levels = Annotated[tuple[Factor, ...], Field(max_length=8)]
 Layers = Annotated[int, Field(ge=2, le=64)]

@@ -10,16 +10,16 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from imagebart.diffusion import add_noise_rows, row_generators, uniform_tokens
-from imagebart.errors import InputError
+from imagebart.core.errors import InputError
+from imagebart.core.settings import SamplingSettings
 from imagebart.models.denoiser import Denoiser, context_window, mask_sides
+from imagebart.models.diffusion import add_noise_rows, row_generators, uniform_tokens
 from imagebart.models.imagebart import ImageBARTModel
 from imagebart.models.stages import Stage
 from imagebart.models.transformer import Transformer
 from imagebart.sampling.packed_linear import PackedDecoder
 from imagebart.sampling.speculative import ChainEvent, sample_step
 from imagebart.sampling.steps import ChainState, KnownTokens, Step, denoising_steps
-from imagebart.settings import SamplingSettings
 
 SEED_OFFSET = 0x9E3779B9  # added to a seed for the noise that a variation starts from, which is not the chain's own
 

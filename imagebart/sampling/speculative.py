@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from imagebart.core.settings import SamplingSettings
 from imagebart.models.transformer import Transformer
 from imagebart.sampling.packed_linear import PASS_ROWS
 from imagebart.sampling.steps import ChainState, Step, StepRun, filter_logits
-from imagebart.settings import SamplingSettings
 
 MIN_LENGTH = 4  # positions of a pass: with fewer, kernels add in another order
 MIN_DRAFTS = 8  # of a row in a pass: of 16 rows, fewer make more passes, and more are computed in vain

@@ -8,12 +8,12 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from imagebart.diffusion import add_noise_rows, gumbel_noise, reverse_step, uniform_tokens
+from imagebart.core.settings import SamplingSettings
 from imagebart.models.denoiser import Denoiser
+from imagebart.models.diffusion import add_noise_rows, gumbel_noise, reverse_step, uniform_tokens
 from imagebart.models.stages import Stage
 from imagebart.models.transformer import Cache, Transformer
 from imagebart.sampling.packed_linear import threads_for
-from imagebart.settings import SamplingSettings
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class KnownTokens:
     noise_level: Tensor | None = None  # of tokens that are not kept, float [B, N] in [0, 1]; None: 1
     strength: Tensor | None = None  # of tokens that are not kept, float [B, N], over 0, at most 1; None: 1
     original: Tensor | None = None  # what a token starts from where its strength leaves it, int64 [B, N]; None: tokens
-    color_hints: Tensor | None = None  # colors of kept parts, bool [B, N, K]: see `imagebart.inpainting`
+    color_hints: Tensor | None = None  # colors of kept parts, bool [B, N, K]: see `imagebart.sampling.inpainting`
 
     @staticmethod
     def concatenate(parts: Sequence[KnownTokens]) -> KnownTokens:

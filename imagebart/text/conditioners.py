@@ -12,8 +12,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from imagebart.errors import InputError, shortened
-from imagebart.settings import Settings
+from imagebart.core.errors import InputError, shortened
+from imagebart.core.settings import Settings
 from imagebart.text.prompts import (
     CONTEXT_LENGTH,
     END,

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rapidfuzz.distance import OSA, Indel
 
-from imagebart.errors import InputError, format_value, shortened, whole_characters
-from imagebart.settings import Settings
+from imagebart.core.errors import InputError, format_value, shortened, whole_characters
+from imagebart.core.settings import Settings
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer

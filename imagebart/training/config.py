@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
-from imagebart.atomic_io import write_text
-from imagebart.errors import InputError
+from imagebart.core.atomic_io import write_text
+from imagebart.core.errors import InputError
+from imagebart.core.settings import Count, Depth, Heads, HintGrid, Index, Length, Positive, Rate, Settings, Share, Width
 from imagebart.models.transformer import TransformerConfig
 from imagebart.models.vqgan import FirstStageConfig
-from imagebart.settings import Count, Depth, Heads, HintGrid, Index, Length, Positive, Rate, Settings, Share, Width
 from imagebart.text.conditioners import Kind
 
 Resolution = Literal[32, 64, 128, 256]  # that a model of someone's own images may have

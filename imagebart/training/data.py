@@ -28,10 +28,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from imagebart.errors import InputError, reason_of
+from imagebart.core.errors import InputError, reason_of
+from imagebart.core.settings import Settings
 from imagebart.imaging.figures import sheet
 from imagebart.imaging.files import flatten, load_image, normalize, to_images
-from imagebart.settings import Settings
 from imagebart.training.config import load, save
 
 CAPTION_COLUMNS = ("text", "caption", "prompt")  # the first that is there

@@ -13,16 +13,16 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor, nn
 
-from imagebart.diffusion import add_uniform_noise
-from imagebart.errors import InputError
+from imagebart.core.errors import InputError
+from imagebart.core.settings import SamplingSettings
 from imagebart.imaging.files import normalize
 from imagebart.imaging.masks import preset_array
-from imagebart.inpainting import encode_color_hints, fill_nearest, mask_coverage
 from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser, DenoiserConfig, check_color_hint_grid, mask_sides
+from imagebart.models.diffusion import add_uniform_noise
 from imagebart.models.text_encoder import TextEncoderConfig
 from imagebart.models.vqgan import FirstStageConfig
-from imagebart.settings import SamplingSettings
+from imagebart.sampling.inpainting import encode_color_hints, fill_nearest, mask_coverage
 from imagebart.text.conditioners import Conditioner
 from imagebart.training.config import DenoiserRun, StageShape
 from imagebart.training.data import grid
@@ -38,7 +38,7 @@ from imagebart.training.token_task import (
     needs_text,
     prefix_size,
 )
-from imagebart.weights import load_networks
+from imagebart.weights.folder import load_networks
 
 HINT_GAIN = 2.0  # a color hint, over the embedding of a patch that is all of that color
 HELD_OUT_SHOWN, HELD_OUT_MEASURED = 6, 64  # images in a grid, and for a metric

@@ -25,8 +25,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from imagebart.atomic_io import write_bytes
-from imagebart.errors import InputError, reason_of
+from imagebart.core.atomic_io import write_bytes
+from imagebart.core.errors import InputError, reason_of
 from imagebart.imaging.files import save_image
 from imagebart.training.config import LoopConfig
 

@@ -18,9 +18,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from imagebart.diffusion import Schedule, add_uniform_noise, diffuse, posterior
-from imagebart.errors import InputError
+from imagebart.core.errors import InputError
 from imagebart.model import ImageBART
+from imagebart.models.diffusion import Schedule, add_uniform_noise, diffuse, posterior
 from imagebart.models.stages import Stage, StageConfig, build_stage
 from imagebart.models.vqgan import FirstStage
 from imagebart.text.conditioners import Conditioner
@@ -37,7 +37,7 @@ from imagebart.training.token_task import (
     prefix_size,
     token_tables,
 )
-from imagebart.weights import load_networks
+from imagebart.weights.folder import load_networks
 
 SHOWN = 12  # images in a grid
 

@@ -15,8 +15,8 @@ from torch.nn.utils import parametrize
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from imagebart.atomic_io import write_bytes
-from imagebart.errors import InputError
+from imagebart.core.atomic_io import write_bytes
+from imagebart.core.errors import InputError
 from imagebart.imaging.files import normalize
 from imagebart.models.denoiser import Denoiser
 from imagebart.models.imagebart import ImageBARTModel
@@ -29,7 +29,7 @@ from imagebart.training.config import StageShape, TokensRun
 from imagebart.training.data import AugmentedViews, ImageStore, stored_dataset
 from imagebart.training.loop import Batch, Task
 from imagebart.training.vqgan import load_first_stage
-from imagebart.weights import load_networks
+from imagebart.weights.folder import load_networks
 
 MIN_LENGTH = 16  # conditioning tokens a caption
 ENCODED_AT_ONCE = 32

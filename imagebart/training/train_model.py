@@ -19,8 +19,9 @@ from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from PIL import Image, ImageDraw
 
-from imagebart.atomic_io import write_text
-from imagebart.errors import InputError
+from imagebart.core.atomic_io import write_text
+from imagebart.core.errors import InputError
+from imagebart.core.settings import SamplingSettings
 from imagebart.imaging.files import save_image, to_images
 from imagebart.imaging.masks import MASK_SUFFIX, preset
 from imagebart.model import ImageBART
@@ -28,7 +29,6 @@ from imagebart.models.denoiser import Denoiser
 from imagebart.models.imagebart import About
 from imagebart.models.text_encoder import with_vocabulary
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
-from imagebart.settings import SamplingSettings
 from imagebart.text.conditioners import Conditioner, TextConditioner
 from imagebart.training.config import (
     AdversarialLoss,
@@ -54,7 +54,7 @@ from imagebart.training.token_task import (
     token_tables,
 )
 from imagebart.training.vqgan import FirstStageTask, load_first_stage
-from imagebart.weights import CARD, CONFIG, EXAMPLES
+from imagebart.weights.folder import CARD, CONFIG, EXAMPLES
 
 RUN = "run"  # in the model's folder: what a run is resumed from
 MIN_DENOISER_SHARE = 0.1  # of the hours, whatever the first stage took

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from imagebart.errors import InputError
+from imagebart.core.errors import InputError
 from imagebart.imaging.files import normalize
 from imagebart.model import ImageBART
 from imagebart.models.discriminator import (
@@ -32,7 +32,7 @@ from imagebart.models.vqgan import FirstStage, Quantizer, psnr
 from imagebart.training.config import AdversarialLoss, FirstStageLoss, FirstStageRun
 from imagebart.training.data import grid, stored_dataset
 from imagebart.training.loop import Batch, Metrics, Task, train
-from imagebart.weights import load_networks
+from imagebart.weights.folder import load_networks
 
 SHOWN = 12  # images in a grid
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from imagebart.errors import InputError
+from imagebart.core.errors import InputError
 
 FOLDER_NAME = "imagebart"  # how the name of the page's own folder for files begins
 # Seconds for which ZeroGPU is asked: a run of the shipped model takes a few, one of a published model more.

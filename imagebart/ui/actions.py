@@ -24,10 +24,9 @@ from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from PIL import Image
 
-from imagebart.errors import InputError
-from imagebart.fitting import ELSEWHERE, EditOptions
+from imagebart.core.errors import InputError
 from imagebart.imaging.files import read_recipe, write_png
-from imagebart.pipeline import MISSED, Pipeline, PipelineEvent
+from imagebart.pipeline import MISSED, OFFERED, Pipeline, PipelineEvent
 from imagebart.ui import MAX_RUN_SECONDS, messages, on_gpu
 from imagebart.ui.controls import (
     MAX_IMAGES,
@@ -176,8 +175,10 @@ class Actions:
             image = sketch.open()
             mask, prompt = mask_and_prompt(pipeline, image, sketch, question["words"] or None)
             exact, context = question["exact"] or sketch.mode == "expand", context_size(question["context"])
-            options = EditOptions(exact, sketch.movable, sketch.mode == "remove", 0, context)
-            fitted = pipeline.fit_mask(image, mask, prompt, options=options)
+            remove = sketch.mode == "remove"
+            fitted = pipeline.fit_mask(
+                image, mask, prompt, exact=exact, movable=sketch.movable, remove=remove, context=context
+            )
         except InputError:
             return {}
         kept = fitted.mask.histogram()[0] / (fitted.mask.width * fitted.mask.height)
@@ -347,7 +348,7 @@ def _update(event: PipelineEvent, history: RunHistory, message: Mapping[str, Any
     """
     notes = ""
     for note in event.notes:
-        if event.elsewhere is not None and note in (MISSED, ELSEWHERE):
+        if event.elsewhere is not None and note in OFFERED:
             continue  # the page says why, with a button: see `showOffer`
         notes += messages.note_html(note, again=message["task"] if again and note == MISSED else "")
     mask = event.mask if event.kind in ("start", "result") else None

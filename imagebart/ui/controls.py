@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from pydantic import Field, ValidationError
 
+from imagebart.core.settings import DEFAULT_STRENGTH, MOST_SCALES, SamplingSettings, Settings
 from imagebart.imaging.files import Recipe
 from imagebart.pipeline import Pipeline
-from imagebart.settings import DEFAULT_STRENGTH, MOST_SCALES, SamplingSettings, Settings
 
 MAX_IMAGES = 4  # at once
 MAX_CONTEXT = 3.0  # the right end of the context's slider, which means all of the image

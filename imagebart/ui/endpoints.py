@@ -13,11 +13,11 @@ from typing import Any
 import gradio as gr
 from gradio import FileData
 
-from imagebart.errors import InputError, format_value
+from imagebart.core.errors import InputError, format_value
+from imagebart.core.settings import DEFAULT_STRENGTH, SamplingSettings
 from imagebart.imaging.files import FORMAT_NAMES, load_image, write_png
 from imagebart.imaging.masks import load_mask, preset
 from imagebart.pipeline import Pipeline, PipelineEvent
-from imagebart.settings import DEFAULT_STRENGTH, SamplingSettings
 from imagebart.ui import MAX_RUN_SECONDS, on_gpu
 from imagebart.ui.actions import within_time
 from imagebart.ui.files import publish, publish_file

@@ -17,7 +17,7 @@ import numpy as np
 from gradio.utils import get_upload_folder
 from PIL import Image
 
-from imagebart.errors import InputError
+from imagebart.core.errors import InputError
 from imagebart.imaging.files import MAX_PIXELS, flatten, load_image, read_recipe, save_animation
 from imagebart.ui import messages
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from imagebart.pipeline import PipelineEvent
-    from imagebart.published.registry import PublishedModel
+    from imagebart.weights.registry import PublishedModel
 
 SKETCH_UNREADABLE = "The server cannot read what the sketchpad sent; reload the page."
 MASK_UNREADABLE = "The mask cannot be read, or belongs to another image; reload the page."

@@ -19,15 +19,15 @@ from typing import Any
 
 from PIL import Image
 
-from imagebart.errors import InputError
+from imagebart.core.errors import InputError
 from imagebart.imaging.files import flatten, load_image
 from imagebart.imaging.masks import MASK_SUFFIX, load_mask
 from imagebart.pipeline import Pipeline
-from imagebart.published.registry import MODELS, PublishedModel, model_folder
 from imagebart.ui import messages
 from imagebart.ui.files import describe, downscaled, publish_permanently
 from imagebart.ui.sketchpad import pack_for_view
-from imagebart.weights import CONFIG, EXAMPLES
+from imagebart.weights.folder import CONFIG, EXAMPLES
+from imagebart.weights.registry import MODELS, PublishedModel, model_folder
 
 PUBLISHED = ("scale1.ckpt", "*/scale1.ckpt")  # the archives of 2021 hold a folder, or the files themselves
 THUMBNAIL_SIDE = 128  # pixels
@@ -140,7 +140,7 @@ class Models:
 
     def fetch(self, name: str) -> None:
         """Downloads a published model. Raises InputError where that cannot be done."""
-        from imagebart.published.download import ensure_model  # only for those who want such a model
+        from imagebart.weights.download import ensure_model  # only for those who want such a model
 
         with _said_shortly(name):
             ensure_model(name)

@@ -21,11 +21,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from imagebart.atomic_io import write_bytes
-from imagebart.errors import WeightsError
+from imagebart.core.atomic_io import write_bytes
+from imagebart.core.errors import WeightsError
+from imagebart.core.settings import Settings
 from imagebart.models.imagebart import ImageBARTModel
 from imagebart.models.text_encoder import TextEncoder
-from imagebart.settings import Settings
 from imagebart.text.conditioners import Conditioner
 from imagebart.text.prompts import articled
 from imagebart.worlds.avatars import (
@@ -281,24 +281,24 @@ class AvatarScorer:
 
     @torch.no_grad()
     def score(self, images: Tensor, prompt: str) -> Tensor:
-        """See `imagebart.ranking.Scorer`. 0 at best, and for prompts that claim nothing."""
+        """See `imagebart.worlds.ranking.Scorer`. 0 at best, and for prompts that claim nothing."""
         return log_likelihood(self.classifier(images.float().cpu()), self.claims(prompt))
 
     @torch.no_grad()
     def shows(self, squares: Tensor, prompt: str) -> list[bool]:
-        """See `imagebart.ranking.Checker`."""
+        """See `imagebart.worlds.ranking.Checker`."""
         answers, shown = self.classifier(squares.float().cpu()), torch.ones(len(squares), dtype=torch.bool)
         for name, allowed in with_showing(self.claims(prompt)).items():
             shown &= _allowed(name, allowed)[answers[name].argmax(1)]
         return shown.tolist()
 
     def describe(self, image: Tensor) -> str | None:
-        """See `imagebart.ranking.Describer`."""
+        """See `imagebart.worlds.ranking.Describer`."""
         attributes = self._read(image)
         return None if attributes is None else verbalize(attributes)
 
     def contrast(self, image: Tensor, prompt: str) -> tuple[str, str] | None:
-        """See `imagebart.ranking.Describer`."""
+        """See `imagebart.worlds.ranking.Describer`."""
         attributes = self._read(image)
         if attributes is None:
             return None

@@ -23,11 +23,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from imagebart.atomic_io import write_bytes
-from imagebart.errors import WeightsError
+from imagebart.core.atomic_io import write_bytes
+from imagebart.core.errors import WeightsError
+from imagebart.core.settings import Settings
 from imagebart.imaging.crop import Box
 from imagebart.models.imagebart import ImageBARTModel
-from imagebart.settings import Settings
 from imagebart.text.conditioners import TextConditioner
 from imagebart.text.prompts import articled
 
@@ -262,7 +262,7 @@ class ThingScorer:
         return noun in asked.nouns and (asked.color in (None, color) or not self.names.noun_colors[noun])
 
     def shows(self, squares: Tensor, prompt: str) -> list[bool]:
-        """See `imagebart.ranking.Checker`: whether squares show the first thing that a prompt names."""
+        """See `imagebart.worlds.ranking.Checker`: whether squares show the first thing that a prompt names."""
         asked = self.asked(prompt)
         if not asked:
             return [True] * len(squares)
@@ -270,7 +270,7 @@ class ThingScorer:
         return [self.is_a(noun, color, asked[0]) for noun, color in zip(nouns, colors, strict=True)]
 
     def score(self, images: Tensor, prompt: str) -> Tensor:
-        """See `imagebart.ranking.Scorer`. Of each thing that is asked for the log-probability of the surest square."""
+        """See `ranking.Scorer`. Of each thing that is asked for the log-probability of the surest square."""
         asked = self.asked(prompt)
         if not asked:
             return torch.zeros(len(images))
@@ -324,7 +324,7 @@ class ThingScorer:
         return looked_at, nouns, colors
 
     def describe(self, image: Tensor) -> str | None:
-        """See `imagebart.ranking.Describer`: "a cat, two red apples on a pink background"."""
+        """See `imagebart.worlds.ranking.Describer`: "a cat, two red apples on a pink background"."""
         things = self.things(image[0])
         ground = self.ground(image[0], things)
         if ground is None:
@@ -337,7 +337,7 @@ class ThingScorer:
         return articled(f"{text} on a {wall} background") if text else f"{wall} background"
 
     def contrast(self, image: Tensor, prompt: str) -> tuple[str, str] | None:
-        """See `imagebart.ranking.Describer`: a prompt says what is in the mask alone, so that nothing is added."""
+        """See `ranking.Describer`: a prompt says what is in the mask alone, so that nothing is added."""
         return None
 
     def ground(self, image: Tensor, things: list[Found]) -> tuple[str, str] | None:

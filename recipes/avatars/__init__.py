@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from imagebart.ranking import ATTRIBUTE_CLASSIFIER
+from imagebart.worlds.ranking import ATTRIBUTE_CLASSIFIER
 
 CLASSIFIER = Path(__file__).parent / ATTRIBUTE_CLASSIFIER
 """The network that reads attributes off images for the evaluation."""

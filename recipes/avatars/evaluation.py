@@ -18,7 +18,6 @@ import torch
 from PIL import Image
 
 from imagebart.evaluation.metrics import Measure, measure, median_of, share_of
-from imagebart.fitting import EditOptions
 from imagebart.imaging.files import to_images, to_tensor
 from imagebart.pipeline import Pipeline
 from imagebart.worlds.attribute_classifier import load_classifier, verbalize
@@ -123,7 +122,7 @@ def words_elsewhere(pipe: Pipeline, cases: list[BrushCase]) -> Iterator[Measure]
         if fitted.elsewhere is None:  # the places touch: the words' place is in the mask
             continue
         said.append(bool(fitted.notes))
-        moved = pipe.fit_mask(case.image, mask, case.words, options=EditOptions(movable=True))
+        moved = pipe.fit_mask(case.image, mask, case.words, movable=True)
         inside = np.asarray(moved.mask) > 0
         followed.append(bool((inside == (np.asarray(fitted.elsewhere) > 0)).all()))
     if said:

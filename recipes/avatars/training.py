@@ -19,11 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from imagebart.errors import InputError
+from imagebart.core.errors import InputError
+from imagebart.core.settings import Settings
 from imagebart.imaging.files import normalize
 from imagebart.models.text_encoder import TextEncoder
-from imagebart.ranking import ATTRIBUTE_CLASSIFIER
-from imagebart.settings import Settings
 from imagebart.text.conditioners import Conditioner
 from imagebart.training.config import DenoiserRun, FirstStageRun, LoopConfig, TokensRun
 from imagebart.training.denoiser import train_denoiser
@@ -40,6 +39,7 @@ from imagebart.worlds.attribute_classifier import (
     save_heads,
 )
 from imagebart.worlds.avatars import VALUES, Attributes
+from imagebart.worlds.ranking import ATTRIBUTE_CLASSIFIER
 from recipes.avatars.artwork import face_weight, render
 from recipes.avatars.captions import Caption, avatar_conditioner
 from recipes.avatars.dataset import avatar_item, caption, edit_item, sample

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from imagebart.errors import InputError
+from imagebart.core.errors import InputError
 from imagebart.imaging.crop import Box
 
 PACKAGE = "@lobehub/fluent-emoji-3d@1.1.0"

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from imagebart.imaging.crop import Box
 from imagebart.imaging.files import normalize
-from imagebart.ranking import DETECTOR
 from imagebart.training.config import LoopConfig
 from imagebart.training.loop import Batch, train
+from imagebart.worlds.ranking import DETECTOR
 from imagebart.worlds.things import SIDE, ThingDetector, ThingNames, save_detector
 from recipes import generator
 from recipes.things.artwork import CELL, GRID, GROUNDS, HUES, NOUNS, Placed, render

@@ -18,7 +18,7 @@ import numpy as np
 import torch.nn.functional as F
 from PIL import Image
 
-from imagebart.errors import InputError
+from imagebart.core.errors import InputError
 from imagebart.evaluation.metrics import Measure, measure, median_of, share_of
 from imagebart.imaging.files import to_tensor
 from imagebart.pipeline import Pipeline

@@ -15,9 +15,9 @@ from tiny_models import tiny_model
 from imagebart import model
 from imagebart.cli import demo, main
 from imagebart.cli.draw import Animation
+from imagebart.core.settings import SamplingSettings
 from imagebart.imaging.files import Recipe, read_recipe, write_png
 from imagebart.pipeline import Pipeline
-from imagebart.settings import SamplingSettings
 
 
 @pytest.fixture

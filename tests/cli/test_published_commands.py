@@ -11,7 +11,7 @@ from PIL import Image
 from published_files import write_package, write_tiny
 
 from imagebart.cli import main
-from imagebart.published.registry import MODELS
+from imagebart.weights.registry import MODELS
 
 NAME = "ffhq_4_scales_geometric"
 

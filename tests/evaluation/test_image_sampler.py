@@ -6,10 +6,10 @@ import torch
 from PIL import Image
 from tiny_models import tiny_model
 
+from imagebart.core.settings import SamplingSettings
 from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.imaging.files import to_images
 from imagebart.pipeline import Pipeline
-from imagebart.settings import SamplingSettings
 from recipes.avatars.artwork import region_mask
 
 SETTINGS = SamplingSettings(guidance=2.0, top_k=5)

@@ -13,7 +13,7 @@ from tiny_models import tiny_staged_model
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from imagebart.cli import main
-from imagebart.errors import InputError
+from imagebart.core.errors import InputError
 from imagebart.evaluation.paper import INCEPTION, images_in, in_manifold, load_network, read_square
 
 

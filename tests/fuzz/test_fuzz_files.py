@@ -22,7 +22,7 @@ from PIL import Image
 from tiny_models import tiny_model, tiny_staged_model
 from weights.checkpoints import CLASS_MODEL, RESIDUAL_MODEL, edit_entry
 
-from imagebart.errors import InputError, WeightsError
+from imagebart.core.errors import InputError, WeightsError
 from imagebart.imaging.files import (
     FORMATS,
     MAX_PIXELS,

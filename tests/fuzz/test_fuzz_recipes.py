@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagebart import InputError, SamplingSettings
+from imagebart.core.settings import Settings
 from imagebart.imaging.files import Recipe
-from imagebart.settings import Settings
 
 TEXT = st.text(max_size=60)
 ANY_TEXT = st.text(st.characters(), max_size=60)  # lone surrogates, too, which no recipe takes

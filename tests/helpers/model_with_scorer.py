@@ -9,9 +9,9 @@ import torch
 from tiny_models import tiny_model
 
 from imagebart.model import ImageBART
-from imagebart.ranking import ATTRIBUTE_CLASSIFIER
 from imagebart.worlds.attribute_classifier import CaptionReader, save_heads
 from imagebart.worlds.avatars import VALUES
+from imagebart.worlds.ranking import ATTRIBUTE_CLASSIFIER
 from recipes.avatars import CLASSIFIER
 
 

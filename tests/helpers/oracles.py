@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from imagebart.core.settings import SamplingSettings
 from imagebart.models.denoiser import Denoiser
 from imagebart.models.stages import Stage
 from imagebart.models.text_encoder import TextEncoderConfig
 from imagebart.models.transformer import TransformerConfig
 from imagebart.sampling.steps import Step
-from imagebart.settings import SamplingSettings
 
 
 def chi_squared_p(counts: Tensor, probabilities: Tensor) -> float:

@@ -26,9 +26,9 @@ import yaml
 
 from imagebart.models.stages import build_stage
 from imagebart.models.vqgan import FirstStage
-from imagebart.published.convert import key_mapping
-from imagebart.published.registry import MODELS, PublishedStage, read_stage_yaml
-from imagebart.weights import on_meta_device, shapes_of
+from imagebart.weights.convert import key_mapping
+from imagebart.weights.folder import on_meta_device, shapes_of
+from imagebart.weights.registry import MODELS, PublishedStage, read_stage_yaml
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny"
 ALIGNMENT = 64  # of tensors in a file of PyTorch's

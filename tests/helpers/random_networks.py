@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from imagebart.diffusion import row_generators
 from imagebart.models.denoiser import Denoiser, DenoiserConfig, mask_sides
+from imagebart.models.diffusion import row_generators
 from imagebart.models.stages import Kind, Stage, StageConfig, build_stage
 from imagebart.models.text_encoder import TextEncoderConfig
 from imagebart.models.transformer import TransformerConfig

@@ -18,7 +18,7 @@ from published_files import TINY, scale_tensors
 from safetensors.torch import save_file
 from torch import Tensor
 
-from imagebart.published.registry import read_stage_yaml
+from imagebart.weights.registry import read_stage_yaml
 
 FOLDER = TINY / "text_cond"
 BETAS = (0.37, 1.0)

@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from imagebart.diffusion import Schedule
+from imagebart.core.settings import SamplingSettings
 from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser, DenoiserConfig
+from imagebart.models.diffusion import Schedule
 from imagebart.models.imagebart import About
 from imagebart.models.stages import StageConfig, build_stage
 from imagebart.models.text_encoder import TextEncoderConfig
 from imagebart.models.transformer import TransformerConfig
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.pipeline import Pipeline
-from imagebart.settings import SamplingSettings
 from imagebart.text.conditioners import ClassConditioner, Conditioner, Kind, NoConditioner, TextConditioner
 
 SUGGESTIONS = {"hair": ("red hair",), "glasses": ("round glasses", "sunglasses"), "clothes": ("a blue hoodie",)}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagebart.errors import InputError
+from imagebart.core.errors import InputError
 from imagebart.imaging import masks
 from imagebart.imaging.crop import MIN_CONTEXT, Box, Region, crop_box, extract, paint_in, paint_patches, paste_back
 from imagebart.imaging.files import flatten, load_image

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image, ImageSequence
 
-from imagebart.errors import InputError
+from imagebart.core.errors import InputError
 from imagebart.imaging.files import (
     FORMATS,
     HOLD,

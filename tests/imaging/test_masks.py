@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from imagebart.errors import InputError
+from imagebart.core.errors import InputError
 from imagebart.imaging import masks
 
 

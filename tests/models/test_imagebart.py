@@ -7,13 +7,13 @@ import torch
 from tiny_models import tiny_model, tiny_staged_model
 from torch import Tensor
 
-from imagebart.diffusion import Schedule
-from imagebart.errors import InputError
+from imagebart.core.errors import InputError
+from imagebart.core.settings import SamplingSettings
 from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser
+from imagebart.models.diffusion import Schedule
 from imagebart.models.imagebart import About
 from imagebart.sampling.sampler import ChainEvent
-from imagebart.settings import SamplingSettings
 from imagebart.text.conditioners import ClassConditioner
 
 CONDITIONINGS = ("text", "class", "none")

@@ -6,7 +6,7 @@ from oracles import log_q, part, plain_slots, plain_transformer
 from random_networks import KINDS, random_cond, random_stage
 from torch import Tensor
 
-from imagebart.diffusion import log_likelihood
+from imagebart.models.diffusion import log_likelihood
 from imagebart.models.stages import Kind, ResidualStage, Stage
 
 every_kind = pytest.mark.parametrize("kind", KINDS)

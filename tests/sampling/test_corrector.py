@@ -11,13 +11,13 @@ from random_networks import chain_state, random_cond, random_denoiser
 from tiny_models import tiny_model, tiny_staged_model
 from torch import Tensor
 
-from imagebart.diffusion import gumbel_noise, row_generators, uniform_tokens
-from imagebart.errors import InputError
+from imagebart.core.errors import InputError
+from imagebart.core.settings import SamplingSettings
 from imagebart.models.denoiser import mask_sides
+from imagebart.models.diffusion import gumbel_noise, row_generators, uniform_tokens
 from imagebart.sampling.sampler import TOP_P, correct, probabilities
 from imagebart.sampling.speculative import ChainEvent, sample_step
 from imagebart.sampling.steps import ChainState, Step
-from imagebart.settings import SamplingSettings
 
 K, SIDE, ROWS, STEPS = 7, 3, 3, 3
 N = SIDE**2

@@ -9,9 +9,9 @@ import pytest
 import torch
 from oracles import chi_squared_p, plain_filter
 
-from imagebart.diffusion import gumbel_noise, row_generators
+from imagebart.core.settings import SamplingSettings
+from imagebart.models.diffusion import gumbel_noise, row_generators
 from imagebart.sampling.steps import filter_logits, guided
-from imagebart.settings import SamplingSettings
 
 
 def test_filters_equal_sorting_by_hand() -> None:

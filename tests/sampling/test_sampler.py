@@ -28,16 +28,16 @@ from random_networks import chain_state, random_cond, random_denoiser, random_st
 from tiny_models import tiny_model, tiny_staged_model
 from torch import Tensor
 
-from imagebart.diffusion import Schedule, add_noise_rows, gumbel_noise, row_generators, uniform_tokens
+from imagebart.core.settings import SamplingSettings
 from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser
+from imagebart.models.diffusion import Schedule, add_noise_rows, gumbel_noise, row_generators, uniform_tokens
 from imagebart.models.stages import Stage, build_stage
 from imagebart.models.transformer import Cache, Transformer
 from imagebart.sampling import speculative
 from imagebart.sampling.packed_linear import PackedDecoder
 from imagebart.sampling.sampler import ChainEvent, sample_chain
 from imagebart.sampling.steps import KnownTokens, Step, denoising_steps
-from imagebart.settings import SamplingSettings
 
 CODES, TOKENS = 24, 64  # of tiny models
 DEFAULTS = SamplingSettings()

@@ -12,12 +12,12 @@ from oracles import all_sequences, chi_squared_p, joint_index, noise_levels, pla
 from random_networks import STEPS, StepKind, chain_state, random_cond, random_step
 from torch import Tensor
 
-from imagebart.diffusion import gumbel_noise, row_generators
+from imagebart.core.settings import SamplingSettings
+from imagebart.models.diffusion import gumbel_noise, row_generators
 from imagebart.models.transformer import Cache, Transformer
 from imagebart.sampling import speculative
 from imagebart.sampling.speculative import PASS_ROWS, ChainEvent, draft_length, sample_step
 from imagebart.sampling.steps import Step
-from imagebart.settings import SamplingSettings
 
 N, K = 6, 7
 DraftLength = Callable[[int, list[bool], int], int]

@@ -8,13 +8,13 @@ from random_networks import chain_state, random_cond, random_denoiser
 from tiny_models import tiny_model
 from torch import Tensor
 
-from imagebart.diffusion import gumbel_noise, row_generators
+from imagebart.core.settings import SamplingSettings
 from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser, context_window
+from imagebart.models.diffusion import gumbel_noise, row_generators
 from imagebart.sampling.sampler import probabilities
 from imagebart.sampling.speculative import ChainEvent, sample_step
 from imagebart.sampling.steps import KnownTokens, Step
-from imagebart.settings import SamplingSettings
 
 K, SIDE, COND = 7, 5, 2
 N = SIDE**2

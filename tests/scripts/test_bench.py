@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny_models import tiny_model, tiny_staged_model
 
-from imagebart.published.registry import MODELS
+from imagebart.weights.registry import MODELS
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import bench

@@ -4,7 +4,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from imagebart.errors import InputError
+from imagebart.core.errors import InputError
 from imagebart.text.conditioners import (
     ClassConditioner,
     ClipTextConditioner,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from imagebart.errors import InputError
+from imagebart.core.errors import InputError
 from imagebart.training.config import DenoiserRun, LoopConfig, StageRun, StageShape, load, load_values
 
 RUN = {"data": "avatars", "first_stage": "first", "loop": {"steps": 3}}

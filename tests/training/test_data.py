@@ -11,7 +11,7 @@ from image_folders import COLOURS, draw_folder
 from PIL import Image
 from tiny_runs import write_store
 
-from imagebart.errors import InputError
+from imagebart.core.errors import InputError
 from imagebart.training.data import (
     MAX_VIEWS,
     AugmentedViews,

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from imagebart.imaging.files import normalize
-from imagebart.inpainting import encode_color_hints
 from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser
 from imagebart.models.vqgan import FirstStage
+from imagebart.sampling.inpainting import encode_color_hints
 from imagebart.text.conditioners import ClassConditioner
 from imagebart.training.config import DenoiserRun, LoopConfig
 from imagebart.training.denoiser import (

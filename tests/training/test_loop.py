@@ -19,7 +19,7 @@ from tiny_runs import LINE_LOOP, Line, train_line
 from torch import nn
 from torch.utils.data import Dataset
 
-from imagebart.errors import InputError
+from imagebart.core.errors import InputError
 from imagebart.models.transformer import Transformer, TransformerConfig
 from imagebart.models.vqgan import FirstStage
 from imagebart.training import loop

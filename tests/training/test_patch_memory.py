@@ -13,7 +13,7 @@ from imagebart.imaging.files import normalize
 from imagebart.model import ImageBART
 from imagebart.models.vqgan import FirstStage, psnr
 from imagebart.training.patch_memory import PRIOR, collect, fit_patch_memory
-from imagebart.weights import load_networks
+from imagebart.weights.folder import load_networks
 
 F = 8  # pixels of a patch
 CONFIG = tiny_first_stage(

@@ -13,9 +13,9 @@ from accelerate import Accelerator
 from tiny_runs import COLORS, two_classes
 
 from imagebart.cli.main import main
-from imagebart.diffusion import Schedule, add_uniform_noise, diffuse, posterior
-from imagebart.errors import InputError, WeightsError
+from imagebart.core.errors import InputError, WeightsError
 from imagebart.model import ImageBART
+from imagebart.models.diffusion import Schedule, add_uniform_noise, diffuse, posterior
 from imagebart.text.conditioners import ClassConditioner
 from imagebart.training.config import StageRun
 from imagebart.training.stage import Stages, corrupt_decoder_input, stage_loss, stages_task, train_stages

@@ -23,7 +23,7 @@ from tiny_models import CAPTIONS, tiny_first_stage, tiny_model, tiny_staged_mode
 from tiny_runs import SHAPE
 
 from imagebart.cli.main import main
-from imagebart.errors import InputError, WeightsError
+from imagebart.core.errors import InputError, WeightsError
 from imagebart.pipeline import Pipeline
 from imagebart.text.conditioners import ClassConditioner, Conditioner, NoConditioner, TextConditioner
 from imagebart.training import loop

@@ -14,7 +14,7 @@ from tiny_runs import SMALL
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from imagebart.errors import InputError
+from imagebart.core.errors import InputError
 from imagebart.models.vqgan import FirstStage, Quantizer
 from imagebart.training import loop
 from imagebart.training.config import AdversarialLoss, FirstStageLoss, FirstStageRun, LoopConfig

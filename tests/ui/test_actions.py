@@ -18,12 +18,12 @@ from PIL import Image, PngImagePlugin
 from tiny_models import tiny_model, tiny_pipeline
 from torch import Tensor
 
-from imagebart.errors import InputError
-from imagebart.fitting import ELSEWHERE, EditOptions
+from imagebart.core.errors import InputError
+from imagebart.core.settings import SamplingSettings
+from imagebart.fitting import ELSEWHERE
 from imagebart.imaging.files import Recipe, read_recipe, write_png
 from imagebart.imaging.masks import preset
 from imagebart.pipeline import MISSED, Pipeline
-from imagebart.settings import SamplingSettings
 from imagebart.ui import messages
 from imagebart.ui.actions import MAX_CANCELLED, MAX_CHECKED, MAX_PREVIEWS, Actions, RunHistory, Update
 from imagebart.ui.endpoints import Endpoints
@@ -393,7 +393,7 @@ def test_what_will_change_is_what_the_library_says(size: tuple[int, int], area: 
     pad = sketch_value(noise_image(size), area, version=9)
     answer = fit(pad, "a hat", exact)
     mask = scale_mask(unpack_mask(pad["mask"], view_size(size)), size)
-    fitted = HAT_PIPELINE.fit_mask(noise_image(size), mask, "a hat", options=EditOptions(exact))
+    fitted = HAT_PIPELINE.fit_mask(noise_image(size), mask, "a hat", exact=exact)
     shown = np.asarray(scale_mask(fitted.mask, view_size(size)))
     assert np.array_equal(unpack_mask(answer["mask"], view_size(size)), shown)
     assert abs(answer["share"] - 100 * (np.asarray(fitted.mask) > 0).mean()) <= 1

@@ -9,9 +9,9 @@ import pytest
 from page_values import control_values
 from tiny_models import tiny_pipeline, tiny_staged_model
 
+from imagebart.core.settings import SamplingSettings
 from imagebart.imaging.files import Recipe
 from imagebart.pipeline import Pipeline
-from imagebart.settings import SamplingSettings
 from imagebart.ui.actions import Actions
 from imagebart.ui.controls import NAMES, Controls, context_size, recipe_values, starting_values
 from imagebart.ui.models import Models

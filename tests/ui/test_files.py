@@ -11,7 +11,7 @@ import pytest
 from page_values import noise_image, open_image
 from PIL import Image
 
-from imagebart.errors import InputError
+from imagebart.core.errors import InputError
 from imagebart.imaging.files import Recipe, write_png
 from imagebart.imaging.masks import preset
 from imagebart.ui import files, temporary_folder

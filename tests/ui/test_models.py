@@ -17,13 +17,13 @@ from PIL import Image
 from tiny_models import tiny_model, tiny_pipeline
 
 from imagebart import InputError
-from imagebart.errors import WeightsError
+from imagebart.core.errors import WeightsError
 from imagebart.pipeline import Pipeline
-from imagebart.published.registry import MODELS
 from imagebart.text.conditioners import TextConditioner
 from imagebart.ui.actions import Actions
 from imagebart.ui.models import Models, find_examples, model_properties
 from imagebart.ui.sketchpad import unpack_mask
+from imagebart.weights.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
 FIRST = tiny_pipeline()
@@ -96,7 +96,7 @@ def test_a_published_model_that_is_not_here_is_fetched_when_it_is_chosen(
     def ensure(name: str) -> None:
         tiny_model("class").save_pretrained(tmp_path / name)
 
-    monkeypatch.setattr("imagebart.published.download.ensure_model", ensure)
+    monkeypatch.setattr("imagebart.weights.download.ensure_model", ensure)
     changes = Actions(models).switch_model(name)
     assert changes["model"]["value"] == name and changes["choice"]["visible"]
 
@@ -107,7 +107,7 @@ def test_a_download_that_fails_is_said_and_the_first_model_is_shown(
     def ensure(name: str) -> None:
         raise WeightsError("/secret/place is full")
 
-    monkeypatch.setattr("imagebart.published.download.ensure_model", ensure)
+    monkeypatch.setattr("imagebart.weights.download.ensure_model", ensure)
     name = next(iter(MODELS))
     with pytest.warns(UserWarning, match="cannot be used"):
         changes = Actions(models_of(tmp_path, downloads=True)).switch_model(name)

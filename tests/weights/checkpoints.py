@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from imagebart import ImageBART
-from imagebart.errors import WeightsError
+from imagebart.core.errors import WeightsError
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 TINY = FIXTURES / "tiny"

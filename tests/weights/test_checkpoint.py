@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch import nn
 
-from imagebart.errors import WeightsError
-from imagebart.published.convert import read_state_dict
+from imagebart.core.errors import WeightsError
+from imagebart.weights.convert import read_state_dict
 
 from .checkpoints import CLASS_MODEL, write_pickle
 

@@ -11,10 +11,10 @@ import torch
 from published_files import scale_tensors, write_checkpoint, write_tiny
 from safetensors.torch import load_file
 
-from imagebart.errors import InputError, WeightsError
-from imagebart.published import convert as module
-from imagebart.published.convert import convert, read_state_dict
-from imagebart.published.registry import read_stage_yaml
+from imagebart.core.errors import InputError, WeightsError
+from imagebart.weights import convert as module
+from imagebart.weights.convert import convert, read_state_dict
+from imagebart.weights.registry import read_stage_yaml
 
 from .checkpoints import CLASS_MODEL, RESIDUAL_MODEL, load, same_weights
 

@@ -10,10 +10,10 @@ import pytest
 from faulty_server import FaultyServer, apart_from_the_net, breaking_off, refusing, serving_file
 from published_files import write_package, write_tiny
 
-from imagebart.errors import InputError, WeightsError
+from imagebart.core.errors import InputError, WeightsError
 from imagebart.model import locate
-from imagebart.published.download import download, ensure_model
-from imagebart.published.registry import PublishedModel, converted_folder, published_folder
+from imagebart.weights.download import download, ensure_model
+from imagebart.weights.registry import PublishedModel, converted_folder, published_folder
 
 from .checkpoints import load, same_weights
 

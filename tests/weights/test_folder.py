@@ -12,11 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import tiny_model, tiny_staged_model
 
-from imagebart import ImageBART, SamplingSettings, weights
+from imagebart import ImageBART, SamplingSettings
 from imagebart.models.imagebart import About
 from imagebart.pipeline import Pipeline
 from imagebart.text.conditioners import Kind
-from imagebart.weights import config_of, load_networks
+from imagebart.weights import folder as weights
+from imagebart.weights.folder import config_of, load_networks
 
 from .checkpoints import CLASS_MODEL, RESIDUAL_MODEL, assert_refused, load, same_weights
 

@@ -12,7 +12,7 @@ from tiny_models import tiny_model, tiny_staged_model
 
 from imagebart import Pipeline
 from imagebart.cli import main
-from imagebart.errors import WeightsError
+from imagebart.core.errors import WeightsError
 from imagebart.model import locate, push_folder
 
 from .checkpoints import load, same_weights

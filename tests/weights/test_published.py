@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from imagebart import Pipeline
-from imagebart.errors import InputError, WeightsError
-from imagebart.published.convert import read_state_dict
-from imagebart.published.registry import read_stage_yaml
+from imagebart.core.errors import InputError, WeightsError
+from imagebart.weights.convert import read_state_dict
+from imagebart.weights.registry import read_stage_yaml
 
 from .checkpoints import CLASS_MODEL, RESIDUAL_MODEL, assert_refused, load, same_weights
 

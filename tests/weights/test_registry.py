@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from imagebart.errors import WeightsError
+from imagebart.core.errors import WeightsError
 from imagebart.models.stages import build_stage
 from imagebart.models.vqgan import FirstStage
-from imagebart.published.convert import key_mapping
-from imagebart.published.registry import MODELS, read_stage_yaml
 from imagebart.text.conditioners import ClassConditioner
-from imagebart.weights import on_meta_device, shapes_of
+from imagebart.weights.convert import key_mapping
+from imagebart.weights.folder import on_meta_device, shapes_of
+from imagebart.weights.registry import MODELS, read_stage_yaml
 
 from .checkpoints import CLASS_MODEL, FIXTURES, load
 

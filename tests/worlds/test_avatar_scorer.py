@@ -10,8 +10,7 @@ import torch
 from model_with_scorer import save_model_with_scorer
 from tiny_models import tiny_model
 
-from imagebart.errors import WeightsError
-from imagebart.ranking import ATTRIBUTE_CLASSIFIER, bundled_scorer
+from imagebart.core.errors import WeightsError
 from imagebart.worlds.attribute_classifier import (
     HEADS,
     AvatarScorer,
@@ -23,6 +22,7 @@ from imagebart.worlds.attribute_classifier import (
     with_showing,
 )
 from imagebart.worlds.avatars import PLAIN, SHOWING, VALUES, Attributes, Claims
+from imagebart.worlds.ranking import ATTRIBUTE_CLASSIFIER, bundled_scorer
 from recipes.avatars import CLASSIFIER
 from recipes.avatars.artwork import rendered
 from recipes.avatars.captions import all_words, describe

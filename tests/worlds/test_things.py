@@ -14,15 +14,15 @@ import torch.nn.functional as F
 from tiny_models import tiny_model
 from torch import Tensor
 
-from imagebart.errors import InputError, WeightsError
+from imagebart.core.errors import InputError, WeightsError
+from imagebart.core.settings import SamplingSettings
 from imagebart.imaging.crop import Box
 from imagebart.imaging.files import to_images
 from imagebart.pipeline import Pipeline
-from imagebart.ranking import DETECTOR, Describer, bundled_scorer, rank
-from imagebart.settings import SamplingSettings
 from imagebart.text.conditioners import TextConditioner
 from imagebart.ui.messages import scale_line
-from imagebart.weights import read_config
+from imagebart.weights.folder import read_config
+from imagebart.worlds.ranking import DETECTOR, Describer, bundled_scorer, rank
 from imagebart.worlds.things import (
     Asked,
     ThingDetector,

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ValidationError
 
-from imagebart.errors import InputError
+from imagebart.core.errors import InputError
 from imagebart.imaging.files import load_image
 from imagebart.imaging.masks import cover, load_mask, spans
 from imagebart.ui import messages

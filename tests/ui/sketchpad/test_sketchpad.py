@@ -13,7 +13,7 @@ import pytest
 from morphology import grow, shrink
 from PIL import Image, ImageChops
 
-from imagebart.errors import InputError
+from imagebart.core.errors import InputError
 from imagebart.imaging import masks
 from imagebart.imaging.masks import preset
 from imagebart.ui.sketchpad import SCRIPTS, pack_mask, scripts, unpack_mask

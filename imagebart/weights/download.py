@@ -17,10 +17,10 @@ from huggingface_hub import get_session
 from huggingface_hub.file_download import http_get
 from tqdm.auto import tqdm
 
-from imagebart.atomic_io import format_bytes, replace_folder, write_error
-from imagebart.errors import WeightsError, reason_of
-from imagebart.published.convert import convert
-from imagebart.published.registry import PublishedModel, converted_folder, get_model, model_folder, published_folder
+from imagebart.core.atomic_io import format_bytes, replace_folder, write_error
+from imagebart.core.errors import WeightsError, reason_of
+from imagebart.weights.convert import convert
+from imagebart.weights.registry import PublishedModel, converted_folder, get_model, model_folder, published_folder
 
 MEMBER = "scale*.ckpt", "scale*.yaml"
 

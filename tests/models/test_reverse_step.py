@@ -8,7 +8,7 @@ import pytest
 import torch
 from oracles import plain_reverse, transition
 
-from imagebart.diffusion import Schedule, posterior, reverse_step
+from imagebart.models.diffusion import Schedule, posterior, reverse_step
 
 RATES = (0.0, 0.1, 0.25, 0.5, 0.9, 1.0)
 PAIRS = [(noise_t, noise_s) for noise_s, noise_t in itertools.combinations(RATES, 2)]

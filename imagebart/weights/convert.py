@@ -13,14 +13,13 @@ import torch
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from imagebart.atomic_io import write_text
-from imagebart.diffusion import Schedule
-from imagebart.errors import InputError, WeightsError, format_value, reason_of
+from imagebart.core.atomic_io import write_text
+from imagebart.core.errors import InputError, WeightsError, format_value, reason_of
+from imagebart.models.diffusion import Schedule
 from imagebart.models.imagebart import About, ImageBARTModel, Model
 from imagebart.models.stages import Stage, StageConfig, build_stage
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
-from imagebart.published.registry import MODELS, PublishedModel, PublishedStage, default_card, read_stage_yaml
-from imagebart.weights import (
+from imagebart.weights.folder import (
     CARD,
     CPU,
     Shapes,
@@ -35,6 +34,7 @@ from imagebart.weights import (
     shapes_of,
     tensor_shapes,
 )
+from imagebart.weights.registry import MODELS, PublishedModel, PublishedStage, default_card, read_stage_yaml
 
 # The names of tensors.
 

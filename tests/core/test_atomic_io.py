@@ -15,8 +15,8 @@ import pytest
 from fault_injection import killed_at_every_step, run_in_fork, with_full_disk
 from PIL import Image
 
-from imagebart import atomic_io as files
-from imagebart.errors import InputError
+from imagebart.core import atomic_io as files
+from imagebart.core.errors import InputError
 from imagebart.imaging.files import Recipe, read_recipe, save_animation, save_image, write_png
 
 RECIPE = Recipe(model="tiny", task="generate", prompt="a hat", seed=1)

@@ -5,7 +5,7 @@ import torch
 from oracles import chi_squared_p, log_q
 from torch import Tensor
 
-from imagebart.diffusion import Schedule, add_uniform_noise, diffuse, log_likelihood, posterior
+from imagebart.models.diffusion import Schedule, add_uniform_noise, diffuse, log_likelihood, posterior
 
 K = 5
 SCHEDULES = {

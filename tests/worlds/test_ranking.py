@@ -16,12 +16,12 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, ResNetConfig, ResNetForImageClassification
 
 from imagebart.cli import main
-from imagebart.errors import InputError
+from imagebart.core.errors import InputError
 from imagebart.imaging import masks
 from imagebart.imaging.files import read_recipe, to_tensor
 from imagebart.pipeline import Pipeline
-from imagebart.ranking import ClassifierScorer, ClipScorer, load_scorer, rank
 from imagebart.text.conditioners import ClipTextConditioner
+from imagebart.worlds.ranking import ClassifierScorer, ClipScorer, load_scorer, rank
 
 
 class Brightest:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from pydantic import Field, ValidationError, model_validator
 
-from imagebart.errors import InputError
-from imagebart.settings import SamplingSettings, Settings
+from imagebart.core.errors import InputError
+from imagebart.core.settings import SamplingSettings, Settings
 
 GOOD: list[dict[str, Any]] = [
     {},

@@ -25,15 +25,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from imagebart.atomic_io import link_or_copy, replace_folder, write_error, write_text
-from imagebart.diffusion import Schedule
-from imagebart.errors import WeightsError, format_value, reason_of
+from imagebart.core.atomic_io import link_or_copy, replace_folder, write_error, write_text
+from imagebart.core.errors import WeightsError, format_value, reason_of
+from imagebart.core.settings import Settings, Share
 from imagebart.models.denoiser import Denoiser, DenoiserConfig
+from imagebart.models.diffusion import Schedule
 from imagebart.models.imagebart import About, ImageBARTModel, Model
 from imagebart.models.stages import StageConfig, build_stage
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
-from imagebart.settings import Settings, Share
 from imagebart.text.conditioners import Conditioner, NoConditioner
 
 CONFIG = "config.json"

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imagebart.errors import InputError, reason_of
+from imagebart.core.errors import InputError, reason_of
 from imagebart.models.imagebart import ImageBARTModel
 from imagebart.text.conditioners import ClassConditioner, ClipTextConditioner
 from imagebart.worlds.things import ThingScorer

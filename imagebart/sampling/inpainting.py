@@ -21,11 +21,11 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-from imagebart.diffusion import add_noise_rows, row_generators
-from imagebart.errors import InputError
+from imagebart.core.errors import InputError
 from imagebart.imaging.blending import blend
 from imagebart.imaging.crop import Region
 from imagebart.models.denoiser import Denoiser
+from imagebart.models.diffusion import add_noise_rows, row_generators
 from imagebart.models.imagebart import ImageBARTModel
 from imagebart.models.vqgan import FirstStage, psnr
 from imagebart.sampling.steps import KnownTokens

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.imaging.files import denormalize, normalize, to_images
-from imagebart.inpainting import encode_color_hints, encode_masked, fill_nearest, mask_coverage
 from imagebart.model import ImageBART
 from imagebart.pipeline import Pipeline
+from imagebart.sampling.inpainting import encode_color_hints, encode_masked, fill_nearest, mask_coverage
 
 
 def random_masks(batch: int, side: int, seed: int) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import Self
 
-from imagebart.errors import InputError, format_value
+from imagebart.core.errors import InputError, format_value
 
 MOST_SCALES = 8
 DEFAULT_STRENGTH = 0.5  # of a variation

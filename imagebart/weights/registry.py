@@ -16,14 +16,14 @@ from typing import Any, Literal
 import yaml
 from huggingface_hub import constants
 
-from imagebart.errors import InputError, WeightsError, format_value, reason_of
+from imagebart.core.errors import InputError, WeightsError, format_value, reason_of
 from imagebart.models.stages import Kind as StageKind
 from imagebart.models.stages import StageConfig
 from imagebart.models.transformer import TransformerConfig
 from imagebart.models.vqgan import FirstStageConfig
 from imagebart.text.conditioners import ClassConditioner, ClipTextConditioner, Conditioner, Kind, NoConditioner
 from imagebart.text.prompts import VOCAB_SIZE as CLIP_VOCABULARY
-from imagebart.weights import ModelConfig
+from imagebart.weights.folder import ModelConfig
 
 CHECKPOINTS = Path("checkpoints")  # where models are installed by hand
 

@@ -1,1 +1,0 @@
-"""The seven models that the authors published: what they are, downloaded, read safely and converted."""
