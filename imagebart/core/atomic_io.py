@@ -12,10 +12,8 @@ from uuid import uuid4
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
-Content = bytes | memoryview
 
-
-def write_bytes(path: Path, content: Content) -> None:
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """Writes a file, or replaces one, which keeps its permissions; a link's target is what changes.
 
     Raises OSError, in one sentence, where that cannot be done; the file is then as it was.
@@ -44,34 +42,17 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def replace_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder beside `folder`, which takes its place when the block ends, or is removed where it raises.
+def scratch_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder for files that are moved to their places when all are written; it is removed afterwards.
 
-    A program that is killed leaves the old folder or the new one; what it left beside them goes with the next one.
+    What a program that was killed left in it goes with the next one.
     """
-    place = folder.resolve()
-    new, old = (place.with_name(f".{place.name}.{state}") for state in ("new", "old"))
-    with suppress(FileNotFoundError):
-        shutil.rmtree(new)
-    new.mkdir(parents=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     try:
-        yield new
-        if place.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            place.rename(old)
-        new.rename(place)
-        shutil.rmtree(old, ignore_errors=True)
+        yield folder
     finally:
-        shutil.rmtree(new, ignore_errors=True)
-
-
-def link_or_copy(source: str, target: str) -> str:
-    """A second name for a file, or a copy where the disk knows no links; for `shutil.copytree`."""
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except OSError:
-        shutil.copy2(source, target)
-    return target
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_error(error: Exception, path: Path, size: int) -> OSError:

@@ -32,7 +32,6 @@ from imagebart.weights.folder import (
     parse_dtype,
     save_folder,
     shapes_of,
-    tensor_shapes,
 )
 from imagebart.weights.registry import MODELS, PublishedModel, PublishedStage, default_card, read_stage_yaml
 
@@ -207,7 +206,7 @@ class StageCheckpoint:
         tensors = dict(self.first_stage)
         if config.used_codes is None:  # all are, and the file need not say so
             tensors.setdefault("quantize.used", torch.arange(config.codebook_size))
-        check_shapes(self.path, tensor_shapes(tensors), shapes_of(module), "first_stage_model.")
+        check_shapes(self.path, tensors, shapes_of(module), "first_stage_model.")
         load_tensors(module, tensors.__getitem__, self.path, device, dtype)
         check_used_codes(module, self.path)
         return module
@@ -217,13 +216,13 @@ class StageCheckpoint:
         with on_meta_device(self.path):
             module = build_stage(config, stages)
         mapping = key_mapping(config)
-        check_shapes(self.path, tensor_shapes(self.raw), mapping.published_shapes(shapes_of(module)), "transformer.")
+        check_shapes(self.path, self.raw, mapping.published_shapes(shapes_of(module)), "transformer.")
         weights = {name: tensor for name, tensor in self.raw.items() if name not in mapping.buffers}
         ema = {n: t for n, t in self.ema.items() if n not in ("decay", "num_updates")}
         if ema:
             without_dots = {name: name.replace(".", "") for name in weights}  # their names there
-            expected = {without_dots[name]: shape for name, shape in tensor_shapes(weights).items()}
-            check_shapes(self.path, tensor_shapes(ema), expected, "transformer_ema.")
+            expected = {without_dots[name]: tuple(tensor.shape) for name, tensor in weights.items()}
+            check_shapes(self.path, ema, expected, "transformer_ema.")
             weights = {name: ema[without_dots[name]] for name in weights}
 
         def read(name: str) -> Tensor:

@@ -17,7 +17,7 @@ from huggingface_hub import get_session
 from huggingface_hub.file_download import http_get
 from tqdm.auto import tqdm
 
-from imagebart.core.atomic_io import format_bytes, replace_folder, write_error
+from imagebart.core.atomic_io import format_bytes, scratch_folder, write_error
 from imagebart.core.errors import WeightsError, reason_of
 from imagebart.weights.convert import convert
 from imagebart.weights.registry import PublishedModel, converted_folder, get_model, model_folder, published_folder
@@ -25,10 +25,10 @@ from imagebart.weights.registry import PublishedModel, converted_folder, get_mod
 MEMBER = "scale*.ckpt", "scale*.yaml"
 
 
-def ensure_model(name: str, dtype: str = "float32") -> Path:
+def ensure_model(name: str) -> Path:
     """The folder of a published model, ready to load; downloads and converts it if it is not here, saying its size.
 
-    dtype: of the stored numbers. Raises as `download` and `convert` do.
+    Raises as `download` and `convert` do.
     """
     model, folder = get_model(name), model_folder(name)
     if folder.is_dir() and folder != published_folder(name):
@@ -36,7 +36,7 @@ def ensure_model(name: str, dtype: str = "float32") -> Path:
     if not folder.is_dir():
         size = f"about {model.download_gb} GB to download, {model.memory_gb} GB in the end"
         print(f"{name} is not here: {size}.", file=sys.stderr)
-    convert(download(name), converted_folder(name), dtype, replace=True)
+    convert(download(name), converted_folder(name), replace=True)
     return converted_folder(name)
 
 
@@ -85,7 +85,7 @@ def _fetch(url: str, path: Path) -> None:
 def _unpack(package: Path, model: PublishedModel, folder: Path) -> None:
     """Puts a zip's files into a folder; raises WeightsError, and deletes the zip, where it is not what it should be."""
     try:
-        with zipfile.ZipFile(package) as archive, replace_folder(folder) as new:
+        with zipfile.ZipFile(package) as archive, scratch_folder(folder.with_name(f".{folder.name}.new")) as new:
             entries = {entry.filename.rpartition("/")[2]: entry for entry in archive.infolist()}
             missing = [name for t in range(1, model.stages + 1) if (name := f"scale{t}.ckpt") not in entries]
             if missing:
@@ -94,6 +94,7 @@ def _unpack(package: Path, model: PublishedModel, folder: Path) -> None:
             for name in tqdm(wanted, desc=f"unpacking {model.name}"):
                 with archive.open(entries[name]) as source, (new / name).open("wb") as target:
                     shutil.copyfileobj(source, target, 1 << 20)  # which checks the zip's checksums
+            new.rename(folder)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
         package.unlink()
         raise WeightsError(f"{package.name} is not the zip of {model.name} ({error}); download it again.") from error

@@ -12,7 +12,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from imagebart.core.atomic_io import link_or_copy, replace_folder, write_error, write_text
+from imagebart.core.atomic_io import scratch_folder, write_error
 from imagebart.core.errors import WeightsError, format_value, reason_of
 from imagebart.core.settings import Settings, Share
 from imagebart.models.denoiser import Denoiser, DenoiserConfig
@@ -41,7 +41,7 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 CARD = "README.md"
 EXAMPLES = "examples"  # a folder of images to start from, see ui/examples.py
-WRITTEN = re.compile(r"config\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")  # what a model is made of
+WRITTEN = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")  # the files of weights
 MAX_SHARD_BYTES = 9_400_000  # with its header under 9.5 MB; a Space refuses files over 10 MB
 MAX_COPIED_BYTES = 2**30  # of a model that is read into memory; larger ones stay in their files
 CPU = torch.device("cpu")
@@ -110,32 +110,23 @@ def save_folder(
     """
     state, folder = _stored_state(model, parse_dtype(dtype)), Path(folder)
     try:
-        # A run's folder has no model at first; config.json, written last, says that it has one.
-        is_run = folder.is_dir() and not (folder / CONFIG).exists()
-        with nullcontext(folder) if is_run else replace_folder(folder) as new:
-            for path in folder.iterdir() if folder.is_dir() and not is_run else ():  # what else is there stays
-                if path.is_dir():
-                    shutil.copytree(path, new / path.name, symlinks=True, copy_function=link_or_copy)
-                elif not WRITTEN.fullmatch(path.name):
-                    link_or_copy(str(path), str(new / path.name))
+        with scratch_folder(folder / ".new") as new:
             save_torch_state_dict(state, new, max_shard_size=max_shard_bytes)
-            write_text(new / CONFIG, to_json(config_of(model).model_dump()) + "\n")
-            for path in new.glob("model*.safetensors"):
-                shutil.copymode(new / CONFIG, path)  # safetensors writes them for their owner alone
-    except (OSError, SafetensorError, shutil.Error) as error:
+            config = new / CONFIG
+            config.write_text(config_of(model).model_dump_json(indent=1), encoding="utf-8")
+            weights = list(new.glob("model*"))
+            for path in weights:
+                shutil.copymode(config, path)  # safetensors writes them for their owner alone
+            # Without config.json there is no model: old weights never lie beside a new one, nor the other way around.
+            (folder / CONFIG).unlink(missing_ok=True)
+            for path in folder.iterdir():
+                if WRITTEN.fullmatch(path.name):
+                    path.unlink()
+            for path in [*weights, config]:
+                path.replace(folder / path.name)
+    except (OSError, SafetensorError) as error:
         size = sum(tensor.numel() * tensor.itemsize for tensor in state.values())
         raise write_error(error, folder, size) from error
-
-
-def to_json(value: Any, indent: str = "") -> str:
-    """JSON with an indented line for each setting, and lists of plain values on one."""
-    inner = indent + "  "
-    if isinstance(value, dict) and value:
-        lines = [f"{inner}{json.dumps(key)}: {to_json(item, inner)}" for key, item in value.items()]
-        return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
-    if isinstance(value, list | tuple) and any(isinstance(item, dict) for item in value):
-        return "[\n" + ",\n".join(inner + to_json(item, inner) for item in value) + f"\n{indent}]"
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _stored_state(model: ImageBARTModel, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -184,11 +175,11 @@ def load_networks(
         shared = _same_in_finest(expected, number)
         if not tensors.keys() & shared.keys():
             tensors |= {name: tensors[finest] for name, finest in shared.items() if finest in tensors}
-    check_shapes(folder / WEIGHTS, tensor_shapes(tensors), expected)
+    check_shapes(folder / WEIGHTS, tensors, expected)
     load_tensors(model, tensors.__getitem__, folder / WEIGHTS, device, dtype)
     if config.first_stage is not None:
         check_used_codes(model.first_stage, folder / WEIGHTS)
-    return model.requires_grad_(False)
+    return model
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:
@@ -202,13 +193,11 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
         paths = [folder / Path(name).name for name in sorted(names)]
         for path in paths:
             if not path.is_file():
-                raise WeightsError(f"{path} is missing, expected it beside {CONFIG}")
+                raise FileNotFoundError(f"it is missing, expected beside {CONFIG}")
         large = sum(path.stat().st_size for path in paths) > MAX_COPIED_BYTES
         for path in paths:
             tensors |= load_file(path, backend="mmap" if large else "pread")
-    except WeightsError:
-        raise
-    except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except Exception as error:  # whatever a file holds
         raise WeightsError(f"{path} is damaged or cannot be read: {reason_of(error)}") from error
     return tensors
 
@@ -252,24 +241,21 @@ class _WithoutInit(TorchFunctionMode):
 
 def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
     """The shape of each tensor that a module needs."""
-    return tensor_shapes(module.state_dict())
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
 
 
-def tensor_shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-
-
-def check_shapes(where: object, given: Shapes, expected: Shapes, prefix: str = "") -> None:
+def check_shapes(where: object, tensors: Mapping[str, Tensor], expected: Shapes, prefix: str = "") -> None:
     """Raises WeightsError naming the first tensor that is missing, unknown or of a wrong shape.
 
     prefix: what stands before all these names in the file.
     """
     for name, shape in expected.items():
-        if name not in given:
+        if name not in tensors:
             raise WeightsError(f"{where} lacks the tensor {prefix}{name}, expected it with shape {list(shape)}")
-        if tuple(given[name]) != shape:
-            raise WeightsError(f"{where} has {prefix}{name} of shape {list(given[name])}, expected {list(shape)}")
-    unknown = sorted(set(given) - set(expected))
+        if tensors[name].shape != shape:
+            given = list(tensors[name].shape)
+            raise WeightsError(f"{where} has {prefix}{name} of shape {given}, expected {list(shape)}")
+    unknown = sorted(tensors.keys() - expected.keys())
     if unknown:
         raise WeightsError(
             f"{where} has the tensor {prefix}{unknown[0]:.200}, expected only the {len(expected)} of this model"

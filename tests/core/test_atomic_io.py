@@ -106,36 +106,3 @@ def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
         files.write_text(tmp_path / "nowhere" / "out.txt", "text")
     with pytest.raises(InputError, match=r"'out.words'; end the name in .png"):
         save_image(noise(0), tmp_path / "out.words")
-
-
-def write_folder(folder: Path, text: str) -> None:
-    with files.replace_folder(folder) as new:
-        (new / "a").write_text(text)
-        (new / "inside").mkdir()
-        (new / "inside" / "b").write_text(text)
-
-
-def content(folder: Path) -> list[str]:
-    return [path.read_text() for path in sorted(folder.rglob("*")) if path.is_file()]
-
-
-def test_a_folder_is_old_or_new_whenever_its_writer_is_killed(tmp_path: Path) -> None:
-    """For a moment between two moves both lie beside their place; nothing is ever half."""
-    folder, found = tmp_path / "model", []
-    write_folder(folder, "old")
-    for _ in killed_at_every_step(lambda: write_folder(folder, "new")):
-        whole = [content(place) for place in (folder, tmp_path / ".model.old", tmp_path / ".model.new")]
-        assert whole[0] in (["old"] * 2, ["new"] * 2) or whole[1:] == [["old"] * 2, ["new"] * 2]
-        found.append(whole[0])
-        if whole[0] != ["old"] * 2:
-            write_folder(folder, "old")
-    assert found.count([]) <= 1 and content(folder) == ["new"] * 2
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
-
-
-def test_a_folder_whose_writer_fails_stays(tmp_path: Path) -> None:
-    write_folder(tmp_path / "model", "old")
-    with pytest.raises(ZeroDivisionError), files.replace_folder(tmp_path / "model") as new:
-        (new / "a").write_text("half")
-        raise ZeroDivisionError
-    assert content(tmp_path / "model") == ["old"] * 2 and not hidden(tmp_path)

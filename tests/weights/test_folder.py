@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from fault_injection import killed_at_every_step
 from safetensors.torch import load_file, save_file
 from tiny_models import tiny_model, tiny_staged_model
 
@@ -151,6 +152,20 @@ def test_a_failed_save_leaves_the_old_model(tmp_path: Path, monkeypatch: pytest.
         tiny_model(seed=1).save_pretrained(tmp_path / "model")
     assert_same(load(tmp_path / "model"), model)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_killed_save_never_mixes_two_models(tmp_path: Path) -> None:
+    folder, old, new = tmp_path / "model", tiny_model(), tiny_model(seed=1)
+    old.save_pretrained(folder)
+    for _ in killed_at_every_step(lambda: new.save_pretrained(folder)):
+        if (folder / "config.json").is_file():
+            loaded = load(folder)
+            assert same_weights(loaded, old) or same_weights(loaded, new)
+        else:
+            assert (folder / ".new" / "config.json").is_file(), "all of the new one was written"
+        old.save_pretrained(folder)
+    new.save_pretrained(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
 
 
 @pytest.fixture(scope="module")
