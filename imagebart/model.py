@@ -105,12 +105,11 @@ class ImageBART(ImageBARTModel):
 
         settings: as `SamplingSettings` has them: temperature=0.9, top_k=100.
         """
+        x = known
         chosen = SamplingSettings.parse(**settings)
-        kept = _known(known, keep)
-        state = self.sampler.prepare(batch_size, chosen, cond, start=start, known=kept, strength=strength, seed=seed)
-        x = state.x
-        for event in self.sampler.stream(state, chosen):
+        for event in self.stream(batch_size, cond, start, known, keep, chosen, seed, strength):
             x = event.tokens
+        assert x is not None, "there is no event only where all tokens are known"
         return x
 
     def stream(
@@ -132,17 +131,11 @@ class ImageBART(ImageBARTModel):
         from, over 0, at most 1. seed: row b samples from seed + b. Raises ValueError, before the first event, for what
         does not fit.
         """
-        settings, kept = settings or SamplingSettings(), _known(known, keep)
+        if known is None and keep is not None:
+            raise ValueError("keep was given without known, the tokens to keep")
+        settings, kept = settings or SamplingSettings(), None if known is None else KnownTokens(known, keep)
         state = self.sampler.prepare(batch_size, settings, cond, start=start, known=kept, strength=strength, seed=seed)
         return self.sampler.stream(state, settings)
-
-
-def _known(tokens: Tensor | None, keep: Tensor | None) -> KnownTokens | None:
-    if tokens is not None:
-        return KnownTokens(tokens, keep)
-    if keep is not None:
-        raise ValueError("keep was given without known, the tokens to keep")
-    return None
 
 
 # Where models are.
@@ -208,20 +201,20 @@ def fetch_folder(name: str, revision: str | None = None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
-    at = f" at {revision}" if revision else ""
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_FILES))
-    except RepositoryNotFoundError as error:
-        raise WeightsError(
-            f"{name} is neither a folder here nor a model on {constants.ENDPOINT} that you may read; for a private "
-            "one, log in with `hf auth login`"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise WeightsError(f"{name} has no revision {revision}, expected a branch, tag or commit") from error
-    except LocalEntryNotFoundError as error:
-        raise WeightsError(f"{name}{at} is not on this machine, and {_why_offline()}") from error
+    except RepositoryNotFoundError:
+        reason = (
+            f"is neither a folder here nor a model on {constants.ENDPOINT} that you may read; for a private one, log "
+            "in with `hf auth login`"
+        )
+    except RevisionNotFoundError:
+        reason = f"has no revision {revision}, expected a branch, tag or commit"
+    except LocalEntryNotFoundError:
+        reason = f"is not on this machine, and {_why_offline()}"
     except Exception as error:  # of the HTTP library that huggingface_hub uses
-        raise WeightsError(f"{name}{at} cannot be fetched from {constants.ENDPOINT}: {reason_of(error)}") from error
+        reason = f"cannot be fetched from {constants.ENDPOINT}: {reason_of(error)}"
+    raise WeightsError(f"{name} {reason}")
 
 
 def push_folder(folder: Path, name: str, revision: str | None = None, private: bool = False) -> str:

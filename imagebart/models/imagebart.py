@@ -13,7 +13,7 @@ from imagebart.core.errors import InputError
 from imagebart.core.settings import SamplingSettings, Settings
 from imagebart.models.denoiser import Denoiser, check_color_hint_grid
 from imagebart.models.diffusion import Schedule
-from imagebart.models.stages import Stage
+from imagebart.models.stages import Stage, StageConfig
 from imagebart.models.text_encoder import TextEncoder
 from imagebart.models.vqgan import FirstStage
 from imagebart.text.conditioners import ClassConditioner, Conditioner, NoConditioner
@@ -70,29 +70,25 @@ class ImageBARTModel(nn.Module):
 
     def _check(self) -> None:
         """Raises ValueError where the networks do not fit each other, the conditioner or the schedule."""
-        first_stage = self.first_stage.config if self.first_stage is not None else None
-        networks: dict[str, Denoiser | Stage] = {f"stage {stage.config.t}": stage for stage in self.stages}
-        if self.denoiser is not None:
-            networks["the denoiser"] = self.denoiser
-        for name, network in networks.items():
-            config = network.config
-            if first_stage is not None and config.vocab_size != first_stage.vocab_size:
-                raise ValueError(f"{name} was made for {config.vocab_size} codes, expected {first_stage.vocab_size}")
+        networks = [self.denoiser.config] if self.denoiser is not None else [stage.config for stage in self.stages]
+        for config in networks:
+            name = f"stage {config.t}" if isinstance(config, StageConfig) else "the denoiser"
+            if self.first_stage is not None and config.vocab_size != self.vocab_size:
+                raise ValueError(f"{name} was made for {config.vocab_size} codes, expected {self.vocab_size}")
             if config.cond_length != self.conditioner.length:
                 length = f"{config.cond_length}, expected the conditioner's {self.conditioner.length}"
                 raise ValueError(f"{name} has cond_length {length}")
-        if first_stage is not None:
-            check_color_hint_grid(self.color_hint_grid, first_stage)
-        times = [stage.config.t for stage in self.stages]
+        if self.first_stage is not None:
+            check_color_hint_grid(self.color_hint_grid, self.first_stage.config)
+        stages, times = [stage.config for stage in self.stages], [stage.config.t for stage in self.stages]
         if times != sorted(set(times) & set(range(1, self.schedule.stages + 1))):
             raise ValueError(f"stages are for t = {times}, expected ascending ones of 1 to {self.schedule.stages}")
-        for stage in self.stages:
-            beta, tokens = self.schedule.betas[stage.config.t - 1], stage.config.decoder.vocab_in
-            if stage.config.beta != beta:
-                raise ValueError(f"stage {stage.config.t} has beta {stage.config.beta}, expected the schedule's {beta}")
-            if stage.config.start_token >= tokens:
-                token = f"{stage.config.start_token}, expected one of {tokens}"
-                raise ValueError(f"stage {stage.config.t} has the start_token {token}")
+        for stage in stages:
+            beta, tokens = self.schedule.betas[stage.t - 1], stage.decoder.vocab_in
+            if stage.beta != beta:
+                raise ValueError(f"stage {stage.t} has beta {stage.beta}, expected the schedule's {beta}")
+            if stage.start_token >= tokens:
+                raise ValueError(f"stage {stage.t} has the start_token {stage.start_token}, expected one of {tokens}")
 
     def lacks(self) -> str | None:
         """What a model needs before it can make images; None of a whole one."""

@@ -245,14 +245,11 @@ def load_published(
     """The model of a folder with published files, described by scaleN.yaml beside them or by the registry.
 
     Weights that need no change stay in their files, of which the system reads what is used. Raises WeightsError naming
-    the file and what is wrong.
+    the file and what is wrong, and ValueError for parts that do not fit each other.
     """
     files, model = _find_checkpoints(folder)
     first = StageCheckpoint(checkpoint_path(files, 1))
-    try:
-        check_betas(first.betas)
-    except ValueError as error:
-        raise WeightsError(f"{first.path}: {error}") from error
+    check_betas(first.betas)
     paths = [checkpoint_path(files, t) for t in range(1, len(first.betas) + 1)]
     missing = [path for path in paths if not path.is_file()]
     if missing:
@@ -272,10 +269,7 @@ def load_published(
         stages.append(checkpoint.load_stage(config, len(paths), device, dtype))
     about = About(name=model.name, knows=model.domain) if model else About(name=folder.resolve().name)
     named = model.with_class_names(conditioner) if model else conditioner
-    try:
-        return cls(vqgan, stages, named, about, Schedule(first.betas))
-    except ValueError as error:
-        raise WeightsError(f"{files}: {error}") from error
+    return cls(vqgan, stages, named, about, Schedule(first.betas))
 
 
 def checkpoint_path(files: Path, t: int) -> Path:

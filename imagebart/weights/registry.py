@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from huggingface_hub import constants
@@ -30,48 +31,15 @@ CHECKPOINTS = Path("checkpoints")  # where models are installed by hand
 
 @dataclass(frozen=True)
 class PublishedStage:
-    """A published stage and the first stage it is for, as far as they are known without the checkpoint."""
+    """A published stage, the first stage that it is for, and what it is conditioned on."""
 
     first_stage: FirstStageConfig
-    kind: StageKind
-    decoder: TransformerConfig
-    encoder: TransformerConfig | None
-    conditioning: Kind  # its tokens share the image tokens' embeddings
-
-    @property
-    def conditioner(self) -> Conditioner:
-        """Class models know as many classes as there are embeddings, by number.
-
-        Text models have as many tokens as their longest sequence leaves beside t and the image's. Raises ValueError
-        where it leaves none.
-        """
-        if self.conditioning == "none":
-            return NoConditioner()
-        reader = self.encoder or self.decoder
-        if self.conditioning == "class":
-            return ClassConditioner(names=tuple(str(i) for i in range(reader.vocab_in)))
-        length = reader.positions - 1 - self.first_stage.tokens
-        if length < 1:
-            raise ValueError(
-                f"a longest sequence of {reader.positions}, expected more than t and the {self.first_stage.tokens} "
-                "image tokens of a model with a text"
-            )
-        return ClipTextConditioner(length=length, vocab_size=min(reader.vocab_in, CLIP_VOCABULARY))
+    conditioner: Conditioner  # its tokens share the image tokens' embeddings
+    config: StageConfig  # apart from t, beta and the start token, which its checkpoint knows
 
     def stage_config(self, t: int, beta: float, start_token: int) -> StageConfig:
-        """Stage t, with what only the checkpoint knows: beta_t and the decoder's start token."""
-        assert self.decoder.vocab_out is not None
-        return StageConfig(
-            kind=self.kind,
-            t=t,
-            vocab_size=self.decoder.vocab_out,
-            tokens=self.first_stage.tokens,
-            beta=beta,
-            decoder=self.decoder,
-            encoder=self.encoder,
-            cond_length=self.conditioner.length,
-            start_token=start_token,
-        )
+        """The whole configuration of stage t."""
+        return self.config.replace(t=t, beta=beta, start_token=start_token)
 
 
 # scaleN.yaml, the original's configuration: its settings by the names that ours have.
@@ -149,26 +117,55 @@ def _parse_stage(content: Any) -> PublishedStage:
     for what, value, known in (("network", kind, KINDS), ("conditioner", conditioner, CONDITIONINGS)):
         if value not in known:
             raise ValueError(f"the {what} is {format_value(value)}, expected one of {', '.join(known)}")
-    encoder, decoder = _transformers(KINDS[kind], network["params"])
     sizes = _renamed(vqgan["ddconfig"], VQGAN) | {"code_dim": vqgan["embed_dim"], "codebook_size": vqgan["n_embed"]}
     if vqgan.get("remap"):  # which codes are used is in the checkpoint; how many, in the transformer's vocabulary
-        sizes["used_codes"] = decoder.vocab_out
+        sizes["used_codes"] = network["params"]["vocab_size" if KINDS[kind] == "decoder_only" else "dec_num_tokens"]
     lists = {name: tuple(value) for name, value in sizes.items() if isinstance(value, list)}
     first_stage = FirstStageConfig.parse(**sizes | lists)
-    return PublishedStage(first_stage, KINDS[kind], decoder, encoder, CONDITIONINGS[conditioner])
+    return _build(first_stage, CONDITIONINGS[conditioner], KINDS[kind], network["params"])
 
 
-def _transformers(kind: StageKind, settings: Mapping[str, Any]) -> tuple[TransformerConfig | None, TransformerConfig]:
-    """Encoder and decoder; heads of x-transformers have size 64 whatever the width."""
-    if kind == "decoder_only":
-        named = _renamed({"input_vocab_size": settings["vocab_size"], "n_unmasked": 0, **settings}, GPT)
+def _build(first_stage: FirstStageConfig, kind: Kind, stage: StageKind, settings: Mapping[str, Any]) -> PublishedStage:
+    """A stage of a conditioner's and a stage's kind, from the original's settings of its transformers."""
+    if stage == "decoder_only":
+        encoder, named = None, _renamed({"input_vocab_size": settings["vocab_size"], "n_unmasked": 0, **settings}, GPT)
         head_size = settings["n_embd"] // settings["n_head"]
-        return None, TransformerConfig.parse(**named, head_size=head_size, attention_bias=True, head_bias=False)
-    encoder, decoder = _renamed(settings, ENCODER, beside=DECODER), _renamed(settings, DECODER, beside=ENCODER)
-    return (
-        TransformerConfig.parse(**encoder, causal=False),
-        TransformerConfig.parse(**decoder, vocab_out=decoder["vocab_in"], cross=True),
+        decoder = TransformerConfig.parse(**named, head_size=head_size, attention_bias=True, head_bias=False)
+    else:  # heads of x-transformers have size 64 whatever the width
+        encoder = TransformerConfig.parse(**_renamed(settings, ENCODER, beside=DECODER), causal=False)
+        named = _renamed(settings, DECODER, beside=ENCODER)
+        decoder = TransformerConfig.parse(**named, vocab_out=named["vocab_in"], cross=True)
+    conditioner = _conditioner(kind, encoder or decoder, first_stage.tokens)
+    config = StageConfig.parse(
+        kind=stage,
+        t=1,
+        vocab_size=decoder.vocab_out,
+        tokens=first_stage.tokens,
+        beta=1.0,
+        decoder=decoder,
+        encoder=encoder,
+        cond_length=conditioner.length,
     )
+    return PublishedStage(first_stage, conditioner, config)
+
+
+def _conditioner(kind: Kind, reader: TransformerConfig, tokens: int) -> Conditioner:
+    """Class models know as many classes as there are embeddings, by number.
+
+    Text models have as many tokens as their longest sequence leaves beside t and the image's. Raises ValueError where
+    it leaves none.
+    """
+    if kind == "none":
+        return NoConditioner()
+    if kind == "class":
+        return ClassConditioner(names=tuple(str(i) for i in range(reader.vocab_in)))
+    length = reader.positions - 1 - tokens
+    if length < 1:
+        raise ValueError(
+            f"a longest sequence of {reader.positions}, expected more than t and the {tokens} image tokens of a model "
+            "with a text"
+        )
+    return ClipTextConditioner(length=length, vocab_size=min(reader.vocab_in, CLIP_VOCABULARY))
 
 
 def _renamed(settings: Mapping[str, Any], names: Mapping[str, str], beside: Collection[str] = ()) -> dict[str, Any]:
@@ -230,78 +227,67 @@ class PublishedModel:
     def stage(self, t: int) -> PublishedStage:
         """How stage t is built."""
         first_stage = FirstStageConfig(codebook_size=self.codebook_size, used_codes=self.used_codes)
-        conditional = self.classes is not None
-        conditioning: Literal["class", "none"] = "class" if conditional else "none"
+        kind: Kind = "none" if self.classes is None else "class"
         if t == self.stages:
-            kind: StageKind = "decoder_only"
             settings = {
                 "vocab_size": self.used_codes,
-                "block_size": 258 if conditional else 256,
+                "block_size": 256 if self.classes is None else 258,
                 "n_layer": self.coarsest_depth,
                 "n_head": 16,
                 "n_embd": self.coarsest_width,
                 "input_vocab_size": self.classes or self.used_codes,
-                "n_unmasked": 2 if conditional else 0,
+                "n_unmasked": 0 if self.classes is None else 2,
             }
-        else:
-            kind = "residual" if self.residual else "encoder_decoder"
-            settings = {
-                "dim": self.width,
-                "enc_num_tokens": self.classes or self.used_codes,
-                "enc_depth": self.encoder_depth,
-                "enc_heads": 16,
-                "enc_max_seq_len": self.encoder_positions,
-                "dec_num_tokens": self.used_codes,
-                "dec_depth": 6,
-                "dec_heads": 16,
-                "dec_max_seq_len": 256,
-            }
-        encoder, decoder = _transformers(kind, settings)
-        return PublishedStage(first_stage, kind, decoder, encoder, conditioning)
+            return _build(first_stage, kind, "decoder_only", settings)
+        settings = {
+            "dim": self.width,
+            "enc_num_tokens": self.classes or self.used_codes,
+            "enc_depth": self.encoder_depth,
+            "enc_heads": 16,
+            "enc_max_seq_len": self.encoder_positions,
+            "dec_num_tokens": self.used_codes,
+            "dec_depth": 6,
+            "dec_heads": 16,
+            "dec_max_seq_len": 256,
+        }
+        return _build(first_stage, kind, "residual" if self.residual else "encoder_decoder", settings)
 
 
 # The authors state no license of the weights; each with what is known of the training images.
-_FACES = "photographs of faces", "none stated; trained on FFHQ: non-commercial use (CC BY-NC-SA 4.0)"
-_IMAGENET = (
-    "photographs of 1000 kinds of things (ImageNet)",
-    "none stated; trained on ImageNet: non-commercial research",
+_faces = partial(
+    PublishedModel,
+    domain="photographs of faces",
+    license="none stated; trained on FFHQ: non-commercial use (CC BY-NC-SA 4.0)",
+    used_codes=548,
+    codebook_size=1024,
 )
-_LSUN = "none stated; trained on LSUN"
+_lsun = partial(PublishedModel, license="none stated; trained on LSUN", stages=3, download_gb=15.9, memory_gb=7.5)
+_imagenet = partial(
+    PublishedModel,
+    domain="photographs of 1000 kinds of things (ImageNet)",
+    license="none stated; trained on ImageNet: non-commercial research",
+    used_codes=973,
+    classes=1000,
+    encoder_positions=258,
+)
 _ALL = (
-    PublishedModel(
+    _faces(
         "ffhq_4_scales_geometric",
-        *_FACES,
         stages=4,
         download_gb=7.6,
         memory_gb=3.2,
-        used_codes=548,
-        codebook_size=1024,
         residual=True,
         width=752,
         encoder_depth=18,
         coarsest_width=800,
         coarsest_depth=26,
     ),
-    PublishedModel("ffhq_2_scales_custom", *_FACES, 2, 10.6, 5.0, used_codes=548, codebook_size=1024),
-    PublishedModel(
-        "churches_3_scales", "photographs of churches", _LSUN, 3, 15.9, 7.5, used_codes=1022, encoder_positions=258
-    ),
-    PublishedModel("bedrooms_3_scales", "photographs of bedrooms", _LSUN, 3, 15.9, 7.5, used_codes=1017),
-    PublishedModel("cats_3_scales", "photographs of cats", _LSUN, 3, 15.9, 7.5, used_codes=1014),
-    PublishedModel(
-        "cin_4_scales_geometric",
-        *_IMAGENET,
-        stages=4,
-        download_gb=21.1,
-        memory_gb=10.0,
-        used_codes=973,
-        residual=True,
-        classes=1000,
-        encoder_positions=258,
-    ),
-    PublishedModel(
-        "cin_5_scales_custom", *_IMAGENET, 5, 26.4, 12.4, used_codes=973, classes=1000, encoder_positions=258
-    ),
+    _faces("ffhq_2_scales_custom", stages=2, download_gb=10.6, memory_gb=5.0),
+    _lsun("churches_3_scales", domain="photographs of churches", used_codes=1022, encoder_positions=258),
+    _lsun("bedrooms_3_scales", domain="photographs of bedrooms", used_codes=1017),
+    _lsun("cats_3_scales", domain="photographs of cats", used_codes=1014),
+    _imagenet("cin_4_scales_geometric", stages=4, download_gb=21.1, memory_gb=10.0, residual=True),
+    _imagenet("cin_5_scales_custom", stages=5, download_gb=26.4, memory_gb=12.4),
 )
 MODELS = {model.name: model for model in _ALL}
 

@@ -41,7 +41,7 @@ def test_a_random_model_has_the_published_shapes(name: str) -> None:
     small = {"width": 32, "encoder_depth": 1, "coarsest_width": 32, "coarsest_depth": 1}
     published = replace(MODELS[name], **small)
     made = bench.random_model(published)
-    kinds = [published.stage(t).kind for t in range(1, published.stages + 1)]
+    kinds = [published.stage(t).config.kind for t in range(1, published.stages + 1)]
     assert [stage.config.kind for stage in made.stages] == kinds
     assert made.about.name == name and made.vocab_size == published.used_codes
     with torch.device("meta"):
