@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from PIL import Image
+from tqdm import tqdm
 
 from imagebart.core.errors import InputError, plain, reason_of
-
-if TYPE_CHECKING:  # --help needs neither torch nor images
-    from PIL import Image
-
-    from imagebart.pipeline import Pipeline, PipelineEvent
+from imagebart.imaging import masks
+from imagebart.imaging.files import SUFFIXES, load_image, write_png
+from imagebart.pipeline import Edit, Pipeline, PipelineEvent
 
 IMAGES_AT_ONCE = 8
-METADATA = ("metadata.jsonl", "metadata.csv")
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,6 @@ class Job:
 
 def open_mask(mask: str, size: tuple[int, int]) -> Image.Image:
     """A mask for an image of `size` (width, height): a preset by its name, or a file."""
-    from imagebart.imaging import masks
-
     return masks.preset(mask, size) if mask in masks.PRESETS else masks.load_mask(Path(mask), size)
 
 
@@ -42,25 +39,21 @@ def find_jobs(images: Path, out: Path, mask: str, prompt: str | None) -> list[Jo
     """The images of a folder by name, those in folders of it left out.
 
     mask: a preset, a file for all, or a folder with NAME.mask.png or an image of the same name for each. prompt: for
-    all; if None, that of metadata.jsonl or metadata.csv (`file_name`, `text`), or else of NAME.txt beside the image.
+    all; if None, that of metadata.jsonl (`file_name`, `text`), or else of NAME.txt beside the image.
     Raises InputError for no images, two of one name, a folder that is both, and prompts that cannot be read.
     """
-    from imagebart.imaging.files import SUFFIXES
-    from imagebart.imaging.masks import MASK_SUFFIX
-
     if out.resolve() == images.resolve():
         raise InputError("--image and --out are the same folder; name another one for the results.")
-    prompts = read_prompts(images) if prompt is None else {}
+    prompts = read_prompts(images / "metadata.jsonl") if prompt is None else {}
     jobs: dict[str, Job] = {}
     for path in sorted(images.iterdir()):
         is_image = path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
-        if not is_image or path.name.endswith(MASK_SUFFIX):
+        if not is_image or path.name.endswith(masks.MASK_SUFFIX):
             continue
         if path.stem in jobs:
             other = jobs[path.stem].image.name
             raise InputError(f"{other} and {path.name} would have the same result; rename one of them.")
-        beside = path.with_suffix(".txt")
-        words = prompt if prompt is not None else prompts.get(path.name)
+        words, beside = prompts.get(path.name, prompt), path.with_suffix(".txt")
         if words is None and beside.is_file():
             words = beside.read_text(encoding="utf-8", errors="replace").strip()
         jobs[path.stem] = Job(path, _mask_of(path, mask), words, out / f"{path.stem}.png")
@@ -71,34 +64,27 @@ def find_jobs(images: Path, out: Path, mask: str, prompt: str | None) -> list[Jo
 
 def _mask_of(image: Path, mask: str) -> str:
     """The mask of an image: what was given, or in a folder of masks the image's own, which may be missing."""
-    from imagebart.imaging.files import SUFFIXES
-    from imagebart.imaging.masks import MASK_SUFFIX, PRESETS
-
-    if mask in PRESETS or not Path(mask).is_dir():
+    if mask in masks.PRESETS or not Path(mask).is_dir():
         return mask
-    marked = Path(mask) / f"{image.stem}{MASK_SUFFIX}"
+    marked = Path(mask) / f"{image.stem}{masks.MASK_SUFFIX}"
     same_name = [Path(mask) / f"{image.stem}{suffix}" for suffix in SUFFIXES]
     if not marked.is_file() and Path(mask).resolve() != image.parent.resolve():
         return str(next((path for path in same_name if path.is_file()), marked))
     return str(marked)
 
 
-def read_prompts(folder: Path) -> dict[str, str]:
-    """The prompts of a folder's metadata.jsonl or metadata.csv, by file name; raises InputError naming a bad line."""
-    file = next((folder / name for name in METADATA if (folder / name).is_file()), None)
-    if file is None:
-        return {}
-    prompts = {}
+def read_prompts(file: Path) -> dict[str, str]:
+    """The prompts of a metadata.jsonl by file name, {} without one; raises InputError where it cannot be read."""
+    prompts: dict[str, str] = {}
+    if not file.is_file():
+        return prompts
     try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            written = csv.DictReader(lines) if file.suffix == ".csv" else map(json.loads, filter(str.strip, lines))
-            for row in written:
+        with file.open(encoding="utf-8-sig") as lines:
+            for row in map(json.loads, filter(str.strip, lines)):
                 prompts[str(row["file_name"])] = str(row["text"] or "")
-    except (ValueError, KeyError, TypeError, csv.Error) as error:
-        raise InputError(
-            f"{file} cannot be read after {len(prompts)} prompts ({reason_of(error)}); it gives a file_name and a text "
-            "for each image."
-        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        said = f"{file} cannot be read after {len(prompts)} prompts ({reason_of(error)})"
+        raise InputError(f"{said}; it gives a file_name and a text for each image.") from error
     return prompts
 
 
@@ -108,10 +94,6 @@ def edit_folder(pipe: Pipeline, jobs: Sequence[Job], seed: int | None, **options
     seed: of each image; None: a new one for each. options: those of `Pipeline.edit_batch`. An image that cannot be
     edited is named on standard error, and the others go on; raises InputError in the end if there are any.
     """
-    from tqdm import tqdm
-
-    from imagebart.imaging.files import write_png
-
     pipe.edit_batch([], **options)  # raises for bad options
     jobs[0].out.parent.mkdir(parents=True, exist_ok=True)
     waiting, failed, noted = [job for job in jobs if not job.out.exists()], 0, set[str]()
@@ -136,9 +118,6 @@ def _edit(
     pipe: Pipeline, jobs: Sequence[Job], seed: int | None, options: dict[str, Any]
 ) -> Iterator[tuple[Job, PipelineEvent | InputError]]:
     """Each job with its result, sampled together; or, where any cannot be edited, one by one, with what is wrong."""
-    from imagebart.imaging.files import load_image
-    from imagebart.pipeline import Edit
-
     edits = []
     try:
         for job in jobs:
@@ -148,7 +127,8 @@ def _edit(
     except InputError as error:
         if len(jobs) == 1:
             yield jobs[0], error
-        for job in jobs if len(jobs) > 1 else ():
+            return
+        for job in jobs:
             yield from _edit(pipe, [job], seed, options)
-        return
-    yield from zip(jobs, results, strict=True)
+    else:
+        yield from zip(jobs, results, strict=True)

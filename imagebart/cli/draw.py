@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from imagebart.cli.options import DEFAULT_MODEL, Model, Sampling, command, output_folder
-from imagebart.core.errors import InputError, format_value, plain
+from imagebart.core.errors import InputError, plain
 from imagebart.core.settings import DEFAULT_STRENGTH
 
 if TYPE_CHECKING:  # --help needs neither torch nor images
@@ -22,16 +22,13 @@ if TYPE_CHECKING:  # --help needs neither torch nor images
     from imagebart.imaging.files import Recipe
     from imagebart.pipeline import Pipeline, PipelineEvent
 
-SEVERAL = "Given several times: an image of each."
 AUTO = "auto"  # the mask is suggested for the prompt
 MASKS = (
     "An image, white where to regenerate, gray where to forget only a part of what is there; 'upper half', 'centre', "
     f"...; or '{AUTO}': the place that the prompt is about. It is fitted to the model and the prompt."
 )
 # The animation of a run: its length in seconds, the longest side and number of its frames.
-SECONDS = 4.0
-LONGEST_FRAME = 1024
-MOST_FRAMES = 120
+SECONDS, LONGEST_FRAME, MOST_FRAMES = 4.0, 1024, 120
 
 app = typer.Typer()
 
@@ -42,6 +39,10 @@ class Output:
 
     out: Annotated[Path, typer.Option(help="The image; further variants get -2, -3, ... Of a folder: a folder.")]
     model: Model = DEFAULT_MODEL
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(help="What to show, or the class of a class model. Given several times: an image of each."),
+    ] = None
     steps_out: Annotated[Path | None, typer.Option(help="The run as an animation, .webp.")] = None
     like: Annotated[Path | None, typer.Option(help="A PNG made before: gives what is not given here.")] = None
     seed: Annotated[int | None, typer.Option(help="The same gives the same image; a new one if not given.")] = None
@@ -60,8 +61,9 @@ class Output:
         """That of --like."""
         from imagebart.imaging.files import read_recipe
 
-        recipe = read_recipe(self.like) if self.like is not None else None
-        if self.like is not None and recipe is None:
+        if self.like is None:
+            return None
+        if (recipe := read_recipe(self.like)) is None:
             raise InputError(f"{self.like} is no PNG that says how it was made; choose one that this program wrote.")
         return recipe
 
@@ -70,20 +72,21 @@ class Output:
         like = getattr(self.recipe, name, None)
         return next((value for value in (given, like) if value is not None), default)
 
-    def prompts(self, given: list[str] | None) -> str | list[str] | None:
+    @property
+    def prompts(self) -> Any:
         """The prompt, several, or that of --like."""
-        return given if given and len(given) > 1 else self.first(given[0] if given else None, "prompt")
+        several = self.prompt is not None and len(self.prompt) > 1
+        return self.prompt if several else self.first(self.prompt[0] if self.prompt else None, "prompt")
 
     def check_files(self) -> None:
         """Raises InputError for files that could not be written in the end."""
-        from PIL import Image
+        from imagebart.imaging.files import check_ending
 
+        check_ending(self.out)
         if self.steps_out is not None and self.steps_out.suffix.lower() != ".webp":
             raise InputError(f"An animation cannot be written to {self.steps_out.name!r}; end the name in .webp.")
         if self.steps_out is not None and self.steps_out.resolve() == self.out.resolve():
             raise InputError(f"--out and --steps-out are both {self.steps_out.name}; name two files.")
-        if Image.registered_extensions().get(self.out.suffix.lower()) not in Image.SAVE:
-            raise InputError(f"An image cannot be written to {format_value(self.out.name)}; end the name in .png.")
         for path in (self.out, self.steps_out):
             if path is not None and not path.parent.is_dir():
                 raise InputError(f"There is no folder {path.parent} to write {path.name} to.")
@@ -94,15 +97,14 @@ class Output:
         """The model, with what ranks."""
         from imagebart.pipeline import Pipeline
 
-        recipe = self.recipe  # is read first, as loading takes seconds
+        made_by = self.first(None, "model")  # is read first, as loading takes seconds
         pipe = Pipeline.from_pretrained(self.model)
         if self.scorer is not None:
             from imagebart.worlds.ranking import load_scorer
 
             pipe.scorer = load_scorer(self.scorer, pipe.model)
-        if self.like is not None and recipe is not None and recipe.model != pipe.name:
-            said = f"{self.like.name} was made by the model {recipe.model}; this one is {pipe.name}."
-            print(plain(said), file=sys.stderr)
+        if self.like is not None and made_by != pipe.name:
+            print(plain(f"{self.like.name} was made by the model {made_by}; this one is {pipe.name}."), file=sys.stderr)
         return pipe
 
     def arguments(self, sampling: Sampling, pipe: Pipeline) -> dict[str, Any]:
@@ -141,18 +143,11 @@ class Fill:
 
 
 @command(app)
-def generate(
-    output: Output,
-    sampling: Sampling,
-    prompt: Annotated[
-        list[str] | None,
-        typer.Option(help=f"What to generate, or the class of a class model; anything if not given. {SEVERAL}"),
-    ] = None,
-) -> None:
-    """An image from a prompt."""
+def generate(output: Output, sampling: Sampling) -> None:
+    """An image from a prompt; of anything without one."""
     output.check_files()
     pipe = output.pipeline()
-    _follow(pipe.generate(output.prompts(prompt), **output.arguments(sampling, pipe)), output)
+    _follow(pipe.generate(output.prompts, **output.arguments(sampling, pipe)), output)
 
 
 @command(app)
@@ -162,20 +157,19 @@ def edit(
     output: Output,
     sampling: Sampling,
     fill: Fill,
-    prompt: Annotated[list[str] | None, typer.Option(help=f"What should be there. {SEVERAL}")] = None,
 ) -> None:
     """Regenerate what a mask marks; of a folder of images, in each, several at a time.
 
     Of a folder: --out is one, too. --mask may be a folder with NAME.mask.png, or an image of the same name, for each.
-    Without --prompt, each has its own from metadata.jsonl or .csv there (file_name, text), or from NAME.txt beside it.
+    Without --prompt, each has its own from metadata.jsonl there (file_name, text), or from NAME.txt beside it.
     What is done is left alone: a run goes on where another stopped.
     """
     from imagebart.cli.batch import edit_folder, find_jobs, open_mask
     from imagebart.imaging.files import load_image
 
     if image.is_dir():
-        words = _check_folder(output, mask, prompt)
-        jobs = find_jobs(image, output_folder(str(output.out)), mask, words)
+        _check_folder(output, mask)
+        jobs = find_jobs(image, output_folder(str(output.out)), mask, output.prompts)
         pipe = output.pipeline()
         common = output.arguments(sampling, pipe)
         edit_folder(pipe, jobs, common["seed"], settings=common["settings"], **fill.arguments(output, mask))
@@ -185,22 +179,20 @@ def edit(
     given = None if mask == AUTO else open_mask(mask, source.size)
     pipe = output.pipeline()
     arguments = {**output.arguments(sampling, pipe), **fill.arguments(output, mask)}
-    _follow(pipe.edit(source, given, output.prompts(prompt), **arguments), output)
+    _follow(pipe.edit(source, given, output.prompts, **arguments), output)
 
 
-def _check_folder(output: Output, mask: str, prompt: list[str] | None) -> str | None:
-    """The prompt of all images of a folder, if there is one; raises InputError for options that are for one image."""
+def _check_folder(output: Output, mask: str) -> None:
+    """Raises InputError for options that are for one image alone."""
     if output.out.suffix.lower() in (".png", ".jpg", ".webp") or output.out.is_file():
         raise InputError(f"--image is a folder, and so --out must be one; {output.out.name} names an image.")
     alone = {
         "--steps-out": output.steps_out, "--variants": output.variants != 1, "--best-of": output.best_of,
         "--best-first": output.best_first, "--scorer": output.scorer, "--mask auto": mask == AUTO,
-        "several --prompt": prompt and len(prompt) > 1,
+        "several --prompt": len(output.prompt or ()) > 1,
     }  # fmt: skip
-    for option in (option for option, value in alone.items() if value):
-        raise InputError(f"{option} is for one image; --image is a folder, of which each image is edited once.")
-    words: str | None = output.first(prompt[0] if prompt else None, "prompt")
-    return words
+    if given := [option for option, value in alone.items() if value]:
+        raise InputError(f"{given[0]} is for one image; --image is a folder, of which each image is edited once.")
 
 
 @command(app)
@@ -212,13 +204,12 @@ def vary(
         float | None,
         typer.Option(help=f"Share that is regenerated, over 0, at most 1; {DEFAULT_STRENGTH} if not given."),
     ] = None,
-    prompt: Annotated[list[str] | None, typer.Option(help=f"What it should show. {SEVERAL}")] = None,
 ) -> None:
     """Images like an image."""
     output.check_files()
     share = output.first(strength, "strength", DEFAULT_STRENGTH)
     pipe = output.pipeline()
-    _follow(pipe.vary(image, share, output.prompts(prompt), **output.arguments(sampling, pipe)), output)
+    _follow(pipe.vary(image, share, output.prompts, **output.arguments(sampling, pipe)), output)
 
 
 @command(app)
@@ -231,12 +222,13 @@ def describe(image: Annotated[Path, typer.Argument(help="The image.")], model: M
 
 def _follow(run: Iterable[PipelineEvent], output: Output) -> None:
     """Shows the progress on standard error; writes the images, and prints their paths on standard output."""
+    from PIL import ImageOps
     from tqdm import tqdm
 
     from imagebart.imaging.files import save_animation, save_image, write_png
 
     event, noted = None, set[str]()
-    animation = Animation()
+    frames: list[Image.Image] = []
     with tqdm(unit="token", disable=None) as bar:
         for event in run:
             for note in event.notes:
@@ -244,7 +236,10 @@ def _follow(run: Iterable[PipelineEvent], output: Output) -> None:
                     print(plain(note), file=sys.stderr)
             noted.update(event.notes)
             if output.steps_out is not None:
-                animation.add(event)
+                small = max(event.image.size) <= LONGEST_FRAME
+                frames.append(event.image if small else ImageOps.contain(event.image, (LONGEST_FRAME, LONGEST_FRAME)))
+                if len(frames) > MOST_FRAMES:
+                    del frames[1::2]  # the first stays, and the last, whose number is even
             bar.set_description(f"stage {event.stage} of {event.stages}", refresh=False)
             bar.total, bar.n = event.total, event.position
             bar.refresh()
@@ -258,29 +253,5 @@ def _follow(run: Iterable[PipelineEvent], output: Output) -> None:
             save_image(image, path)
         print(path)
     if output.steps_out is not None:
-        save_animation(animation.frames, output.steps_out, SECONDS)
+        save_animation(frames, output.steps_out, SECONDS)
         print(output.steps_out)
-
-
-class Animation:
-    """The first variant at all moments of a run; when they get too many, every other preview goes."""
-
-    def __init__(self, most: int = MOST_FRAMES) -> None:
-        self._most = most
-        self._moments: list[tuple[bool, Image.Image]] = []  # whether it is a preview
-
-    @property
-    def frames(self) -> list[Image.Image]:
-        """In order, the result last."""
-        return [image for _, image in self._moments]
-
-    def add(self, event: PipelineEvent) -> None:
-        """Takes the event's image, reduced to LONGEST_FRAME a side."""
-        from PIL import ImageOps
-
-        image = event.image
-        if max(image.size) > LONGEST_FRAME:
-            image = ImageOps.contain(image, (LONGEST_FRAME, LONGEST_FRAME))
-        self._moments.append((event.kind == "preview", image))
-        if len(self._moments) > self._most:
-            self._moments = [(p, image) for i, (p, image) in enumerate(self._moments) if not p or i % 2]

@@ -1,16 +1,13 @@
-"""Options that several commands share, in groups: a command takes a group as one argument.
-
-Names, types, help and ranges of the sampling options are those of `SamplingSettings`.
-"""
+"""Options that several commands share, in groups: a command takes a group, a dataclass, as one argument."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
@@ -26,63 +23,11 @@ Data = Annotated[
 ]
 
 Command = Callable[..., None]
-FIELDS = SamplingSettings.model_fields
-
-
-class Sampling(dict[str, Any]):
-    """The sampling settings by name; None: not given."""
-
-    def over(self, defaults: SamplingSettings) -> SamplingSettings:
-        """A model's settings, but for those that were given. Raises InputError for a value out of range."""
-        return defaults.replace(**{name: value for name, value in self.items() if value is not None})
-
-
-def command(app: typer.Typer, name: str | None = None) -> Callable[[Command], Command]:
-    """Adds a function to an app as a command, by its name, arguments and docstring.
-
-    An argument whose type is `Sampling` or a dataclass stands for the options that are its fields.
-    """
-
-    def add(function: Command) -> Command:
-        arguments = inspect.signature(function, eval_str=True).parameters.values()
-        groups = {one.name: _options(one.annotation) for one in arguments}
-
-        @wraps(function)
-        def run(**values: Any) -> None:
-            for argument in arguments:
-                if options := groups[argument.name]:
-                    group = {option.name: values.pop(option.name) for option in options}
-                    values[argument.name] = argument.annotation(**group)
-            try:
-                function(**values)
-            except EOFError as error:  # which click takes for Ctrl-D
-                raise InputError(f"A file ended too early: {error}") from error
-
-        options = [option for one in arguments for option in groups[one.name] or [one.replace(kind=one.KEYWORD_ONLY)]]
-        run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
-        app.command(name)(run)
-        return function
-
-    return add
-
-
-def _options(group: Any) -> list[inspect.Parameter]:
-    """The options that a type of argument stands for; [] where it is one option itself."""
-    if group is Sampling:
-        hints = get_type_hints(SamplingSettings)
-        return [_option(name, Annotated[hints[name] | None, _setting(name)], None) for name in FIELDS]
-    if not is_dataclass(group):
-        return []
-    hints = get_type_hints(group, include_extras=True)
-    return [
-        _option(f.name, hints[f.name], inspect.Parameter.empty if f.default is MISSING else f.default)
-        for f in fields(group)
-    ]
 
 
 def _setting(name: str) -> Any:
-    """The help and the range of a sampling setting."""
-    field = FIELDS[name]
+    """An option with the help and the range of a sampling setting."""
+    field = SamplingSettings.model_fields[name]
     limits = {
         keyword: getattr(part, bound)
         for part in field.metadata
@@ -92,8 +37,62 @@ def _setting(name: str) -> Any:
     return typer.Option(help=field.description, rich_help_panel="Sampling, as the model's own if not given", **limits)
 
 
-def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+@dataclass
+class Sampling:
+    """The settings of `SamplingSettings`; None: not given."""
+
+    temperature: Annotated[float | None, _setting("temperature")] = None
+    top_k: Annotated[int | None, _setting("top_k")] = None
+    top_p: Annotated[float | None, _setting("top_p")] = None
+    guidance: Annotated[float | None, _setting("guidance")] = None
+    resamples: Annotated[int | None, _setting("resamples")] = None
+    scales: Annotated[int | None, _setting("scales")] = None
+    corrector_steps: Annotated[int | None, _setting("corrector_steps")] = None
+    corrector_threshold: Annotated[float | None, _setting("corrector_threshold")] = None
+
+    def over(self, defaults: SamplingSettings) -> SamplingSettings:
+        """A model's settings, but for those that were given. Raises InputError for a value out of range."""
+        return defaults.replace(**{name: value for name, value in vars(self).items() if value is not None})
+
+
+def command(app: typer.Typer, name: str | None = None) -> Callable[[Command], Command]:
+    """Adds a function to an app as a command, by its name, arguments and docstring.
+
+    An argument whose type is a dataclass stands for the options that are its fields.
+    """
+
+    def add(function: Command) -> Command:
+        arguments = inspect.signature(function, eval_str=True).parameters.values()
+
+        @wraps(function)
+        def run(**values: Any) -> None:
+            for argument in arguments:
+                if group := _group(argument):
+                    given = {option.name: values.pop(option.name) for option in _options(argument)}
+                    values[argument.name] = group(**given)
+            try:
+                function(**values)
+            except EOFError as error:  # which click takes for Ctrl-D
+                raise InputError(f"A file ended too early: {error}") from error
+
+        options = [option for argument in arguments for option in _options(argument)]
+        run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+        app.command(name)(run)
+        return function
+
+    return add
+
+
+def _group(argument: inspect.Parameter) -> Callable[..., Any] | None:
+    """The dataclass of an argument that stands for several options."""
+    return argument.annotation if is_dataclass(argument.annotation) else None  # type: ignore[return-value]
+
+
+def _options(argument: inspect.Parameter) -> list[inspect.Parameter]:
+    """The options that an argument stands for: the fields of its dataclass, or itself."""
+    group = _group(argument)
+    options = inspect.signature(group, eval_str=True).parameters.values() if group else [argument]
+    return [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]
 
 
 def output_folder(text: str) -> Path:

@@ -94,8 +94,6 @@ def sentence(error: ValidationError) -> str:
         return f"the setting {format_value(name)} is missing"
     if kind == "json_invalid":
         return message
-    if kind == "string_too_long":
-        return f"{name} has {len(first['input']):,} characters, expected at most {context['max_length']:,}"
     if kind not in EXPECTED and not message.startswith("Input should be "):
         return f"{name or error.title} is {value}: {message}"
     expected = EXPECTED[kind].format(**context) if kind in EXPECTED else message.removeprefix("Input should be ")

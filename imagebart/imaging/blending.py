@@ -35,6 +35,8 @@ def blend(generated: Image.Image, before: Image.Image, painted: Bools) -> Image.
     kept_pixels, generated_pixels = np.asarray(before), np.asarray(generated)
     if painted.all():
         return generated
+    if not painted.any():
+        return before
     residual = kept_pixels.astype(np.float32) - generated_pixels
     error = np.abs(residual).max(2)
     unknown = painted | (error > max(OTHER_CONTENT, OTHER_MEDIANS * np.median(error[~painted])))
@@ -44,19 +46,14 @@ def blend(generated: Image.Image, before: Image.Image, painted: Bools) -> Image.
     return Image.fromarray(continue_flat_colors(whole, painted))
 
 
-def membrane(residual: Floats, unknown: Bools, reach: float = REACH) -> Floats:
+def membrane(residual: Floats, unknown: Bools) -> Floats:
     """Values [S, S, C], known where `unknown`, bool [S, S], is False, continued over the unknown part.
 
-    There they solve (Laplacian - 1 / reach²) v = 0, with a derivative of 0 at the square's edge. Where all is unknown
-    they are 0.
+    There they solve (Laplacian - 1 / REACH²) v = 0, with a derivative of 0 at the square's edge.
     """
-    if unknown.all():
-        return np.zeros_like(residual)
-    if not unknown.any():
-        return residual
     near = _around(unknown)
-    # The weight with which a value decays to exp(-1 / reach) a pixel further from a straight edge.
-    weight = 2 / (1 + math.cosh(1 / reach))
+    # The weight with which a value decays to exp(-1 / REACH) a pixel further from a straight edge.
+    weight = 2 / (1 + math.cosh(1 / REACH))
     inside = np.repeat(unknown[near][..., None], residual.shape[2], 2).astype(np.float32)  # faster than broadcast
     cross = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], np.float32) * (weight / 4)
 
@@ -98,8 +95,6 @@ def continue_flat_colors(image: Bytes, painted: Bools) -> Bytes:
     levels off. Up to SAME levels become 0, and from there on fewer, so that soft shadows get no edge. Photographs have
     no flat colors, and stay as they are.
     """
-    if not painted.any():
-        return image
     near = _around(painted)
     result, inside, pixels = image.copy(), painted[near], image[near].astype(np.int16)
     nearest = np.full(inside.shape, DIFFERENT, np.int16)

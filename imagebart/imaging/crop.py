@@ -97,10 +97,6 @@ class Region:
         )
         return self.painted | rows[:, None] | columns
 
-    def paste(self, upload: Image.Image, square: Image.Image) -> Image.Image:
-        """See `paste_back`."""
-        return paste_back(upload, square, self.alpha, self.box)
-
     @cached_property
     def alpha(self) -> Image.Image:
         """The new image's weight, "L" of the upload's size: see `masks.alpha`."""
@@ -115,8 +111,6 @@ def crop_box(mask: Image.Image, model_size: int, context: float = 0.5) -> Box:
     not fit; then it extends past the image, equally at both ends. `math.inf` takes as much as possible, as for models
     of faces, which know no enlarged details. Raises InputError if nothing is painted.
     """
-    if not context >= 0:
-        raise ValueError(f"context is {context}, expected 0 or more (math.inf for the whole image)")
     left, top, right, bottom = masks.bounds(mask)
     width, height = mask.size
     longest = max(right - left, bottom - top)
@@ -232,13 +226,12 @@ def _resample(generated: Image.Image, box: Box, window: tuple[int, int, int, int
     """The part of the square in `window` (upload's pixels), at the upload's resolution."""
     left, top, right, bottom = window
     inside = (left - box.left, top - box.top, right - box.left, bottom - box.top)
-    size: Size = (right - left, bottom - top)
     if generated.width == box.side:
         return generated.crop(inside)
     scale = generated.width / box.side
     x0, y0, x1, y1 = (edge * scale for edge in inside)
     source = (x0, y0, min(x1, generated.width), min(y1, generated.height))  # rounding must not pass the edge
-    return generated.resize(size, _filter(generated.width, box.side), box=source)
+    return generated.resize((right - left, bottom - top), _filter(generated.width, box.side), box=source)
 
 
 def _over(old: Bytes, new: Bytes, weight: Bytes) -> Bytes:

@@ -94,18 +94,23 @@ def _too_large(name: str, what: str) -> str:
     return f"The {name} {what}; make it smaller, at most {limit}."
 
 
+def check_ending(path: Path) -> str:
+    """The format of a file by its name's ending; raises InputError where images cannot be written in it."""
+    kind = Image.registered_extensions().get(path.suffix.lower(), "")
+    if kind not in Image.SAVE:
+        raise InputError(f"An image cannot be written to {format_value(path.name)}; end the name in .png.")
+    return kind
+
+
 def save_image(image: Image.Image, path: str | Path, **options: Any) -> None:
     """Writes an image, whole or not at all, in the format of the name's ending, or options["format"].
 
     options: Pillow's. Raises OSError (see `write_bytes`), InputError for an unknown ending.
     """
-    place, file = Path(path), BytesIO()
-    by_ending = Image.registered_extensions().get(place.suffix.lower())  # registers all formats
-    kind = options.pop("format", by_ending)
-    if kind not in Image.SAVE:
-        raise InputError(f"An image cannot be written to {place.name!r}; end the name in .png.")
+    file = BytesIO()
+    kind = options.pop("format", None) or check_ending(Path(path))
     image.save(file, format=kind, **options)
-    write_bytes(place, file.getbuffer())
+    write_bytes(Path(path), file.getbuffer())
 
 
 def save_animation(frames: Sequence[Image.Image], path: str | Path, seconds: float) -> None:
@@ -150,7 +155,6 @@ def to_images(tensor: torch.Tensor) -> list[Image.Image]:
 # Recipes: how an image was made, in its PNG file, so that the run can be repeated.
 
 KEY = "imagebart"  # of the PNG's text chunk
-LONGEST = 300_000  # characters of the chunk's text: up to twelve for a prompt's character
 LONGEST_NAME = 200
 LONGEST_PROMPT = 20_000
 LARGE = 4_000_000  # pixels, from which an image is compressed in a fifth of the time:
@@ -213,8 +217,6 @@ def read_recipe(source: Source) -> Recipe | None:
         return None
     if not isinstance(text, str):
         return None
-    if len(text) > LONGEST:
-        raise InputError(f"The image's recipe has {len(text):,} characters; it may have {LONGEST:,}.")
     try:
         return Recipe.from_json(text)
     except InputError as error:

@@ -40,8 +40,7 @@ def load_mask(source: Source, size: Size) -> Image.Image:
     paint = upload.getchannel("A") if upload.mode == "RGBA" else Image.new("L", upload.size, 255)
     if paint.getextrema() == (255, 255):
         brightness = upload.convert("RGB").convert("L")
-        values = range(256)
-        paint = brightness.point([0 if v < DARKEST_PAINT else 255 if v > LIGHTEST_GRAY else v for v in values])
+        paint = brightness.point([0 if v < DARKEST_PAINT else 255 if v > LIGHTEST_GRAY else v for v in range(256)])
     if paint.size == size:
         return paint
     scale_x, scale_y = size[0] / paint.width, size[1] / paint.height
@@ -112,8 +111,6 @@ def alpha(mask: Image.Image, feather: int) -> Image.Image:
     rises inwards from the painted area's edge; in strokes that are too thin for that, up to the middle of the stroke.
     The image's edge is no edge of the mask.
     """
-    if feather < 0:
-        raise ValueError(f"{feather} pixels of feather; 0 or more are needed")
     box, full = mask.getbbox(), [0] + [255] * 255
     if box is None or feather == 0:
         return mask.point(full)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from imagebart.core.errors import InputError
 from imagebart.imaging.blending import blend
-from imagebart.imaging.crop import Region
+from imagebart.imaging.crop import Region, paste_back
 from imagebart.models.denoiser import Denoiser
 from imagebart.models.diffusion import add_noise_rows, row_generators
 from imagebart.models.imagebart import ImageBARTModel
@@ -114,7 +114,8 @@ def fill_nearest(pixels: Tensor, painted: Tensor) -> Tensor:
 
 def paste_blended(upload: Image.Image, region: Region, before: Image.Image, square: Image.Image) -> Image.Image:
     """The upload with a generated square in its region, without a seam. before: the region's square in the upload."""
-    return region.paste(upload, blend(square, before, region.unknown(upload.size)))
+    blended = blend(square, before, region.unknown(upload.size))
+    return paste_back(upload, blended, region.alpha, region.box)
 
 
 def out_of_domain(

@@ -71,7 +71,7 @@ def test_images_that_cannot_be_edited_are_named_and_the_others_are_edited(
     model: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "1.png").write_bytes(b"no image")
-    (folder / "metadata.csv").write_text("file_name,text\n2.png,zebra\n3.png,zebra\n")
+    (folder / "2.txt").write_text("zebra")
     out = tmp_path / "out"
     command = ["edit", "--model", str(model), "--image", str(folder), "--mask", "upper half", "--out", str(out)]
     assert main(command) == 2
