@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cached_property
 from importlib import resources
 from os import PathLike
 from pathlib import Path
@@ -29,8 +30,6 @@ HUB_FILES = [CONFIG, "*.safetensors", "*.index.json", CARD, "credits.csv", "LICE
 
 class ImageBART(ImageBARTModel):
     """A model with what loads it, samples from it and saves it."""
-
-    _sampler: Sampler | None = None
 
     @classmethod
     def from_pretrained(
@@ -82,12 +81,10 @@ class ImageBART(ImageBARTModel):
             self.save_pretrained(folder, dtype)
             return push_folder(Path(folder), name, revision, private)
 
-    @property
+    @cached_property
     def sampler(self) -> Sampler:
         """What samples from this model."""
-        if self._sampler is None:
-            self._sampler = Sampler(self)
-        return self._sampler
+        return Sampler(self)
 
     def sample(
         self,

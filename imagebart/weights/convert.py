@@ -132,12 +132,8 @@ def _linear(ours: str, theirs: str) -> Sources:
 
 
 CALLBACKS = "pytorch_lightning.callbacks."  # PyTorch Lightning 1.4 has the classes of callbacks as keys
-NUMPY = {
-    "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray.scalar",
-    "numpy.dtype",
-    "_codecs.encode",
-}  # in schedulers
+# In schedulers:
+NUMPY = {"numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype", "_codecs.encode"}
 
 
 class _Stub:

@@ -22,8 +22,6 @@ from imagebart.core.errors import WeightsError, reason_of
 from imagebart.weights.convert import convert
 from imagebart.weights.registry import PublishedModel, converted_folder, get_model, model_folder, published_folder
 
-MEMBER = "scale*.ckpt", "scale*.yaml"
-
 
 def ensure_model(name: str) -> Path:
     """The folder of a published model, ready to load; downloads and converts it if it is not here, saying its size.
@@ -90,7 +88,7 @@ def _unpack(package: Path, model: PublishedModel, folder: Path) -> None:
             missing = [name for t in range(1, model.stages + 1) if (name := f"scale{t}.ckpt") not in entries]
             if missing:
                 raise zipfile.BadZipFile(f"it lacks {missing[0]}")
-            wanted = [name for name in entries if any(Path(name).match(pattern) for pattern in MEMBER)]
+            wanted = [name for name in entries if name.startswith("scale") and name.endswith((".ckpt", ".yaml"))]
             for name in tqdm(wanted, desc=f"unpacking {model.name}"):
                 with archive.open(entries[name]) as source, (new / name).open("wb") as target:
                     shutil.copyfileobj(source, target, 1 << 20)  # which checks the zip's checksums

@@ -130,23 +130,19 @@ def save_folder(
 
 
 def _stored_state(model: ImageBARTModel, dtype: torch.dtype) -> dict[str, Tensor]:
-    """A model's tensors, floats as dtype, without text encoders that are the same as the finest stage's."""
-    state = {
-        name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None)
-        for name, tensor in model.state_dict().items()
-    }
-    for number in range(1, len(model.stages)):
-        shared = _same_in_finest(state, number)
-        if all(finest in state and torch.equal(state[name], state[finest]) for name, finest in shared.items()):
-            for name in shared:
-                del state[name]
+    """A model's tensors, floats as dtype, without those that are the same in the finest stage's text encoder."""
+    state: dict[str, Tensor] = {}
+    for name, tensor in model.state_dict().items():  # the finest stage comes first
+        tensor = tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None)
+        finest = state.get(_name_in_finest(name))
+        if finest is None or not torch.equal(tensor, finest):
+            state[name] = tensor
     return state
 
 
-def _same_in_finest(names: Mapping[str, Any], number: int) -> dict[str, str]:
-    """The names of a stage's text encoder -> those of the finest stage's."""
-    prefix = f"stages.{number}.text."
-    return {name: "stages.0.text." + name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+def _name_in_finest(name: str) -> str:
+    """The name that a tensor of a stage's text encoder has in the finest stage; other names as they are."""
+    return re.sub(r"^stages\.\d+\.text\.", "stages.0.text.", name)
 
 
 def load_networks(
@@ -171,10 +167,9 @@ def load_networks(
             None if config.text_encoder is None else TextEncoder(config.text_encoder),
         )
     tensors, expected = _read_tensors(folder), shapes_of(model)
-    for number in range(1, len(stages)):
-        shared = _same_in_finest(expected, number)
-        if not tensors.keys() & shared.keys():
-            tensors |= {name: tensors[finest] for name, finest in shared.items() if finest in tensors}
+    for name in expected.keys() - tensors.keys():
+        if (finest := _name_in_finest(name)) in tensors:
+            tensors[name] = tensors[finest]
     check_shapes(folder / WEIGHTS, tensors, expected)
     load_tensors(model, tensors.__getitem__, folder / WEIGHTS, device, dtype)
     if config.first_stage is not None:
