@@ -22,7 +22,7 @@ def demo(
         str | None, typer.Option(help="Folder of a model, a published model's name, or owner/name; else avatars.")
     ] = None,
     models: Annotated[
-        str | None, typer.Option(help="Folder of several models; --model, or the first of them, is opened.")
+        Path | None, typer.Option(help="Folder of several models; --model, or the first of them, is opened.")
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on; GRADIO_SERVER_NAME, else 127.0.0.1.")] = None,
     port: Annotated[
@@ -55,7 +55,7 @@ def demo(
 
     source: str | Path = model or DEFAULT_MODEL
     if models and not model:
-        inside = [path for path in sorted(Path(models).glob("*")) if is_model(path)]
+        inside = [path for path in sorted(models.glob("*")) if is_model(path)]
         if not inside:
             raise InputError(f"{models} holds no models; give a folder that holds their folders.")
         source = inside[0]

@@ -38,15 +38,7 @@ from imagebart.ui.controls import (
     slider_properties,
     starting_values,
 )
-from imagebart.ui.files import (
-    MAX_PREVIEW_SIDE,
-    ImageDeleted,
-    describe_png,
-    downscaled,
-    find,
-    publish,
-    publish_file,
-)
+from imagebart.ui.files import MAX_PREVIEW_SIDE, ImageDeleted, describe_png, downscaled, find, publish, publish_file
 from imagebart.ui.models import Models, model_properties
 from imagebart.ui.sketchpad import Sketch, SketchValue, pack_for_view
 
@@ -80,12 +72,6 @@ def answering(function: Callable[[Any], dict[str, Any]], limiter: CapacityLimite
             return {"error": str(error), "deleted": isinstance(error, ImageDeleted)}
 
     return answer
-
-
-def run_name(value: SketchValue) -> str:
-    """The name that the browser gave to a run, sent with the sketchpad's value; a new one where it gave none."""
-    name = value.get("run") if isinstance(value, Mapping) else None
-    return name if isinstance(name, str) and name else uuid4().hex
 
 
 def waiting() -> Update:
@@ -129,8 +115,8 @@ class Actions:
 
         Names are looked up here: what a GPU is lent to runs in a process of its own, which learns of none.
         """
-        name = run_name(sketchpad)
-        with closing(self._run_on_gpu(task, sketchpad, controls)) as updates:
+        name = sketchpad.get("run") if isinstance(sketchpad, Mapping) else None
+        with closing(self._run_on_gpu(task, name, sketchpad, controls)) as updates:
             for update in updates:
                 if name in self._cancelled:
                     yield {**failed(""), "run": {"ended": name}, "messages": messages.note_html(messages.CANCELLED)}
@@ -142,8 +128,10 @@ class Actions:
         if run not in self._cancelled:
             self._cancelled.append(run)
 
-    def _updates(self, task: str, sketchpad: SketchValue, values: Mapping[str, Any]) -> Iterator[Update]:
-        message: dict[str, Any] = {"run": run_name(sketchpad), "task": task, "version": 0}
+    def _updates(
+        self, task: str, name: str | None, sketchpad: SketchValue, values: Mapping[str, Any]
+    ) -> Iterator[Update]:
+        message: dict[str, Any] = {"run": name, "task": task, "version": 0}
         yield waiting()
         try:
             sketch, controls = Sketch.read(sketchpad), Controls.parse(**values)
@@ -157,7 +145,7 @@ class Actions:
         except ImageDeleted as error:
             yield {**failed(str(error)), "run": {**message, "deleted": True}}
         except InputError as error:
-            yield {**failed(str(error)), "run": {"ended": message["run"]}}
+            yield {**failed(str(error)), "run": {"ended": name}}
 
     # Questions. They come without Gradio's queue: when the last of what a browser has queued is done, Gradio closes the
     # connection that tells of it, and a run that was queued at that moment would not be heard of any more.
@@ -254,15 +242,13 @@ class Actions:
         settings; those of the first one where it cannot be used.
         """
         try:
-            published = self._models.missing().get(model)
-            if published is not None:
+            if published := self._models.missing().get(model):
                 gr.Info(messages.download_begins(published))
                 self._models.fetch(model)
             pipeline = self._models.get(model)
         except InputError as error:
             gr.Warning(str(error))
-            pipeline = self._models.first
-            model = pipeline.name
+            pipeline, model = self._models.first, self._models.first.name
         shown = {name: gr.update(**properties) for name, properties in model_properties(pipeline, model).items()}
         examples = {"model": model, "examples": self._models.examples(model)}
         return {**self.list_models(model), "examples": examples, **shown, **self.reset_settings(model)}
@@ -278,8 +264,7 @@ class Actions:
         pipeline = self._models.get(model)
         if pipeline.conditioning == "class":
             return {"choice": [random.choice(pipeline.classes)]}
-        suggestions = pipeline.suggestions
-        if suggestions:
+        if suggestions := pipeline.suggestions:
             count = random.randint(min(2, pipeline.surprises), pipeline.surprises)
             chosen = random.sample(list(suggestions), min(len(suggestions), count))
             words = ", ".join(random.choice(suggestions[attribute]) for attribute in chosen)
@@ -351,26 +336,17 @@ def _update(event: PipelineEvent, history: RunHistory, message: Mapping[str, Any
         if event.elsewhere is not None and note in OFFERED:
             continue  # the page says why, with a button: see `showOffer`
         notes += messages.note_html(note, again=message["task"] if again and note == MISSED else "")
-    mask = event.mask if event.kind in ("start", "result") else None
-    fitted = {} if mask is None else {"mask": pack_for_view(mask)}
     if event.kind == "result":
-        return {
-            # In the order of the updates before: in another one, Gradio takes it for a new value, and sends it twice.
-            "run": {**message, **history.finish(event), **fitted},
-            "progress": messages.done_html(event),
-            "announcement": messages.announcement_html("The image is ready."),
-            "messages": notes,
-            "seed": event.seed,
-        }
-    update: Update = {
-        "run": {**message, **history.add(event), **fitted},
-        "progress": messages.progress_html(event),
-        "messages": notes,
-    }
-    if event.kind == "start":
+        run, progress, line = history.finish(event), messages.done_html(event), "The image is ready."
+    else:
+        run, progress, line = history.add(event), messages.progress_html(event), messages.scale_line(event)
+    update: Update = {"run": {**message, **run}, "progress": progress, "messages": notes}
+    if event.kind in ("start", "result"):
         update["seed"] = event.seed
+        if event.mask is not None:
+            update["run"]["mask"] = pack_for_view(event.mask)
     if event.kind != "preview":
-        line = messages.scale_line(event) + (" done" if event.kind == "stage" else "")
+        line += " done" if event.kind == "stage" else ""
         update["announcement"] = messages.announcement_html(line)
     return update
 

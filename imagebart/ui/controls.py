@@ -66,9 +66,7 @@ class Controls(Settings):
 
     model: str | None
     words: str | None
-    choice: list[str] | None = Field(
-        max_length=MAX_IMAGES
-    )  # of a class model: of several classes there is an image each
+    choice: list[str] | None = Field(max_length=MAX_IMAGES)  # of several classes there is an image each
     variants: int = Field(ge=1, le=MAX_IMAGES)
     best_first: bool
     guidance: float
@@ -182,8 +180,5 @@ def _sampling_values(settings: SamplingSettings, pipeline: Pipeline) -> dict[str
 
 def _clamped(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values, those of sliders moved into their ranges: Gradio refuses others."""
-    clamped = dict(values)
-    for slider in SLIDERS:
-        if slider.name in clamped:
-            clamped[slider.name] = min(max(clamped[slider.name], slider.minimum), slider.maximum)
-    return clamped
+    sliders = [slider for slider in SLIDERS if slider.name in values]
+    return {**values, **{s.name: min(max(values[s.name], s.minimum), s.maximum) for s in sliders}}

@@ -11,8 +11,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from os import PathLike
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -91,37 +90,25 @@ def find_examples(folder: Path) -> list[Example]:
     return examples
 
 
+@dataclass
 class Models:
     """The models of a page: the one that it opens with, those of a folder, and the published ones.
 
     One other than the first is kept in memory, from when it is first used until another one is. Threads may share it.
-
-    folder: of models, by the names of their own folders. downloads: whether published models that are not on this
-    machine can be chosen, too. load: makes a pipeline of a model's folder. questions: the first model on the CPU, where
-    `first` is on a GPU that is lent to runs only.
     """
 
-    def __init__(
-        self,
-        first: Pipeline,
-        examples: Sequence[Example] = (),
-        folder: str | PathLike[str] | None = None,
-        downloads: bool = False,
-        load: Callable[[Path], Pipeline] = Pipeline.from_pretrained,
-        questions: Pipeline | None = None,
-    ) -> None:
-        self.first = first
-        self._questions = questions or first
-        self._examples = examples
-        self._folder = None if folder is None else Path(folder)
-        self._downloads = downloads
-        self._load = load
-        self._other: tuple[str, Pipeline] | None = None
-        self._lock = Lock()
+    first: Pipeline
+    first_examples: Sequence[Example] = ()
+    folder: Path | None = None  # of models, by the names of their own folders
+    downloads: bool = False  # whether published models that are not on this machine can be chosen, too
+    load: Callable[[Path], Pipeline] = Pipeline.from_pretrained
+    questions: Pipeline | None = None  # the first model on the CPU, where `first` is on a GPU that is lent to runs only
+    _other: tuple[str, Pipeline] | None = field(default=None, init=False)
+    _lock: Any = field(default_factory=Lock, init=False)
 
     def folders(self) -> dict[str, Path]:
         """Where the models are, but for the first, sorted by name."""
-        inside = self._folder.iterdir() if self._folder is not None and self._folder.is_dir() else ()
+        inside = self.folder.iterdir() if self.folder and self.folder.is_dir() else ()
         places = {name: model_folder(name) for name in MODELS} | {path.name: path for path in inside}
         places.pop(self.first.name, None)
         return {name: places[name] for name in sorted(places) if is_model(places[name])}
@@ -129,7 +116,7 @@ class Models:
     def missing(self) -> dict[str, PublishedModel]:
         """The published models that are not here and can be fetched, by name."""
         here = (self.first.name, *self.folders())
-        return {name: model for name, model in MODELS.items() if self._downloads and name not in here}
+        return {name: model for name, model in MODELS.items() if self.downloads and name not in here}
 
     def choices(self) -> list[tuple[str, str]]:
         """What can be chosen, the first model first: a line about each model, and its name."""
@@ -157,18 +144,18 @@ class Models:
                     raise InputError(f"There is no model {name[:80]!r} here; choose one of {there}.")
                 self._other = None  # before loading: both would have to fit otherwise
                 with _said_shortly(name):
-                    self._other = (name, self._load(folders[name]))
+                    self._other = (name, self.load(folders[name]))
             return self._other[1]
 
     def for_questions(self, name: str | None) -> Pipeline:
         """The same for what is asked between runs."""
         pipeline = self.get(name)
-        return self._questions if pipeline is self.first else pipeline
+        return self.questions or pipeline if pipeline is self.first else pipeline
 
     def examples(self, name: str) -> list[dict[str, Any]]:
         """A model's examples as the sketchpad takes them; those of the first model where it has none of its own."""
         folder = self.folders().get(name)
-        examples = (find_examples(folder / EXAMPLES) if folder else []) or self._examples
+        examples = (find_examples(folder / EXAMPLES) if folder else []) or self.first_examples
         return [example.publish() for example in examples]
 
 

@@ -21,16 +21,7 @@ from gradio.utils import get_upload_folder
 
 from imagebart.ui import FOLDER_NAME, MAX_RUN_SECONDS, messages
 from imagebart.ui.actions import RESTORED, TASKS, UPDATED, Actions, answering, failed, waiting
-from imagebart.ui.controls import (
-    BASIC,
-    MAX_IMAGES,
-    NAMES,
-    RESET,
-    SLIDERS,
-    Slider,
-    slider_properties,
-    starting_values,
-)
+from imagebart.ui.controls import BASIC, MAX_IMAGES, NAMES, RESET, SLIDERS, Slider, slider_properties, starting_values
 from imagebart.ui.endpoints import add_endpoints
 from imagebart.ui.files import MAX_FILE, animate, compose, expand, link_token, open_image, tidy_forever
 from imagebart.ui.models import Models, model_properties
@@ -123,17 +114,14 @@ def connect(
     generator yields updates.
     """
 
-    def named(values: Sequence[Any]) -> dict[str, Any]:
-        return dict(zip(inputs, values, strict=True))
-
     def updates(update: Mapping[str, Any]) -> Any:
         return {parts[name]: value for name, value in update.items()} or gr.skip()
 
     def call(*values: Any) -> Any:
-        return updates(action(**named(values)))
+        return updates(action(**dict(zip(inputs, values, strict=True))))
 
     def stream(*values: Any) -> Any:
-        with closing(action(**named(values))) as moments:
+        with closing(action(**dict(zip(inputs, values, strict=True)))) as moments:
             for update in moments:
                 yield updates(update)
 
@@ -342,12 +330,11 @@ def _add_slider(parts: Parts, slider: Slider, values: Mapping[str, Any], propert
 
 def add_about(properties: Properties) -> Parts:
     """What a model knows, what it is, and its card, folded."""
-    parts: Parts = {}
     with gr.Accordion("Words this model knows", open=False, elem_id="words"):
-        parts["vocabulary"] = gr.HTML(**properties["vocabulary"])
+        vocabulary = gr.HTML(**properties["vocabulary"])
     with gr.Accordion("About this model", open=False, elem_id="card"):
-        parts["card"] = gr.Markdown(**properties["card"])
-    return parts
+        card = gr.Markdown(**properties["card"])
+    return {"vocabulary": vocabulary, "card": card}
 
 
 def _read(name: str) -> str:

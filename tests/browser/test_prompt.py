@@ -95,10 +95,10 @@ def test_words_and_masks_are_undone_in_the_order_in_which_they_were_made(wide: P
     prompt.focus()
     wide.keyboard.press("End")
     for word in (" a", " hat"):  # a pause ends a step
-        before = wide.evaluate("document.querySelector('.sp').sketchpad.state.undoStack.past.length")
+        before = wide.evaluate("document.querySelector('.sp').sketchpad.state.past.length")
         wide.keyboard.type(word)
         note_step()
-        wide.wait_for("before => document.querySelector('.sp').sketchpad.state.undoStack.past.length > before", before)
+        wide.wait_for("before => document.querySelector('.sp').sketchpad.state.past.length > before", before)
     wide.edit()
     result = wide.result_address()
     prompt.focus()

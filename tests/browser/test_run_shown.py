@@ -81,7 +81,7 @@ def test_the_film_fills_while_the_run_goes_on_and_is_replayed(windows: Windows, 
         assert len(same) == len(frames) and all((a == b).all() for a, b in zip(same, frames, strict=True))
         # What is kept meanwhile is the result, not the state that is seen.
         result = page.result_address()
-        page.press("… slowly")
+        page.press("Replay")
         page.wait_for("() => document.querySelector('.sp').sketchpad.review.step === 1")
         page.press("Keep")
         page.expect_review("")

@@ -63,9 +63,9 @@ def unpack_mask(text: str, size: tuple[int, int]) -> Image.Image:
     count = size[0] * size[1]
     try:
         values, lengths = np.array(text.split() or ["0", str(count)], np.int64).reshape(-1, 2).T
-        if values.min() < 0 or values.max() > 255:
-            raise ValueError("a value that no mask has")
-        if lengths.min() < 1 or lengths.max() > count or lengths.sum() != count:
+        if not 0 <= values.min() <= values.max() <= 255 or not 1 <= lengths.min() <= lengths.max() <= count:
+            raise ValueError("values that no mask has")
+        if lengths.sum() != count:
             raise ValueError(f"not a mask of {size[0]} x {size[1]} pixels")
     except (ValueError, OverflowError) as error:
         raise InputError(messages.MASK_UNREADABLE) from error

@@ -52,28 +52,18 @@ export const loadFromTab = (name) => {
   }
 };
 
-// The browser's copies of images, for a server that has deleted them. There are none in some private windows, nor without HTTPS.
+// The browser's copies of images, for a server that has deleted them. Both fail without HTTPS, and in some private windows.
 
 export const storeCopy = async (path) => {
-  try {
-    const copies = await caches.open(COPIES);
-    for (const request of await copies.keys()) {
-      const { headers } = await copies.match(request);
-      if (Date.now() - Date.parse(headers.get("date")) > MAX_AGE) await copies.delete(request);
-    }
-    await copies.add(fileUrl(path));
-  } catch { // no space, or not allowed
-    return;
+  const copies = await caches.open(COPIES);
+  for (const request of await copies.keys()) {
+    const { headers } = await copies.match(request);
+    if (Date.now() - Date.parse(headers.get("date")) > MAX_AGE) await copies.delete(request);
   }
+  await copies.add(fileUrl(path));
 };
 
-const findCopy = async (path) => {
-  try {
-    return await (await caches.match(fileUrl(path), { cacheName: COPIES }))?.blob();
-  } catch {
-    return undefined;
-  }
-};
+const findCopy = async (path) => (await caches.match(fileUrl(path), { cacheName: COPIES }))?.blob();
 
 export class ImageLoader {
   // server: { open_image }; upload: sends a file to it, of at most maxBytes; state: where images go; say: shows a sentence.
@@ -124,7 +114,7 @@ export class ImageLoader {
   // The server may have deleted the image: then it gets the copy. False where nobody has it any more.
   async ensureOnServer(image) {
     if ((await this.server.open_image(image.path)).image) return true;
-    const copy = await findCopy(image.path);
+    const copy = await findCopy(image.path).catch(() => null);
     const sent = copy && (await this.send(new File([copy], "image.png", { type: copy.type })));
     if (!sent?.image) return false;
     this.state.rename(image.path, sent.image);
@@ -191,19 +181,14 @@ export class Sharing {
     const shared = await decodeLink(location.hash.slice(HASH.length));
     // A reload restores what is there then.
     window.history.replaceState(null, "", location.pathname + location.search);
-    if (!shared) return this.refuse("This link cannot be read: it may have been cut. Ask for it again.");
+    if (!shared) return void this.pad.say("This link cannot be read: it may have been cut. Ask for it again.");
     whenPresent("channel-open_link", () => imagebart.send("open_link", shared.controls));
     if (!shared.token) return false;
     const { image, error } = await this.pad.server.open_image(shared.token);
-    if (error) return this.refuse(error);
+    if (error) return void this.pad.say(error);
     const { words } = shared.controls ?? {};
     this.pad.loader.open(image, shared.mask, typeof words === "string" ? words : null, shared.movable === true);
     this.pad.modes.choose(shared.mode);
     return true;
-  }
-
-  refuse(sentence) {
-    this.pad.say(sentence);
-    return false;
   }
 }

@@ -33,11 +33,9 @@ const COMMANDS = {
   openVariants: (pad) => pad.openVariants(),
   closeVariants: ({ variantGrid }) => variantGrid.close(),
   replay: ({ review }) => review.replay(),
-  replaySlowly: ({ review }) => review.replay(true),
   saveAnimation: (pad) => pad.saveAnimation(),
   ...Object.fromEntries(Object.keys(GROWTH).map((name) => [name, (pad) => pad.keepAtOnce() && pad.modes.expand(name)])),
   lastMask: (pad) => pad.useLastMask(),
-  maskOpacity: (pad) => pad.say(`The mask is shown with an opacity of ${Math.round(100 * pad.canvas.changeOpacity())} %.`),
   compare: (pad) => pad.showBefore(true),
   upload: ({ parts }) => parts.file.click(),
   importMask: ({ parts }) => parts.maskFile.click(),
@@ -52,10 +50,10 @@ const COMMANDS = {
 export const execute = (pad, command) => COMMANDS[command](pad);
 
 const KEYS = new Map(Object.entries({
-  b: "brush", e: "eraser", r: "rectangle", l: "lasso", w: "wand", m: "lastMask", o: "maskOpacity", g: "openVariants",
-  "[": "smallerBrush", "]": "largerBrush", "{": "weakerBrush",
-  "}": "strongerBrush", "+": "zoomIn", "=": "zoomIn",
-  "-": "zoomOut", 0: "fitView", i: "invert", c: "compare", "?": "help", Escape: "cancel",
+  b: "brush", e: "eraser", r: "rectangle", l: "lasso", w: "wand", m: "lastMask", g: "openVariants",
+  i: "invert", c: "compare",
+  "[": "smallerBrush", "]": "largerBrush", "{": "weakerBrush", "}": "strongerBrush",
+  "+": "zoomIn", "=": "zoomIn", "-": "zoomOut", 0: "fitView", "?": "help", Escape: "cancel",
   ArrowLeft: "left", ArrowRight: "right", ArrowUp: "up", ArrowDown: "down",
 }));
 

@@ -134,11 +134,10 @@ export const floodFill = (pixels, { width, height }, at, tolerance) => {
 export const fillSelection = (mask, selection, value) =>
   ({ ...mask, data: mask.data.map((before, i) => (selection.data[i] ? value : before)) });
 
-// [left, top, right, bottom] by name, as PRESETS in imaging/masks.py.
-const presetBoxes = ({ width, height }) => {
-  const [x, y] = [Math.floor(width / 4), Math.floor(height / 4)];
-  const [middleX, middleY] = [Math.floor(width / 2), Math.floor(height / 2)];
-  return {
+// As PRESETS in imaging/masks.py.
+export const preset = (name, { width, height }, value = 255) => {
+  const [x, y, middleX, middleY] = [width / 4, height / 4, width / 2, height / 2].map(Math.floor);
+  const box = {
     "upper half": [0, 0, width, middleY],
     "lower half": [0, middleY, width, height],
     "left half": [0, 0, middleX, height],
@@ -146,14 +145,10 @@ const presetBoxes = ({ width, height }) => {
     centre: [x, y, width - x, height - y],
     border: [x, y, width - x, height - y], // what it keeps
     everything: [0, 0, width, height],
-  };
-};
-
-export const preset = (name, size, value = 255) => {
-  const mask = blank(size);
-  const inverted = name === "border";
-  if (inverted) mask.data.fill(value);
-  fillRect(mask, ...presetBoxes(size)[name], inverted ? 0 : value);
+  }[name];
+  const mask = blank({ width, height });
+  if (name === "border") mask.data.fill(value);
+  fillRect(mask, ...box, name === "border" ? 0 : value);
   return mask;
 };
 

@@ -11,22 +11,23 @@ const LINES = { // what is said when a mode is chosen
   expand: "Expand: choose where it grows, say what should be there, press Edit.",
 };
 const SHARE = 1 / 4; // of a side that the image grows by
-const WIDE = 16 / 9;
-
-// By how many pixels an image of { width, height } grows, by the names of the buttons; one that has the shape does not.
-export const GROWTH = {
-  expandSquare: ({ width, height }) => around(Math.max(height - width, 0), Math.max(width - height, 0)),
-  expandWide: ({ width, height }) =>
-    around(Math.max(Math.round(height * WIDE) - width, 0), Math.max(Math.round(width / WIDE) - height, 0)),
-  expandLeft: ({ width }) => ({ ...around(0, 0), left: Math.ceil(width * SHARE) }),
-  expandRight: ({ width }) => ({ ...around(0, 0), right: Math.ceil(width * SHARE) }),
-  expandUp: ({ height }) => ({ ...around(0, 0), top: Math.ceil(height * SHARE) }),
-  expandDown: ({ height }) => ({ ...around(0, 0), bottom: Math.ceil(height * SHARE) }),
-};
 
 const around = (across, down) => {
   const [left, top] = [Math.floor(across / 2), Math.floor(down / 2)];
   return { left, top, right: across - left, bottom: down - top };
+};
+
+const toShape = (ratio) => ({ width, height }) =>
+  around(Math.max(Math.round(height * ratio) - width, 0), Math.max(Math.round(width / ratio) - height, 0));
+
+// By how many pixels an image of { width, height } grows, by the names of the buttons; one that has the shape does not.
+export const GROWTH = {
+  expandSquare: toShape(1),
+  expandWide: toShape(16 / 9),
+  expandLeft: ({ width }) => ({ ...around(0, 0), left: Math.ceil(width * SHARE) }),
+  expandRight: ({ width }) => ({ ...around(0, 0), right: Math.ceil(width * SHARE) }),
+  expandUp: ({ height }) => ({ ...around(0, 0), top: Math.ceil(height * SHARE) }),
+  expandDown: ({ height }) => ({ ...around(0, 0), bottom: Math.ceil(height * SHARE) }),
 };
 
 // The mask of an image that has grown: what is new; and within the image before, what `mask` paints, if there is one.
@@ -60,11 +61,10 @@ export class Modes {
     if (!Object.hasOwn(LINES, mode)) return;
     this.chosen = mode;
     whenPresent("mode", (list) => (list.value = mode));
-    document.documentElement.style.setProperty("--mode-line", JSON.stringify(LINES[mode])); // see page.css
     pad.element.dataset.mode = mode;
     pad.sync();
     pad.fit.change();
-    pad.say(LINES[mode], true);
+    pad.say(LINES[mode]);
   }
 
   // The image grows, by the name of a button; what is new is the mask.
@@ -73,19 +73,13 @@ export class Modes {
     const { image, mask, version } = pad.state;
     if (!image) return;
     const growth = GROWTH[name](image);
-    if (!Object.values(growth).some(Boolean)) {
-      pad.say("The image has this shape already.");
-      return;
-    }
-    const answer = await pad.server.expand({ path: image.path, ...growth });
-    if (answer.error) pad.say(answer.error);
-    else {
-      pad.state.onArrival(() => {
-        if (pad.state.version !== version) return;
-        const before = this.expanded.has(image.path) ? mask : null;
-        this.expanded.add(answer.image.path);
-        pad.state.open(answer.image, grownMask(answer.image, growth, before), null, false);
-      });
-    }
+    if (!Object.values(growth).some(Boolean)) return void pad.say("The image has this shape already.");
+    const { image: grown, error } = await pad.server.expand({ path: image.path, ...growth });
+    if (error) return void pad.say(error);
+    await pad.state.settled();
+    if (pad.state.version !== version) return;
+    const before = this.expanded.has(image.path) ? mask : null;
+    this.expanded.add(grown.path);
+    pad.state.open(grown, grownMask(grown, growth, before), null, false);
   }
 }

@@ -6,7 +6,6 @@ import { sliderPosition } from "./view.js";
 
 const DISSOLVE = 180; // milliseconds from one state to the next
 const REPLAY = 1600; // milliseconds of a replay
-const SLOWLY = 5; // times longer
 const MIN_PAUSE = 60; // milliseconds that a state of a replay is seen
 const DISSOLVE_SHARE = 0.7; // of that time
 
@@ -25,7 +24,6 @@ export class Review {
     // pinned: the slot of the film that was clicked while a run goes on; replaying: a replay; version, entry: of the mask, and
     // in the undo stack, that a finished run belongs to
     Object.assign(this, { pinned: null, replaying: null, version: null, entry: null });
-    for (const link of [parts.save, parts.saveBefore]) makeDraggable(link);
     parts.steps.addEventListener("input", () => this.showStep(Number(parts.steps.value)));
     parts.slider.addEventListener("keydown", (event) => this.moveByKey(event));
   }
@@ -46,11 +44,6 @@ export class Review {
     this.run.steps = [...steps, { slot, caption, share, shown: images }];
     this.updateFilm();
     if (this.pinned === null) this.show(images[0]);
-  }
-
-  // The run that went on ended without a result.
-  endPreview() {
-    if (!this.finished) this.close();
   }
 
   // A finished run: { task, results, steps, … }. bitmap: its first result, where that is loaded already.
@@ -124,13 +117,13 @@ export class Review {
   }
 
   // The run once more, from the noise to the image. Whatever else is to be shown meanwhile ends it.
-  async replay(slowly = false) {
+  async replay() {
     if (!this.finished) return;
     const replay = {};
     this.replaying = replay;
     this.latest = ++this.request;
     const paths = this.steps().map((_, step) => this.pathOf(step));
-    const pause = Math.max(MIN_PAUSE, (slowly ? SLOWLY : 1) * (REPLAY / paths.length));
+    const pause = Math.max(MIN_PAUSE, REPLAY / paths.length);
     const bitmaps = await Promise.all(paths.map((path) => loadBitmap(fileUrl(path)).catch(() => null)));
     for (const [step, bitmap] of bitmaps.entries()) {
       if (this.replaying !== replay) return;
@@ -293,14 +286,6 @@ const fillStrip = (strip, items, show) => {
     button.setAttribute("aria-label", label);
     button.setAttribute("aria-pressed", String(shown));
   }
-};
-
-// A link to a file that can be dragged out of the window, to a folder as well as to another page.
-const makeDraggable = (link) => {
-  link.addEventListener("dragstart", (event) => {
-    const type = link.download.endsWith(".png") ? "image/png" : "application/octet-stream";
-    event.dataTransfer.setData("DownloadURL", `${type}:${link.download}:${link.href}`);
-  });
 };
 
 // A button with a small image of a file on the server, or of none yet.

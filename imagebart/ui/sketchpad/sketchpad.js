@@ -163,9 +163,9 @@ export class Sketchpad {
 
   // Called at once after every change of the image or the mask.
   changed(onlyWords = false) {
-    const { image, version, undoStack } = this.state;
-    this.parts.undo.disabled = !undoStack.past.length;
-    this.parts.redo.disabled = !undoStack.future.length;
+    const { image, version, past, future } = this.state;
+    this.parts.undo.disabled = !past.length;
+    this.parts.redo.disabled = !future.length;
     if (onlyWords) return;
     this.say(""); // what was said was about what was there before
     if (this.started) hideMessages();
@@ -202,14 +202,14 @@ export class Sketchpad {
     if (this.shownImage !== image) return; // another one came meanwhile
     this.canvas.setBitmap(bitmap);
     this.element.dataset.shown = image.path;
-    if (!this.exampleOf(image)) storeCopy(image.path);
+    if (!this.exampleOf(image)) storeCopy(image.path).catch(() => null);
   }
 
   // An answer: mask (packed: what Edit will change), share (of the image, in percent), box (left, top, side, in pixels of the
   // image) and its side * side cells (1 or 0, by rows) that will be regenerated, elsewhere (packed: where the words belong).
   showFit(answer) {
     this.fitted = answer;
-    this.canvas.fitted = answer?.mask ? this.linesOf(answer.mask) : null;
+    this.canvas.fitted = answer?.mask ? contour(unpack(answer.mask, this.state.mask)) : null;
     this.element.dataset.fit = answer ? "known" : "asked";
     this.showTokens();
     // To move the mask, where the words are about another place than the one that was painted.
@@ -219,10 +219,6 @@ export class Sketchpad {
     const line = answer ? (answer.mask ? `${answer.share} % will change` : nothing) : FITTING;
     // What was said before stays until there is something new.
     if ((answer || fitStatus.textContent === NOTHING_PAINTED) && fitStatus.textContent !== line) fitStatus.textContent = line;
-  }
-
-  linesOf(packed) {
-    return contour(unpack(packed, this.state.mask));
   }
 
   showTokens() {
@@ -239,9 +235,9 @@ export class Sketchpad {
     const { state } = this;
     const current = message.version === state.version;
     if (message.deleted || message.ended || message.results) this.canvas.running = null;
-    else if (current && message.mask) this.canvas.running = this.linesOf(message.mask);
+    else if (current && message.mask) this.canvas.running = contour(unpack(message.mask, state.mask));
     if (message.deleted) return void this.retry(message);
-    if (message.ended) return void this.review.endPreview();
+    if (message.ended) return void (this.review.finished || this.review.close());
     if (!message.results) {
       if (current && !state.stroke) this.review.preview(message);
       return;
@@ -415,15 +411,13 @@ export class Sketchpad {
   async saveAnimation() {
     const { run, variant } = this.review;
     const shown = this.review.steps().map((step) => step.shown[variant]);
-    const { path, error } = await this.server.animate({ shown, name: run.name });
+    const { path, error } = await this.server.animate({ shown });
     if (error) this.say(error);
     else Object.assign(document.createElement("a"), { href: fileUrl(path), download: `${run.name}.webp` }).click();
   }
 
-  // ofMode: a wide page says it beside the buttons, too.
-  say(sentence, ofMode = false) {
+  say(sentence) {
     this.parts.note.textContent = sentence ?? "";
-    this.parts.note.classList.toggle("sp-mode-note", ofMode);
   }
 
   selectTool(name) {

@@ -10,43 +10,13 @@ const MAX_ENTRIES = 200;
 const MAX_BYTES = 64e6; // of all masks
 
 // Entries are { image, mask, movable (nobody painted the mask: words about another place move it), words (null: not known) }.
-// They share what did not change, so that one costs no more than its
-// mask; the oldest ones are dropped first.
-export class UndoStack {
-  constructor(maxBytes = MAX_BYTES) {
-    Object.assign(this, { maxBytes, past: [], future: [] });
-  }
-
-  // `current` is replaced by another entry: nothing can be redone any more.
-  push(current) {
-    this.past.push(current);
-    this.future = [];
-    const bytes = () => [...new Set(this.past.map(({ mask }) => mask))].reduce((sum, { data }) => sum + data.length, 0);
-    while (this.past.length > 1 && (this.past.length > MAX_ENTRIES || bytes() > this.maxBytes)) this.past.shift();
-  }
-
-  // The entry before `current`; null where there is none.
-  undo(current) {
-    return this.step(current, this.past, this.future);
-  }
-
-  redo(current) {
-    return this.step(current, this.future, this.past);
-  }
-
-  step(current, from, to) {
-    if (!from.length) return null;
-    to.push(current);
-    return from.pop();
-  }
-}
-
+// They share what did not change, so that one costs no more than its mask; the oldest ones are dropped first.
 export class State {
   // onChange: called after every change, with true where it is only words; finishStroke: ends the stroke that goes on, as if
   // the pointer was lifted; prompt: how to read the words (null where there is no prompt) and to write them.
   constructor(onChange, finishStroke = () => {}, prompt = { read: () => null, write: () => {} }) {
-    Object.assign(this, { onChange, finishStroke, prompt, version: 0, undoStack: new UndoStack(), current: null });
-    Object.assign(this, { stroke: null, waiting: [] });
+    Object.assign(this, { onChange, finishStroke, prompt, version: 0, stroke: null, waiting: [] });
+    Object.assign(this, { current: null, past: [], future: [], maxBytes: MAX_BYTES });
   }
 
   get mask() {
@@ -119,31 +89,40 @@ export class State {
 
   // The same image under another path: the server had deleted it. No new version, so that answers about it still count.
   rename(path, image) {
-    for (const entry of [this.current, ...this.undoStack.past, ...this.undoStack.future]) {
+    for (const entry of [this.current, ...this.past, ...this.future]) {
       if (entry?.image.path === path) entry.image = image;
     }
     this.onChange(false);
   }
 
   undo() {
-    this.finishStroke();
-    this.noteWords();
-    return this.show(this.current && this.undoStack.undo(this.current));
+    return this.step(this.past, this.future);
   }
 
   redo() {
+    return this.step(this.future, this.past);
+  }
+
+  // False where there is no step.
+  step(from, to) {
     this.finishStroke();
     this.noteWords();
-    return this.show(this.current && this.undoStack.redo(this.current));
+    if (!from.length) return false;
+    to.push(this.current);
+    this.show(from.pop());
+    return true;
   }
 
   change(entry) {
-    if (this.current) this.undoStack.push(this.current);
+    const { current, past, future } = this;
+    if (current) past.push(current);
+    future.length = 0;
+    const bytes = () => [...new Set(past.map(({ mask }) => mask))].reduce((sum, { data }) => sum + data.length, 0);
+    while (past.length > 1 && (past.length > MAX_ENTRIES || bytes() > this.maxBytes)) past.shift();
     this.show(entry);
   }
 
   show(entry) {
-    if (!entry) return false;
     const before = this.current;
     this.current = entry;
     if (entry.words !== null && entry.words !== before?.words && entry.words !== this.prompt.read()) {
@@ -153,6 +132,5 @@ export class State {
     const onlyWords = before?.image === entry.image && before.mask === entry.mask;
     if (!onlyWords) this.version += 1; // answers about image and mask count until these change
     this.onChange(onlyWords);
-    return true;
   }
 }

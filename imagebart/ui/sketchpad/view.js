@@ -10,8 +10,8 @@ const MAX_SCALE = 40; // screen pixels for one of the mask's
 const MARGIN = 8; // screen pixels around the image
 const KNOB_RADIUS = 20; // of the before/after slider, in screen pixels
 const PIXELATED = 6; // the scale from which pixels are shown as squares
-const OVERLAY = [255, 61, 113]; // RGB, as MASK_COLOR in examples.py
-export const OPACITIES = [0.6, 0.3, 0.9]; // of the mask at strength 1; the first as MASK_OPACITY in examples.py
+const OVERLAY = [255, 61, 113]; // RGB, as MASK_COLOR in models.py
+const OPACITY = 0.6; // of the mask at strength 1; as MASK_OPACITY in models.py
 const OUTLINE_SIDE = 112; // pixels of the longer side of a mask's outline on a thumbnail
 const MIN_RADIUS = 0.5; // of the brush, in pixels of the mask
 const MAX_RADIUS = 1 / 4; // of the brush, over the mask's longer side
@@ -64,11 +64,11 @@ export const sliderPosition = (view, size, frame, share) => {
 };
 
 // The mask as a canvas in the color of the brush, so opaque where its strength is 1.
-const maskOverlay = (mask, opacity, canvas = createCanvas(mask.width, mask.height)) => {
+const maskOverlay = (mask, canvas = createCanvas(mask.width, mask.height)) => {
   const pixels = new Uint32Array(mask.data.length);
   const color = (OVERLAY[2] << 16) | (OVERLAY[1] << 8) | OVERLAY[0];
   for (let i = 0; i < pixels.length; i++) {
-    if (mask.data[i]) pixels[i] = ((Math.ceil(mask.data[i] * opacity) << 24) | color) >>> 0;
+    if (mask.data[i]) pixels[i] = ((Math.ceil(mask.data[i] * OPACITY) << 24) | color) >>> 0;
   }
   const image = new ImageData(new Uint8ClampedArray(pixels.buffer), mask.width, mask.height);
   canvas.getContext("2d").putImageData(image, 0, 0);
@@ -100,7 +100,12 @@ const drawScene = (context, canvas, result, frame) => {
   if (!result && !state.stroke && canvas.grid) drawGrid(context, canvas.grid, view);
   const changes = canvas.running ?? canvas.fitted;
   if (changes && !state.stroke && !review.finished && !result?.alone) drawLines(context, changes, view);
-  if (!result && outline) drawPolygon(context, outline.map((point) => toScreen(view, point)));
+  if (!result && outline) {
+    strokeOutlined(context, () => {
+      for (const { x, y } of outline.map((point) => toScreen(view, point))) context.lineTo(x, y);
+      context.closePath();
+    });
+  }
   if (!result && canvas.cursor) drawCursor(context, canvas.cursor, view);
 };
 
@@ -160,13 +165,6 @@ const drawGrid = (context, grid, view) => {
   }));
 };
 
-const drawPolygon = (context, points) => {
-  strokeOutlined(context, () => {
-    points.forEach(({ x, y }) => context.lineTo(x, y));
-    context.closePath();
-  });
-};
-
 const drawCursor = (context, cursor, view) => {
   strokeOutlined(context, () => {
     context.arc(cursor.x, cursor.y, Math.max(2, cursor.radius * view.scale), 0, 2 * Math.PI);
@@ -180,7 +178,7 @@ export class Canvas {
   // painted, false forbids it; afterRender: called whenever the canvas was drawn.
   constructor({ element, frame, state, review, beforeStroke, afterRender }) {
     Object.assign(this, { element, frame, state, review, beforeStroke, afterRender });
-    Object.assign(this, { tool: "brush", brushSize: 0.4, strength: 1, tolerance: 0.1, opacity: OPACITIES[0] });
+    Object.assign(this, { tool: "brush", brushSize: 0.4, strength: 1, tolerance: 0.1 });
     Object.assign(this, { view: null, size: null, bitmap: null, grid: null, cursor: null, outline: null });
     // What Edit will change, and what the run that goes on changes: lines, or null.
     Object.assign(this, { fitted: null, running: null });
@@ -198,7 +196,7 @@ export class Canvas {
   // The image, as it is shown; null while it loads.
   setBitmap(bitmap) {
     const { onceShown } = this;
-    Object.assign(this, { bitmap, pixels: null, onceShown: null });
+    Object.assign(this, { bitmap, onceShown: null });
     if (bitmap) onceShown?.();
     this.requestRender();
   }
@@ -221,7 +219,7 @@ export class Canvas {
     const mask = stroke ?? this.state.mask;
     if (mask && this.overlayMask !== mask) {
       const fits = this.overlay?.width === mask.width && this.overlay?.height === mask.height;
-      this.overlay = maskOverlay(mask, this.opacity, fits ? this.overlay : undefined);
+      this.overlay = maskOverlay(mask, fits ? this.overlay : undefined);
       this.overlayMask = stroke ? null : mask; // a stroke goes on in the same mask
     }
     const [context, result] = [this.element.getContext("2d"), this.review.scene()];
@@ -263,14 +261,6 @@ export class Canvas {
     return MIN_RADIUS + (largest - MIN_RADIUS) * this.brushSize ** 2;
   }
 
-  // The mask is shown less opaque, or more.
-  changeOpacity() {
-    this.opacity = OPACITIES[(OPACITIES.indexOf(this.opacity) + 1) % OPACITIES.length];
-    this.overlayMask = null;
-    this.requestRender();
-    return this.opacity;
-  }
-
   // Of what is painted, in the mask.
   get paintValue() {
     return Math.round(255 * this.strength);
@@ -294,11 +284,11 @@ export class Canvas {
   extend(point) {
     const { stroke } = this.state;
     if (!stroke) return;
-    const [last, now] = [this.points[this.points.length - 1], toImage(this.view, point)];
+    const [first, last, now] = [this.points[0], this.points.at(-1), toImage(this.view, point)];
     this.points.push(now);
     if (this.tool === "wand") return;
     if (this.isBrush()) fillCapsule(stroke, last, now, this.brushRadius, this.value);
-    else this.outline = this.tool === "lasso" ? this.points : corners(this.points[0], now);
+    else this.outline = this.tool === "lasso" ? this.points : [first, { x: now.x, y: first.y }, now, { x: first.x, y: now.y }];
     this.hover(point);
   }
 
@@ -335,15 +325,12 @@ export class Canvas {
 
   // What the canvas shows of the image, rgba in the mask's size.
   imagePixels() {
-    if (!this.pixels) {
-      const { width, height } = this.size;
-      const context = createCanvas(width, height).getContext("2d", { willReadFrequently: true });
-      context.fillStyle = "#fff";
-      context.fillRect(0, 0, width, height);
-      context.drawImage(this.bitmap, 0, 0, width, height);
-      this.pixels = context.getImageData(0, 0, width, height).data;
-    }
-    return this.pixels;
+    const { width, height } = this.size;
+    const context = createCanvas(width, height).getContext("2d", { willReadFrequently: true });
+    context.fillStyle = "#fff";
+    context.fillRect(0, 0, width, height);
+    context.drawImage(this.bitmap, 0, 0, width, height);
+    return context.getImageData(0, 0, width, height).data;
   }
 
   // The wand by keys: its mark moves by so many steps, or by so many pixels.
@@ -377,11 +364,8 @@ export class Canvas {
 
   // point: null where the pointer has left.
   hover(point) {
-    const strength = this.tool === "brush" && !this.state.stroke ? this.strength * this.opacity : 0; // before a stroke
+    const strength = this.tool === "brush" && !this.state.stroke ? this.strength * OPACITY : 0; // before a stroke
     this.cursor = point && this.isBrush() ? { x: point.x, y: point.y, radius: this.brushRadius, strength } : null;
     this.requestRender();
   }
 }
-
-// Of the rectangle between two points.
-const corners = (a, b) => [a, { x: b.x, y: a.y }, b, { x: a.x, y: b.y }];

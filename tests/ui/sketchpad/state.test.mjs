@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { blank, equal, preset } from "../../../imagebart/ui/sketchpad/mask.js";
-import { State, UndoStack } from "../../../imagebart/ui/sketchpad/state.js";
+import { State } from "../../../imagebart/ui/sketchpad/state.js";
 
 const image = (path, width = 12, height = 8) => ({ path, width, height, mask_size: { width, height } });
 
@@ -79,9 +79,10 @@ test("nothing is undone where nothing was, and nothing is redone after another c
 });
 
 test("the oldest entries are dropped first, by their bytes", () => {
-  const stack = new UndoStack(1000);
-  for (let i = 0; i < 50; i++) stack.push({ i, mask: blank({ width: 10, height: 10 }) });
-  assert.deepEqual(stack.past.map(({ i }) => i), Array.from({ length: 10 }, (_, i) => 40 + i));
+  const state = new State(() => {});
+  state.maxBytes = 1000;
+  for (let i = 0; i < 50; i++) state.open(image(i, 10, 10));
+  assert.deepEqual(state.past.map((entry) => entry.image.path), Array.from({ length: 10 }, (_, i) => 39 + i));
 });
 
 test("an image under another path keeps its mask, in the past too", () => {
@@ -108,7 +109,7 @@ test("a stroke ends before anything else is done, and belongs to the image on wh
     act();
     assert.equal(state.stroke, null);
     assert.equal(state.version, version + 2, "the stroke, and what was done");
-    const stroke = act.toString().includes("undo") ? state.undoStack.future.at(-1) : state.undoStack.past.at(-1);
+    const stroke = act.toString().includes("undo") ? state.future.at(-1) : state.past.at(-1);
     assert.deepEqual([stroke.image.path, stroke.mask.data[5]], [path, 255]);
     assert.equal(state.mask.data[5], 0);
   }
@@ -169,10 +170,10 @@ test("words cost no masks, and are left alone where there is no prompt", () => {
   state.open(image("a"));
   state.paint(preset("centre", { width: 12, height: 8 }));
   state.undo();
-  state.undoStack.maxBytes = 3 * 12 * 8;
+  state.maxBytes = 3 * 12 * 8;
   for (let i = 0; i < 50; i++) {
     text = `words ${i}`;
     state.noteWords();
   }
-  assert.equal(state.undoStack.past.length, 49);
+  assert.equal(state.past.length, 49);
 });
