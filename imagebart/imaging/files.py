@@ -183,7 +183,9 @@ class Recipe(Settings):
     def _check(self) -> Recipe:
         if (self.strength is not None) != (self.task == "vary"):
             given = format_value(self.strength)
-            raise InputError(f"The strength is {given} in a recipe to {self.task}; only variations have one.")
+            raise InputError(
+                f"The strength is {given} in a recipe to {self.task}; a variation has one, nothing else does."
+            )
         return self
 
     @property

@@ -103,7 +103,9 @@ def test_an_image_made_here_is_known_as_such() -> None:
     assert files.open_image(str(path))["made"]
 
 
-@pytest.mark.parametrize(("content", "said"), [(b"not an image", "we can read"), (b"", "we can read"), (None, "damaged")])
+@pytest.mark.parametrize(
+    ("content", "said"), [(b"not an image", "we can read"), (b"", "we can read"), (None, "damaged")]
+)
 def test_a_bad_upload_is_said(content: bytes | None, said: str) -> None:
     path = Path(publish(noise_image((64, 64))))
     path.write_bytes(path.read_bytes()[:2000] if content is None else content)

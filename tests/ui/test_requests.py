@@ -65,7 +65,9 @@ def page(pipe: Pipeline) -> Iterator[PageClient]:
 
 
 def test_what_is_wrong_is_named(page: PageClient) -> None:
-    assert "must be a number over 0 and at most 1" in page.call("vary", [UPLOADED, None, "", 1, None, 1])
+    assert "The strength is None in a recipe to vary; a variation has one" in page.call(
+        "vary", [UPLOADED, None, "", 1, None, 1]
+    )
     assert "There is no image; give a" in page.call("edit", [None, None, "centre", "", 1, None, 1, False])
     assert "The prompt is 3; it must be a text" in page.call("generate", [3, 1, None, 1])
     assert "no ready mask [1]; choose one of upper half" in page.call(
