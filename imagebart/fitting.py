@@ -36,7 +36,7 @@ from imagebart.imaging.masks import Bytes, Size
 from imagebart.models.imagebart import ImageBARTModel
 from imagebart.sampling.inpainting import fill_nearest, suggest_mask
 from imagebart.text.prompts import Prompt
-from imagebart.worlds.ranking import Scorer, contrast
+from imagebart.worlds.ranking import Describer, Scorer
 from imagebart.worlds.things import Asked, Found, ThingScorer, relation
 
 Patches = npt.NDArray[np.bool_]  # [grid, grid]
@@ -122,7 +122,7 @@ def fit_patches(
     everything = mask or masks.preset("everything", upload.size)
     box = crop.crop_box(everything, config.resolution, math.inf if mask is None else options.context)
     pixels = to_tensor(crop.extract(upload, box, config.resolution)).to(model.device)
-    texts = contrast(scorer, pixels, words) if words else None
+    texts = scorer.contrast(pixels, words) if words and isinstance(scorer, Describer) else None
     place = _place_of_words(model, pixels, words, texts, required=mask is None)
     notes, elsewhere, patches = list[str](), None, place
     if mask is not None:

@@ -31,8 +31,7 @@ from imagebart.imaging.crop import Box, Region
 from imagebart.imaging.files import LONGEST_NAME, Recipe, Source, Task, load_image, to_images, to_tensor
 from imagebart.model import ImageBART, locate
 from imagebart.sampling.inpainting import ADVICE, encode_masked, out_of_domain, paste_blended
-from imagebart.sampling.speculative import ChainEvent
-from imagebart.sampling.steps import KnownTokens
+from imagebart.sampling.steps import ChainEvent, KnownTokens
 from imagebart.text.conditioners import Prompt, TextConditioner
 from imagebart.text.prompts import Prompts, check_prompt, prompt_per_variant
 from imagebart.weights.folder import config_of, read_card, without_header
@@ -255,9 +254,7 @@ class Pipeline:
     def corrections(self, prompt: str) -> dict[str, str]:
         """The prompt's words that will be read as others: {"sunglases": "sunglasses"}."""
         conditioner = self.model.conditioner
-        if not isinstance(conditioner, TextConditioner):
-            return {}
-        return {correction.typed: correction.meant for correction in conditioner.corrections(prompt)}
+        return dict(conditioner.corrections(prompt)) if isinstance(conditioner, TextConditioner) else {}
 
     @property
     def can_rank(self) -> bool:
@@ -271,20 +268,15 @@ class Pipeline:
         prompt: Prompt = None,
         *,
         settings: SamplingSettings | None = None,
-        exact: bool = False,
-        movable: bool = False,
-        remove: bool = False,
-        feather: int = 0,
-        context: float = math.inf,
+        **options: Any,
     ) -> FittedMask:
         """What an edit of a mask changes, and how: see `imagebart.fitting`.
 
         mask: see `masks.as_mask`; None, or nothing painted: the place that the words are about, as the model's scorer
-        finds it. The rest is as for `edit`. Raises InputError for bad input, and where there is neither a mask nor such
-        a place.
+        finds it. options: see `EditOptions`. Raises InputError for bad input, and where there is neither a mask nor
+        such a place.
         """
-        options = EditOptions(exact, movable, remove, feather, context)
-        return self._fit(load_image(image), mask, prompt, settings or self.defaults, options)
+        return self._fit(load_image(image), mask, prompt, settings or self.defaults, EditOptions(**options))
 
     def _fit(
         self,
@@ -546,8 +538,10 @@ class Pipeline:
 
     def _batch(self, runs: list[Run]) -> Iterator[PipelineEvent]:
         last: dict[int, ChainEvent] = {}
-        clock = Clock(runs[0].settings, [1.0]) if runs else None
-        for number in range(max((len(run.turns) for run in runs), default=0)):
+        if not runs:
+            return
+        clock = Clock(runs[0].settings, [1.0])
+        for number in range(max(len(run.turns) for run in runs)):
             chains: dict[tuple[float | None, float], list[tuple[int, KnownTokens]]] = {}  # by what one has in common
             for index, run in enumerate(runs):
                 if number < len(run.turns):
@@ -562,7 +556,6 @@ class Pipeline:
                 for row, (index, _) in enumerate(chain):
                     last[index] = replace(event, tokens=event.tokens[row : row + 1])
         for index, run in enumerate(runs):
-            assert clock is not None
             yield self._event("result", last[index], run, clock)
 
     @torch.no_grad()

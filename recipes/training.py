@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from imagebart.core.settings import Length, Settings
 from imagebart.model import ImageBART
-from imagebart.models.text_encoder import TextEncoder
+from imagebart.models.transformer import TextEncoder
 from imagebart.text.conditioners import TextConditioner
 from imagebart.training.config import LoopConfig, StageShape
 from imagebart.training.loop import Batch, Task, train

@@ -22,7 +22,7 @@ from imagebart.imaging import files
 from imagebart.imaging.figures import sheet
 from imagebart.imaging.masks import preset_array
 from imagebart.model import ImageBART
-from imagebart.worlds.ranking import ClipScorer, Preprocessor, Scorer, rank
+from imagebart.worlds.ranking import ClipScorer, Preprocessor, Scorer
 
 INCEPTION = "pt_inception-2015-12-05-6726825d.pth"
 ADDRESS = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION}"
@@ -155,7 +155,7 @@ def generate_all(study: PaperStudy) -> None:
         sampled = sampler.generate(prompts, study.seed + group[0] * study.best_of)
         if study.best_of > 1:
             assert study.scorer is not None, "the best of several needs a scorer"
-            best = rank(study.scorer, sampled, prompts[0] or "")[0]
+            best = int(study.scorer.score(sampled, prompts[0] or "").argmax())
             sampled = sampled[best : best + 1]
         for i, image in zip(group, files.to_images(sampled), strict=True):
             files.save_image(image, study.sample_paths[i])

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 
 from imagebart.core.settings import HintGrid, Length, Settings, Vocabulary
 from imagebart.models.diffusion import log_likelihood
-from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig
-from imagebart.models.transformer import Block, Cache, Transformer, TransformerConfig
+from imagebart.models.transformer import Block, Cache, TextEncoder, TextEncoderConfig, Transformer, TransformerConfig
 from imagebart.models.vqgan import FirstStageConfig
 
 MIN_NOISE = 0.002  # of a token that is sampled: log q(x_t | x_0) has to stay finite

@@ -14,7 +14,7 @@ from imagebart.core.settings import SamplingSettings, Settings
 from imagebart.models.denoiser import Denoiser, check_color_hint_grid
 from imagebart.models.diffusion import Schedule
 from imagebart.models.stages import Stage, StageConfig
-from imagebart.models.text_encoder import TextEncoder
+from imagebart.models.transformer import TextEncoder
 from imagebart.models.vqgan import FirstStage
 from imagebart.text.conditioners import ClassConditioner, Conditioner, NoConditioner
 
@@ -106,11 +106,6 @@ class ImageBARTModel(nn.Module):
     def vocab_size(self) -> int:
         """K, different tokens."""
         return self.first_stage.config.vocab_size
-
-    @property
-    def cond_length(self) -> int:
-        """Conditioning tokens."""
-        return (self.denoiser or self.stages[0]).config.cond_length
 
     @property
     def color_hint_grid(self) -> int:

@@ -24,8 +24,7 @@ from imagebart.core.settings import (
     Vocabulary,
 )
 from imagebart.models.diffusion import log_likelihood
-from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig
-from imagebart.models.transformer import Cache, Transformer, TransformerConfig
+from imagebart.models.transformer import Cache, TextEncoder, TextEncoderConfig, Transformer, TransformerConfig
 
 Kind = Literal["decoder_only", "encoder_decoder", "residual"]
 

@@ -8,6 +8,7 @@ models use an encoder that sees one patch at a time (`PatchEncoder`) and a decod
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -129,22 +130,14 @@ class AttentionBlock(nn.Module):
         return x + self.proj_out(rearrange(out, "b 1 (h w) c -> b c h w", h=x.shape[2]))
 
 
-class Downsample(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 1, 0, 1)))  # right and bottom only, as the published weights expect
+def downsample(channels: int) -> nn.Sequential:
+    pad = nn.ZeroPad2d((0, 1, 0, 1))  # right and bottom only, as the published weights expect
+    return nn.Sequential(OrderedDict(pad=pad, conv=nn.Conv2d(channels, channels, 3, stride=2)))
 
 
-class Upsample(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+def upsample(channels: int) -> nn.Sequential:
+    enlarge = nn.Upsample(scale_factor=2.0)
+    return nn.Sequential(OrderedDict(enlarge=enlarge, conv=nn.Conv2d(channels, channels, 3, padding=1)))
 
 
 class Level(nn.Module):
@@ -163,15 +156,9 @@ class Level(nn.Module):
         return x
 
 
-class Middle(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.block_1 = ResBlock(channels, channels)
-        self.attn_1 = AttentionBlock(channels)
-        self.block_2 = ResBlock(channels, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.block_2(self.attn_1(self.block_1(x)))
+def middle(channels: int) -> nn.Sequential:
+    blocks = (ResBlock(channels, channels), AttentionBlock(channels), ResBlock(channels, channels))
+    return nn.Sequential(OrderedDict(zip(("block_1", "attn_1", "block_2"), blocks, strict=True)))
 
 
 class Encoder(nn.Module):
@@ -186,10 +173,10 @@ class Encoder(nn.Module):
         for i, (channels, attention) in enumerate(config.levels):
             level = Level(width, channels, config.res_blocks, attention)
             if i < len(config.levels) - 1:
-                level.downsample = Downsample(channels)
+                level.downsample = downsample(channels)
             self.down.append(level)
             width = channels
-        self.mid = Middle(width)
+        self.mid = middle(width)
         self.norm_out = group_norm(width)
         self.conv_out = nn.Conv2d(width, config.latent_channels, 3, padding=1)
 
@@ -236,12 +223,12 @@ class Decoder(nn.Module):
         super().__init__()
         width = config.levels[-1][0]
         self.conv_in = nn.Conv2d(config.latent_channels, width, 3, padding=1)
-        self.mid = Middle(width)
+        self.mid = middle(width)
         ups: list[nn.Module] = []
         for i, (channels, attention) in reversed(list(enumerate(config.levels))):
             level = Level(width, channels, config.res_blocks + 1, attention)
             if i > 0:
-                level.upsample = Upsample(channels)
+                level.upsample = upsample(channels)
             ups.insert(0, level)
             width = channels
         self.up = nn.ModuleList(ups)  # finest first, as in the encoder; run from the coarsest

@@ -18,8 +18,7 @@ from imagebart.models.imagebart import ImageBARTModel
 from imagebart.models.stages import Stage
 from imagebart.models.transformer import Transformer
 from imagebart.sampling.packed_linear import PackedDecoder
-from imagebart.sampling.speculative import ChainEvent, sample_step
-from imagebart.sampling.steps import ChainState, KnownTokens, Step, denoising_steps
+from imagebart.sampling.steps import ChainEvent, ChainState, KnownTokens, Step, denoising_steps, sample_step
 
 SEED_OFFSET = 0x9E3779B9  # added to a seed for the noise that a variation starts from, which is not the chain's own
 
@@ -187,7 +186,7 @@ class Sampler:
             tokens, levels = self._masked(known, known.keep, start_seeds)
             levels = levels if denoiser is not None else (levels > 0).float()  # all that stages know
             x = torch.where(steps[-1].sees(levels), tokens, x)
-        if model.cond_length:
+        if model.conditioner.length:
             cond = (model.conditioner.unconditional(batch) if cond is None else cond).to(device)
             if settings.guidance != 1:
                 cond = torch.cat([cond, model.conditioner.unconditional(batch).to(device)])

@@ -12,10 +12,10 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from importlib.resources import files
 from itertools import chain, groupby
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from rapidfuzz.distance import OSA, Indel
 
@@ -143,8 +143,7 @@ LONG = 6  # letters of a word that may have two edits
 PART = 2  # letters of each of two words written as one, at least
 
 
-@dataclass(frozen=True)
-class Correction:
+class Correction(NamedTuple):
     """Words as typed, and the known words that they are read as."""
 
     typed: str
@@ -195,7 +194,7 @@ class SpellChecker:
 
     def _near(self, word: str, edits: int) -> str | None:
         """The likeliest of the known words within this many edits."""
-        near = (other for other in self._sorted if OSA.distance(word, other, score_cutoff=edits) <= edits)
+        near = (other for other in self.words if OSA.distance(word, other, score_cutoff=edits) <= edits)
         return min(near, key=lambda other: _edit_cost(word, other), default=None)
 
     def _split(self, word: str) -> str | None:
@@ -212,10 +211,6 @@ class SpellChecker:
         words = [piece.word for piece in pieces[index : index + length : length - 1]]
         known = len(words) == 2 and all(words) and "".join(words) in self.words and not self.words.issuperset(words)
         return length if known else 1
-
-    @cached_property
-    def _sorted(self) -> list[str]:
-        return sorted(self.words)
 
 
 def _edit_cost(typed: str, meant: str) -> tuple[int, bool, int, bool, int, int, str]:

@@ -20,7 +20,7 @@ from imagebart.imaging.masks import preset_array
 from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser, DenoiserConfig, check_color_hint_grid, mask_sides
 from imagebart.models.diffusion import add_uniform_noise
-from imagebart.models.text_encoder import TextEncoderConfig
+from imagebart.models.transformer import TextEncoderConfig
 from imagebart.models.vqgan import FirstStageConfig
 from imagebart.sampling.inpainting import encode_color_hints, fill_nearest, mask_coverage
 from imagebart.text.conditioners import Conditioner

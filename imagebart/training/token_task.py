@@ -21,7 +21,7 @@ from imagebart.imaging.files import normalize
 from imagebart.models.denoiser import Denoiser
 from imagebart.models.imagebart import ImageBARTModel
 from imagebart.models.stages import Stage
-from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig
+from imagebart.models.transformer import TextEncoder, TextEncoderConfig
 from imagebart.models.vqgan import FirstStage
 from imagebart.text.conditioners import ClassConditioner, Conditioner, NoConditioner, TextConditioner
 from imagebart.text.prompts import CONTEXT_LENGTH, pieces_of

@@ -27,7 +27,7 @@ from imagebart.imaging.masks import MASK_SUFFIX, preset
 from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser
 from imagebart.models.imagebart import About
-from imagebart.models.text_encoder import with_vocabulary
+from imagebart.models.transformer import with_vocabulary
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.text.conditioners import Conditioner, TextConditioner
 from imagebart.training.config import (

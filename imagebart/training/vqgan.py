@@ -7,6 +7,7 @@ Transformers, 2021) joins once that has settled.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,12 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.utils import broadcast
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor, autograd, nn
 from torch.utils.data import Dataset
 
 from imagebart.core.errors import InputError
 from imagebart.imaging.files import normalize
 from imagebart.model import ImageBART
-from imagebart.models.discriminator import (
-    Discriminator,
-    adaptive_weight,
-    d_hinge_loss,
-    feature_matching_loss,
-    generator_loss,
-)
 from imagebart.models.vqgan import FirstStage, Quantizer, psnr
 from imagebart.training.config import AdversarialLoss, FirstStageLoss, FirstStageRun
 from imagebart.training.data import grid, stored_dataset
@@ -35,6 +29,8 @@ from imagebart.training.loop import Batch, Metrics, Task, train
 from imagebart.weights.folder import load_networks
 
 SHOWN = 12  # images in a grid
+GROUPS = 8  # of channels of a discriminator that are normalized together
+MAX_WEIGHT = 1e4  # of its loss
 
 
 class FirstStageTask(Task):
@@ -193,6 +189,59 @@ class CodebookEMA(nn.Module):
         quantizer.embedding.weight.copy_(quantizer.project(self.total / self.count.clamp_min(1e-9)[:, None]))
 
 
+# Isola et al., Image-to-Image Translation with Conditional Adversarial Networks (2017), section 3.2.2; hinge loss and
+# adaptive weight: Taming Transformers, section 3.1.
+
+
+class Discriminator(nn.Module):
+    """Images [B, 3, H, W] -> features of each layer, finest first; the last are logits [B, 1, h, w], over 0 for real.
+
+    A logit sees 70 x 70 pixels. Group norms, in place of batch norms, allow small batches.
+    """
+
+    def __init__(self, channels: int = 32) -> None:
+        super().__init__()
+        if channels < GROUPS or channels % GROUPS:
+            raise ValueError(f"the discriminator has {channels} channels, expected a multiple of {GROUPS}")
+        layers = [nn.Sequential(nn.Conv2d(3, channels, 4, 2, 1), nn.LeakyReLU(0.2))]
+        for stride in (2, 2, 1):
+            block = [nn.Conv2d(channels, 2 * channels, 4, stride, 1), nn.GroupNorm(GROUPS, 2 * channels)]
+            layers.append(nn.Sequential(*block, nn.LeakyReLU(0.2)))
+            channels *= 2
+        layers.append(nn.Sequential(nn.Conv2d(channels, 1, 4, 1, 1)))
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        features = [images]
+        for layer in self.layers:
+            features.append(layer(features[-1]))
+        return features[1:]
+
+
+def d_hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """The discriminator's hinge loss on its logits."""
+    return (F.relu(1 - real).mean() + F.relu(1 + fake).mean()) / 2
+
+
+def feature_matching_loss(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
+    """Mean absolute difference of the discriminator's features before its logits; all layers count the same.
+
+    Wang et al., High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs (2018), eq. 4.
+    """
+    pairs = list(zip(real[:-1], fake[:-1], strict=True))
+    return sum((F.l1_loss(y.float(), x.detach().float()) for x, y in pairs), real[0].new_zeros(())) / len(pairs)
+
+
+def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, output: Tensor) -> Tensor:
+    """The weight that gives both losses gradients of the same size (Taming Transformers, eq. 7).
+
+    The gradients are those of the output's pixels, which every decoder has; the original takes the last layer's
+    weights.
+    """
+    ours, theirs = (autograd.grad(loss, output, retain_graph=True)[0].norm() for loss in (reconstruction, adversarial))
+    return (ours / (theirs + 1e-6)).clamp(max=MAX_WEIGHT).detach()
+
+
 class DiscriminatorTrainer:
     """A discriminator of the same part of images and of their reconstructions, once a share of the run is done."""
 
@@ -220,7 +269,7 @@ class DiscriminatorTrainer:
         with torch.no_grad():
             real_features = self.model(real)
         fake_features = self.model(fake)
-        generator = generator_loss(fake_features[-1].float())
+        generator = -fake_features[-1].float().mean()
         matching = feature_matching_loss(real_features, fake_features)
         weight = self.config.weight * adaptive_weight(reconstruction, generator, output)
         self.pending = (real, fake.detach())

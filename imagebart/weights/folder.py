@@ -32,7 +32,7 @@ from imagebart.models.denoiser import Denoiser, DenoiserConfig
 from imagebart.models.diffusion import Schedule
 from imagebart.models.imagebart import About, ImageBARTModel, Model
 from imagebart.models.stages import StageConfig, build_stage
-from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig
+from imagebart.models.transformer import TextEncoder, TextEncoderConfig
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.text.conditioners import Conditioner, NoConditioner
 

@@ -25,7 +25,7 @@ from imagebart.core.atomic_io import write_bytes
 from imagebart.core.errors import WeightsError
 from imagebart.core.settings import Settings
 from imagebart.models.imagebart import ImageBARTModel
-from imagebart.models.text_encoder import TextEncoder
+from imagebart.models.transformer import TextEncoder
 from imagebart.text.conditioners import Conditioner
 from imagebart.text.prompts import articled
 from imagebart.worlds.avatars import (

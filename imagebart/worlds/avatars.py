@@ -53,7 +53,7 @@ Claims = dict[str, frozenset[str]]  # of each attribute that a text mentions, th
 
 @dataclass(frozen=True)
 class Attributes:
-    """One avatar: a value of `VALUES` for each attribute, also those that do not show. Raises ValueError for others."""
+    """One avatar: a value of `VALUES` for each attribute, also those that do not show."""
 
     top: str
     hair_color: str
@@ -69,12 +69,6 @@ class Attributes:
     graphic: str
     skin: str
     background: str
-
-    def __post_init__(self) -> None:
-        for name, value in self.as_dict().items():
-            if value not in VALUES[name]:
-                expected = ", ".join(VALUES[name])
-                raise ValueError(f"{value!r} is not a value of the attribute {name!r}; its values are {expected}.")
 
     def visible(self) -> frozenset[str]:
         """The names of the attributes that an image of 128 pixels shows.

@@ -54,17 +54,6 @@ class Checker(Protocol):
         """Of images, float [B, 3, H, W] in [-1, 1]; True where it cannot say."""
 
 
-def rank(scorer: Scorer, images: Tensor, prompt: str) -> list[int]:
-    """The indices of images [B, 3, H, W], best first; those of equal scores in their order."""
-    order: list[int] = scorer.score(images, prompt).argsort(descending=True, stable=True).tolist()
-    return order
-
-
-def contrast(scorer: Scorer | None, image: Tensor, prompt: str) -> tuple[str, str] | None:
-    """`Describer.contrast`; None for a scorer that cannot describe."""
-    return scorer.contrast(image, prompt) if isinstance(scorer, Describer) else None
-
-
 def bundled_scorer(folder: Path, model: ImageBARTModel) -> Scorer | None:
     """The scorer in a model's folder, if any. Raises WeightsError naming a damaged file."""
     if (folder / DETECTOR).is_file():

@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 from imagebart.core.errors import InputError
 from imagebart.core.settings import Settings
 from imagebart.imaging.files import normalize
-from imagebart.models.text_encoder import TextEncoder
+from imagebart.models.transformer import TextEncoder
 from imagebart.text.conditioners import Conditioner
 from imagebart.training.config import DenoiserRun, FirstStageRun, LoopConfig, TokensRun
 from imagebart.training.denoiser import train_denoiser

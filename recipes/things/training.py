@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from imagebart.models.text_encoder import TextEncoder
+from imagebart.models.transformer import TextEncoder
 from imagebart.text.conditioners import Conditioner, TextConditioner
 from imagebart.text.prompts import PromptRules
 from imagebart.training.config import DenoiserRun, FirstStageRun, TokensRun

@@ -11,8 +11,7 @@ from torch import Tensor
 from imagebart.core.settings import SamplingSettings
 from imagebart.models.denoiser import Denoiser
 from imagebart.models.stages import Stage
-from imagebart.models.text_encoder import TextEncoderConfig
-from imagebart.models.transformer import TransformerConfig
+from imagebart.models.transformer import TextEncoderConfig, TransformerConfig
 from imagebart.sampling.steps import Step
 
 

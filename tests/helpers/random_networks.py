@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from imagebart.models.denoiser import Denoiser, DenoiserConfig, mask_sides
 from imagebart.models.diffusion import row_generators
 from imagebart.models.stages import Kind, Stage, StageConfig, build_stage
-from imagebart.models.text_encoder import TextEncoderConfig
-from imagebart.models.transformer import TransformerConfig
+from imagebart.models.transformer import TextEncoderConfig, TransformerConfig
 from imagebart.sampling.steps import ChainState, Step
 
 KINDS: tuple[Kind, ...] = ("decoder_only", "encoder_decoder", "residual")

@@ -13,8 +13,7 @@ from imagebart.models.denoiser import Denoiser, DenoiserConfig
 from imagebart.models.diffusion import Schedule
 from imagebart.models.imagebart import About
 from imagebart.models.stages import StageConfig, build_stage
-from imagebart.models.text_encoder import TextEncoderConfig
-from imagebart.models.transformer import TransformerConfig
+from imagebart.models.transformer import TextEncoderConfig, TransformerConfig
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.pipeline import Pipeline
 from imagebart.text.conditioners import ClassConditioner, Conditioner, Kind, NoConditioner, TextConditioner

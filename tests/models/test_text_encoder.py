@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from imagebart.models.text_encoder import CausalConv, TextEncoder, with_vocabulary
+from imagebart.models.transformer import CausalConv, TextEncoder, with_vocabulary
 from imagebart.text.conditioners import TextConditioner
 from imagebart.training.config import StageShape
 from imagebart.training.token_task import text_config

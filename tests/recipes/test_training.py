@@ -12,7 +12,7 @@ from tiny_models import tiny_conditioner, tiny_first_stage
 
 from imagebart import Pipeline
 from imagebart.model import ImageBART
-from imagebart.models.text_encoder import TextEncoder
+from imagebart.models.transformer import TextEncoder
 from imagebart.models.vqgan import FirstStage
 from imagebart.training.config import LoopConfig, StageShape, load
 from imagebart.training.token_task import load_text_encoder, text_config

@@ -16,8 +16,7 @@ from imagebart.core.settings import SamplingSettings
 from imagebart.models.denoiser import mask_sides
 from imagebart.models.diffusion import gumbel_noise, row_generators, uniform_tokens
 from imagebart.sampling.sampler import TOP_P, correct, probabilities
-from imagebart.sampling.speculative import ChainEvent, sample_step
-from imagebart.sampling.steps import ChainState, Step
+from imagebart.sampling.steps import ChainEvent, ChainState, Step, sample_step
 
 K, SIDE, ROWS, STEPS = 7, 3, 3, 3
 N = SIDE**2

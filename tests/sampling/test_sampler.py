@@ -34,7 +34,7 @@ from imagebart.models.denoiser import Denoiser
 from imagebart.models.diffusion import Schedule, add_noise_rows, gumbel_noise, row_generators, uniform_tokens
 from imagebart.models.stages import Stage, build_stage
 from imagebart.models.transformer import Cache, Transformer
-from imagebart.sampling import speculative
+from imagebart.sampling import steps as steps_module
 from imagebart.sampling.packed_linear import PackedDecoder
 from imagebart.sampling.sampler import ChainEvent, sample_chain
 from imagebart.sampling.steps import KnownTokens, Step, denoising_steps
@@ -492,7 +492,7 @@ def test_a_chain_of_the_denoiser_equals_the_plain_computation(
     for more in (None, 0, 1, 3, 100):  # drafts that a pass verifies
         if more is not None:
             length = lambda needed, unknown, rows, more=more: needed + more  # noqa: E731
-            monkeypatch.setattr(speculative, "draft_length", length)
+            monkeypatch.setattr(steps_module, "draft_length", length)
         events = run(steps, start, keep, settings, 4, cond=cond, unconditional=unconditional, color_hints=color_hints)
         assert torch.equal(torch.stack([e.tokens for e in events if e.done]), torch.stack(expected))
 

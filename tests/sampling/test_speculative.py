@@ -15,9 +15,8 @@ from torch import Tensor
 from imagebart.core.settings import SamplingSettings
 from imagebart.models.diffusion import gumbel_noise, row_generators
 from imagebart.models.transformer import Cache, Transformer
-from imagebart.sampling import speculative
-from imagebart.sampling.speculative import PASS_ROWS, ChainEvent, draft_length, sample_step
-from imagebart.sampling.steps import Step
+from imagebart.sampling import steps as steps_module
+from imagebart.sampling.steps import PASS_ROWS, ChainEvent, Step, draft_length, sample_step
 
 N, K = 6, 7
 DraftLength = Callable[[int, list[bool], int], int]
@@ -66,7 +65,7 @@ def sampled(
     settings = settings or SamplingSettings()
     state = chain_state([step], c, level, cond, unconditional if settings.guidance != 1 else None)
     event = ChainEvent(tokens=c, stage=1, stages=1, resample_index=0, resamples=1)
-    with patch.object(speculative, "draft_length", length):
+    with patch.object(steps_module, "draft_length", length):
         yield from sample_step(step, step.network.decoder, state, settings, noise, event, drafts)
 
 

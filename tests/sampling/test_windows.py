@@ -13,8 +13,7 @@ from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser, context_window
 from imagebart.models.diffusion import gumbel_noise, row_generators
 from imagebart.sampling.sampler import probabilities
-from imagebart.sampling.speculative import ChainEvent, sample_step
-from imagebart.sampling.steps import KnownTokens, Step
+from imagebart.sampling.steps import ChainEvent, KnownTokens, Step, sample_step
 
 K, SIDE, COND = 7, 5, 2
 N = SIDE**2

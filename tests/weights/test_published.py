@@ -271,7 +271,7 @@ def test_logits_are_the_originals(folder: Path, tmp_path: Path) -> None:
     published = load(folder)
     published.save_pretrained(tmp_path)
     for model in (published, load(tmp_path)):
-        assert model.cond_length == expected["cond"].shape[1] == 7
+        assert model.conditioner.length == expected["cond"].shape[1] == 7
         for t, stage in enumerate(model.stages, 1):
             logits = stage.logits(expected[f"stage{t}.x"], expected[f"stage{t}.c"], expected["cond"])
             assert (logits - expected[f"stage{t}.logits"]).abs().max() < 1e-4

@@ -72,14 +72,6 @@ def test_an_index_means_the_same_everywhere() -> None:
     assert sample(7, seed=3) != sample(7, seed=4)
 
 
-def test_wrong_values_are_named() -> None:
-    values = sample(0).as_dict()
-    with pytest.raises(ValueError, match="'green hair' is not a value of the attribute 'top'"):
-        Attributes(**{**values, "top": "green hair"})
-    with pytest.raises(ValueError, match="'test'"):
-        sample(0, split="test")
-
-
 def test_values_are_named_or_those_that_are_not() -> None:
     colors = phrases("colors")
     assert colors["top"][0] == Phrase("top", frozenset(HAIR_TOPS) - {"bald"}, "noun", "{c} hair")
