@@ -222,7 +222,6 @@ def describe(image: Annotated[Path, typer.Argument(help="The image.")], model: M
 
 def _follow(run: Iterable[PipelineEvent], output: Output) -> None:
     """Shows the progress on standard error; writes the images, and prints their paths on standard output."""
-    from PIL import ImageOps
     from tqdm import tqdm
 
     from imagebart.imaging.files import save_animation, save_image, write_png
@@ -236,8 +235,8 @@ def _follow(run: Iterable[PipelineEvent], output: Output) -> None:
                     print(plain(note), file=sys.stderr)
             noted.update(event.notes)
             if output.steps_out is not None:
-                small = max(event.image.size) <= LONGEST_FRAME
-                frames.append(event.image if small else ImageOps.contain(event.image, (LONGEST_FRAME, LONGEST_FRAME)))
+                frames.append(event.image.copy())
+                frames[-1].thumbnail((LONGEST_FRAME, LONGEST_FRAME))  # smaller ones stay as they are
                 if len(frames) > MOST_FRAMES:
                     del frames[1::2]  # the first stays, and the last, whose number is even
             bar.set_description(f"stage {event.stage} of {event.stages}", refresh=False)

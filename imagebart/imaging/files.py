@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -206,14 +206,13 @@ def write_png(image: Image.Image, path: str | Path, recipe: Recipe) -> None:
     save_image(image, path, format="PNG", pnginfo=text, **quick)
 
 
-def read_recipe(source: Source) -> Recipe | None:
+def read_recipe(file: str | Path | BytesIO) -> Recipe | None:
     """How an image was made; None if it does not say, or is no PNG. No pixel is decoded.
 
     Raises InputError for a recipe that cannot be used.
     """
     try:
-        file = BytesIO(source) if isinstance(source, bytes) else source
-        with nullcontext(file) if isinstance(file, Image.Image) else Image.open(file, formats=("PNG",)) as image:
+        with Image.open(file, formats=("PNG",)) as image:
             text = image.info.get(KEY)
     except Exception:  # damaged bytes make decoders raise nearly anything; load_image says what is wrong
         return None

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from fake_models import FixedDescriber, WatchedPipeline, hat_model
 from page_object import TOUCH, PageObject, Site, Windows, gradient_image, pixels, served_with_examples
-from PIL import Image
 from playwright.sync_api import expect
 
 from imagebart.imaging.files import Recipe, read_recipe
@@ -34,7 +33,7 @@ def page(windows: Windows, hats: Site) -> Iterator[PageObject]:
 
 def recipe(page: PageObject) -> Recipe:
     """How the result that is shown was made."""
-    found = read_recipe(Image.open(BytesIO(page.request.get(page.result_address()).body())))
+    found = read_recipe(BytesIO(page.request.get(page.result_address()).body()))
     assert found is not None
     return found
 
