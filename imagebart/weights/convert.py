@@ -113,9 +113,7 @@ def _gpt_mapping(config: StageConfig) -> KeyMapping:
     for i in range(config.decoder.depth):
         ours, theirs = f"decoder.blocks.{i}", f"blocks.{i}"
         sources |= _linear(f"{ours}.attention.norm", f"{theirs}.ln1")
-        for kind in ("weight", "bias"):
-            qkv = tuple(f"{theirs}.attn.{part}.{kind}" for part in ("query", "key", "value"))
-            sources[f"{ours}.attention.qkv.{kind}"] = qkv
+        sources |= _linear(f"{ours}.attention.qkv", *(f"{theirs}.attn.{part}" for part in ("query", "key", "value")))
         sources |= _linear(f"{ours}.attention.out", f"{theirs}.attn.proj")
         sources |= _linear(f"{ours}.feed_forward.norm", f"{theirs}.ln2")
         sources |= _linear(f"{ours}.feed_forward.up", f"{theirs}.mlp.0")
@@ -124,8 +122,8 @@ def _gpt_mapping(config: StageConfig) -> KeyMapping:
     return KeyMapping(sources, buffers={f"blocks.{i}.attn.mask": mask for i in range(config.decoder.depth)})
 
 
-def _linear(ours: str, theirs: str) -> Sources:
-    return {f"{ours}.{kind}": (f"{theirs}.{kind}",) for kind in ("weight", "bias")}
+def _linear(ours: str, *theirs: str) -> Sources:
+    return {f"{ours}.{kind}": tuple(f"{part}.{kind}" for part in theirs) for kind in ("weight", "bias")}
 
 
 # One checkpoint file.
@@ -190,10 +188,7 @@ class StageCheckpoint:
         if alphas.ndim != 1 or not 2 <= len(alphas) <= 1001:
             raise WeightsError(f"{path} has alphats of shape {list(alphas.shape)}, expected T + 1 numbers")
         self.betas = tuple(1 - alpha for alpha in alphas.double().tolist()[1:])
-        start = tensors["sos_token"].flatten().tolist() if "sos_token" in tensors else [0]
-        if len(start) != 1 or not isinstance(start[0], int) or start[0] < 0:
-            raise WeightsError(f"{path} has the sos_token {format_value(start)}, expected one token")
-        self.start_token: int = start[0]
+        self.start_token = int(tensors.get("sos_token", 0))
 
     def load_first_stage(self, config: FirstStageConfig, device: torch.device, dtype: torch.dtype) -> FirstStage:
         """The VQGAN, which every checkpoint has; its tensors have our names."""
