@@ -14,7 +14,6 @@ from imagebart.core.errors import InputError
 
 if TYPE_CHECKING:
     from imagebart.evaluation.image_sampler import ImageSampler
-    from imagebart.training.data import ImageStore
 
 
 app = typer.Typer(help="Measure a model.")
@@ -38,9 +37,15 @@ def folder(
     from imagebart.evaluation.folder import FolderStudy, evaluate_folder, folder_sheet
     from imagebart.evaluation.metrics import table, write_json
     from imagebart.imaging.files import save_image
+    from imagebart.training.data import INDEX, stored_dataset
 
     sampler = load_image_sampler(model, sampling, batch)
-    study = FolderStudy(sampler, _store(model, data, sampler.size), samples, seed, test_steps)
+    trained_on = model / "run" / "pictures"
+    if data is None and not (trained_on / INDEX).exists():
+        raise InputError(f"{model} has no images with it (run/pictures); give --data.")
+    # Of a folder, the same images are held back.
+    store = stored_dataset(data or str(trained_on), sampler.size, model / "evaluation" / "pictures").store
+    study = FolderStudy(sampler, store, samples, seed, test_steps)
     measures = []
     for measure in evaluate_folder(study):
         measures.append(measure)
@@ -50,20 +55,6 @@ def folder(
         write_json(out, {"model": str(model), "samples": len(study.held), "seed": seed}, measures)
     if sheet:
         save_image(folder_sheet(study), sheet, optimize=True)
-
-
-def _store(model: Path, data: str | None, resolution: int) -> ImageStore:
-    """The images to measure on: those of the training, or those of a folder, of which the same are held back."""
-    from imagebart.training.data import INDEX, ImageStore, inspect_dataset, open_dataset
-
-    trained_on, prepared = model / "run" / "pictures", model / "evaluation" / "pictures"
-    if data is None:
-        if not (trained_on / INDEX).exists():
-            raise InputError(f"{model} has no images with it (run/pictures); give --data.")
-        return ImageStore(trained_on)
-    if not (prepared / INDEX).exists() or ImageStore(prepared).index.resolution != resolution:
-        inspect_dataset(open_dataset(data), resolution, prepared)
-    return ImageStore(prepared)
 
 
 def load_image_sampler(model: str | Path, sampling: Sampling, batch: int, device: str = "cpu") -> ImageSampler:

@@ -13,7 +13,6 @@ from imagebart.core.settings import SamplingSettings
 from imagebart.imaging.blending import blend
 from imagebart.imaging.files import denormalize, normalize, to_images, to_tensor
 from imagebart.model import ImageBART
-from imagebart.models.vqgan import FirstStage
 from imagebart.sampling.inpainting import KnownTokens, encode_masked
 
 
@@ -24,7 +23,6 @@ class ImageSampler:
     model: ImageBART
     settings: SamplingSettings
     batch: int = 32
-    progress: Callable[[int], object] = lambda count: None  # called after each batch with its number of images
 
     @property
     def size(self) -> int:
@@ -52,29 +50,19 @@ class ImageSampler:
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Images through the first stage: encoded and decoded."""
-        return self._batches(len(images), lambda rows: reconstruct(self.model.first_stage, images[rows]))
-
-    def _batches(self, count: int, work: Callable[[slice], Tensor]) -> Tensor:
-        parts = []
-        for start in range(0, count, self.batch):
-            parts.append(work(slice(start, min(start + self.batch, count))))
-            self.progress(len(parts[-1]))
-        return torch.cat(parts)
+        first_stage = self.model.first_stage
+        device = next(first_stage.parameters()).device
+        return self._batches(len(images), lambda rows: self._decode(first_stage.encode(images[rows].to(device))))
 
     @torch.no_grad()
+    def _batches(self, count: int, work: Callable[[slice], Tensor]) -> Tensor:
+        return torch.cat([work(slice(i, min(i + self.batch, count))) for i in range(0, count, self.batch)])
+
     def _sample(self, prompts: Sequence[str | None], seed: int, known: KnownTokens | None = None) -> Tensor:
         cond, settings = self.model.condition(self.model.conditioner.encode(prompts).tokens, self.settings)
         state = self.model.sampler.prepare(len(prompts), settings, cond, known=known, seed=seed)
         *_, last = self.model.sampler.stream(state, settings)
-        return _decode(self.model.first_stage, last.tokens)
+        return self._decode(last.tokens)
 
-
-@torch.no_grad()
-def reconstruct(first_stage: FirstStage, images: Tensor) -> Tensor:
-    """Images encoded and decoded."""
-    return _decode(first_stage, first_stage.encode(images.to(next(first_stage.parameters()).device)))
-
-
-def _decode(first_stage: FirstStage, tokens: Tensor) -> Tensor:
-    pixels = first_stage.decode(tokens).float().cpu()
-    return normalize(denormalize(pixels))
+    def _decode(self, tokens: Tensor) -> Tensor:
+        return normalize(denormalize(self.model.first_stage.decode(tokens).float().cpu()))

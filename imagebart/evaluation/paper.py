@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from imagebart.core.errors import InputError, reason_of
@@ -234,11 +234,7 @@ def nearest_images(study: PaperStudy) -> Image.Image:
 
 def read_square(path: Path, size: int) -> Tensor:
     """The middle square of an image file, float [1, 3, size, size] in [-1, 1]."""
-    image = files.flatten(files.load_image(path))
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    middle = image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.LANCZOS)
-    return files.to_tensor(middle)
+    return files.to_tensor(ImageOps.fit(files.flatten(files.load_image(path)), (size, size), Image.Resampling.LANCZOS))
 
 
 def images_in(folder: Path, most: int) -> tuple[Path, ...]:

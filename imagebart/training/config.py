@@ -99,15 +99,14 @@ class StageShape(Settings):
 
     def encoder(self, vocab_in: int, positions: int) -> TransformerConfig:
         """The transformer that sees in both directions."""
-        return self._transformer(depth=self.encoder_depth, vocab_in=vocab_in, positions=positions, causal=False)
+        return self._transformer(self.encoder_depth, vocab_in=vocab_in, positions=positions, causal=False)
 
     def decoder(self, vocab_in: int, positions: int, vocab_out: int, cross: bool) -> TransformerConfig:
         """The causal one; cross: it attends to the encoder's output."""
-        return self._transformer(vocab_in=vocab_in, positions=positions, vocab_out=vocab_out, cross=cross)
+        return self._transformer(self.depth, vocab_in=vocab_in, positions=positions, vocab_out=vocab_out, cross=cross)
 
-    def _transformer(self, **shape: Any) -> TransformerConfig:
-        sizes = {"width": self.width, "depth": self.depth, "heads": self.heads, "head_size": self.head_size}
-        return TransformerConfig(**sizes | shape)
+    def _transformer(self, depth: int, **shape: Any) -> TransformerConfig:
+        return TransformerConfig(width=self.width, depth=depth, heads=self.heads, head_size=self.head_size, **shape)
 
 
 class TokensRun(Settings):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import statistics
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -288,7 +289,7 @@ def stored_dataset(data: str, size: int, folder: Path) -> AugmentedViews:
         folder = Path(data)
     with PartialState().main_process_first():
         if not (folder / INDEX).exists():
-            print(*inspect_dataset(open_dataset(data), size, folder), sep="\n")
+            print(*inspect_dataset(open_dataset(data), size, folder), sep="\n", file=sys.stderr)
     store = ImageStore(folder)
     if store.index.resolution != size:
         raise InputError(f"{folder} holds images of {store.index.resolution} pixels a side, expected {size}.")

@@ -27,20 +27,18 @@ from imagebart.text.conditioners import Conditioner
 from imagebart.training.config import DenoiserRun, StageShape
 from imagebart.training.data import grid
 from imagebart.training.loop import Batch, Metrics, train
-from imagebart.training.masks import NoiseStep, painted_masks, random_masks
+from imagebart.training.masks import painted_masks, random_masks, random_noise_levels
 from imagebart.training.token_task import (
     Data,
     TokensTask,
     TokenTaskInputs,
     add_codebook_embedding,
-    folder_data,
     merge_codebook_embedding,
     needs_text,
     prefix_size,
 )
 from imagebart.weights.folder import load_networks
 
-HINT_GAIN = 2.0  # a color hint, over the embedding of a patch that is all of that color
 HELD_OUT_SHOWN, HELD_OUT_MEASURED = 6, 64  # images in a grid, and for a metric
 GRID_SETTINGS = SamplingSettings(top_p=0.95, scales=2)
 
@@ -59,23 +57,23 @@ class DenoiserTask(TokensTask[DenoiserRun]):
         if places is not None:
             x0, noise_level, kept = (tokens.gather(1, places) for tokens in (x0, noise_level, kept))
             sides = None if sides is None else sides.gather(1, places[..., None].expand(-1, -1, 4))
-        step = NoiseStep.random(len(x0)).to(x0.device)
-        noise_t, noise_s = torch.minimum(noise_level, step.noise_t), torch.minimum(noise_level, step.noise_s)
-        unknown = noise_level > step.noise_s
-        observed = (noise_level <= step.noise_t) & (noise_level < 1)
-        x_s = torch.where(unknown, add_uniform_noise(x0, step.noise_s * unknown, self.vocab_size), kept)
-        x_t = torch.where(observed, kept, add_uniform_noise(x_s, step.beta * unknown, self.vocab_size))
+        start, end = (level.to(x0.device) for level in random_noise_levels(len(x0)))
+        unknown = noise_level > end
+        observed = (noise_level <= start) & (noise_level < 1)
+        beta = 1 - (1 - start) / (1 - end)  # share of tokens that becomes noise from x_s to x_t
+        x_s = torch.where(unknown, add_uniform_noise(x0, end * unknown, self.vocab_size), kept)
+        x_t = torch.where(observed, kept, add_uniform_noise(x_s, beta * unknown, self.vocab_size))
         cond, prompt_embeds = self.condition(accelerator.unwrap_model(model), batch, x0.device)
         given = {
             "x_t": x_t,
-            "noise_t": noise_t,
-            "noise_s": noise_s,
+            "noise_t": torch.minimum(noise_level, start),
+            "noise_s": torch.minimum(noise_level, end),
             "cond": cond,
             "prompt_embeds": prompt_embeds,
             "hint_embeds": accelerator.unwrap_model(model).embed_hints(color_hints, sides),
             "places": places,
         }
-        corrupted = self.corrupted(model, x_s, given, unknown, step)
+        corrupted = self.corrupted(model, x_s, given, unknown, to_x0=end == 0)
         logits, drafts = model(corrupted, unknown, **given)
         target = x0[unknown]
         loss, draft_loss = (F.cross_entropy(part.float(), target) for part in (logits, drafts))
@@ -107,16 +105,18 @@ class DenoiserTask(TokensTask[DenoiserRun]):
         return noise_level, torch.where(noise_level > 0, kept, x0), color_hints
 
     def corrupted(
-        self, model: nn.Module, x_s: Tensor, given: Mapping[str, Tensor | None], unknown: Tensor, step: NoiseStep
+        self, model: nn.Module, x_s: Tensor, given: Mapping[str, Tensor | None], unknown: Tensor, to_x0: Tensor
     ) -> Tensor:
         """The decoder's input tokens, int64 [B, N]: x_s; in some of the steps to x_0, any share of it is corrupted.
+
+        to_x0: whether the step ends at x_0, bool [B, 1].
 
         The tokens before one mostly determine it, so that a caption's word matters once in 256 tokens; where they are
         corrupted, it matters at each. They become noise, or what the network samples after the true ones before them:
         mistakes as it makes them itself.
         """
-        some = (torch.rand_like(step.noise_t) < self.run.decoder_corruption) & (step.noise_s == 0)
-        share = torch.rand_like(step.noise_t) * some * unknown
+        some = (torch.rand(to_x0.shape, device=to_x0.device) < self.run.decoder_corruption) & to_x0
+        share = torch.rand(to_x0.shape, device=to_x0.device) * some * unknown
         noisy = add_uniform_noise(x_s, share, self.vocab_size)
         if not self.run.own_tokens:
             return noisy
@@ -198,16 +198,9 @@ def denoiser_config(
     )
 
 
-@torch.no_grad()
-def init_color_hints(denoiser: Denoiser) -> None:
-    """Sets the embedding of a color hint to HINT_GAIN times that of a patch of this color, which the encoder knows."""
-    table = denoiser.encoder.token_embedding.weight[: denoiser.config.vocab_size]
-    denoiser.color_hint_embedding.weight.copy_(HINT_GAIN * table.T)
-
-
 def train_denoiser(run: DenoiserRun, folder: Path, data: Data | None = None) -> Denoiser:
     """Trains (or resumes) a denoiser in a run's folder and writes a model there. data: None for a folder of images."""
-    inputs = TokenTaskInputs.of(run, data or folder_data(folder))
+    inputs = TokenTaskInputs.of(run, folder, data)
     first_stage = inputs.first_stage
     check_color_hint_grid(run.color_hint_grid, first_stage.config)
     config = denoiser_config(run.shape, first_stage.config, inputs.conditioner, inputs.text)
@@ -219,11 +212,7 @@ def train_denoiser(run: DenoiserRun, folder: Path, data: Data | None = None) -> 
             raise InputError(f"{run.init_from} has no denoiser to start from.")
         if inputs.text_encoder is not None:
             initial.set_text_encoder(inputs.text_encoder)  # it may know other words
-        without_hints = run.color_hint_grid > 0 and not initial.config.color_hint_grid
-        new = {"color_hint_embedding.weight": denoiser.color_hint_embedding.weight} if without_hints else {}
-        denoiser.load_state_dict({**initial.state_dict(), **new})
-        if without_hints:
-            init_color_hints(denoiser)
+        denoiser.load_state_dict(initial.state_dict())
     inputs.freeze_text_encoder(denoiser)
     embeddings = (denoiser.encoder.token_embedding, denoiser.decoder.token_embedding)
     add_codebook_embedding(embeddings, first_stage.quantize.codes().detach())

@@ -137,7 +137,7 @@ def train(task: Task, config: LoopConfig, folder: Path) -> nn.Module:
             write_record(folder, record | {"hours": round(hours(), 4)})
             logged = now
         if int(GRIDS * task.share) > int(GRIDS * before):
-            averaged = _averaged_model(ema, bare)
+            averaged = ema.module.eval()
             if (grid := task.sample(averaged)) is not None:
                 (folder / "samples").mkdir(exist_ok=True)
                 save_image(grid, folder / "samples" / f"{step:07d}.png")
@@ -150,7 +150,7 @@ def train(task: Task, config: LoopConfig, folder: Path) -> nn.Module:
             saved = now
     bar.close()
     accelerator.wait_for_everyone()
-    return _averaged_model(ema, bare)
+    return ema.module.eval()
 
 
 def step_batches(
@@ -196,13 +196,6 @@ def precision(wanted: str) -> str:
     return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "no"
 
 
-def _averaged_model(ema: AveragedModel, model: nn.Module) -> nn.Module:
-    """The averaged weights with the model's own buffers, for use."""
-    for average, current in zip(ema.module.buffers(), model.buffers(), strict=True):
-        average.copy_(current)
-    return ema.module.eval()
-
-
 def save_state(path: Path, parts: dict[str, Any], step: int, hours: float) -> None:
     """Writes what a run is resumed from, in place of the state before."""
     content = io.BytesIO()
@@ -245,10 +238,11 @@ def optimizers_for(model: nn.Module, config: LoopConfig) -> list[torch.optim.Opt
 
     AdamW decays matrices only, no gains and biases.
     """
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    inner = [p for name, p in named if config.optimizer == "muon" and ".block" in name and p.ndim >= 2]
-    taken = {id(p) for p in inner}
-    others = [p for _, p in named if id(p) not in taken]
+    inner, others = list[nn.Parameter](), list[nn.Parameter]()
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            is_inner = config.optimizer == "muon" and ".block" in name and p.ndim >= 2
+            (inner if is_inner else others).append(p)
     groups = [
         {"params": [p for p in others if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
@@ -277,15 +271,13 @@ class Muon(torch.optim.Optimizer):
                 if p.grad is None:
                     continue
                 state = self.state[p]
-                if "velocity" not in state:
+                if not state:
                     state["velocity"] = torch.zeros_like(p)
-                velocity = state["velocity"]
-                velocity.mul_(group["momentum"]).add_(p.grad)
+                velocity = state["velocity"].mul_(group["momentum"]).add_(p.grad)
                 nesterov = p.grad.add(velocity, alpha=group["momentum"])
                 matrix = nesterov.flatten(1)
-                update = orthogonal(matrix).view(nesterov.shape)
                 p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(update, alpha=-0.2 * max(matrix.shape) ** 0.5 * group["lr"])
+                p.add_(orthogonal(matrix).view_as(p), alpha=-0.2 * max(matrix.shape) ** 0.5 * group["lr"])
 
 
 def orthogonal(matrix: Tensor) -> Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -115,24 +113,9 @@ def _length(longest: int) -> int:
     return 1 + int(torch.rand(()) ** LENGTH_POWER * (longest - 1))
 
 
-@dataclass(frozen=True)
-class NoiseStep:
-    """Noise levels of a step of each row, [B, 1]: before it and after it, 0 <= noise_s < noise_t <= 1."""
-
-    noise_t: Tensor
-    noise_s: Tensor
-
-    @classmethod
-    def random(cls, batch: int) -> NoiseStep:
-        full = torch.rand(batch, 1) < P_FULL_NOISE
-        noise_t = torch.where(full, 1.0, MIN_NOISE + (1 - MIN_NOISE) * torch.rand(batch, 1))
-        to_x0 = torch.rand(batch, 1) < P_TO_X0
-        return cls(noise_t, torch.where(to_x0, 0.0, noise_t * torch.rand(batch, 1)))
-
-    @property
-    def beta(self) -> Tensor:
-        """The share of tokens that becomes noise from x_s to x_t."""
-        return 1 - (1 - self.noise_t) / (1 - self.noise_s)
-
-    def to(self, device: torch.device) -> NoiseStep:
-        return NoiseStep(self.noise_t.to(device), self.noise_s.to(device))
+def random_noise_levels(batch: int) -> tuple[Tensor, Tensor]:
+    """Noise levels before and after a step of each row, [B, 1]: 0 <= noise_s < noise_t <= 1."""
+    full = torch.rand(batch, 1) < P_FULL_NOISE
+    noise_t = torch.where(full, 1.0, MIN_NOISE + (1 - MIN_NOISE) * torch.rand(batch, 1))
+    to_x0 = torch.rand(batch, 1) < P_TO_X0
+    return noise_t, torch.where(to_x0, 0.0, noise_t * torch.rand(batch, 1))

@@ -44,28 +44,39 @@ class _Side:
         return _Side(self.keys[kept], numbers[self.index], self.counts[kept])
 
 
-@dataclass(frozen=True)
-class Patches:
-    """Tokens of images [B, h, w]; numbers of their patches [B h w, dim], along directions [3 f f, dim] from a mean."""
-
-    tokens: Tensor
-    numbers: Tensor
-    mean: Tensor
-    directions: Tensor
-
-
 @torch.no_grad()
-def collect(first_stage: FirstStage, images: Iterable[Tensor]) -> Patches:
-    """The patches of images uint8 [3, H, W], all of one size, by a first stage whose tokens are final."""
-    f = first_stage.config.downsampling
+def fit_patch_memory(first_stage: FirstStage, images: Iterable[Tensor]) -> None:
+    """Fills the memory of a first stage, whose tokens are final, from images uint8 [3, H, W], all of one size."""
+    memory, f = first_stage.memory, first_stage.config.downsampling
+    assert memory is not None, "pair_rows is 0"
     batches = _batches(images)
     first = list(islice(batches, -(-FOR_DIRECTIONS // CHUNK)))
     mean, directions = principal_directions(torch.cat([_cut(s, f) for s in first]), first_stage.config.pair_dim)
-    tokens, numbers = [], []
+    tokens, numbers = list[Tensor](), list[Tensor]()  # [B, h, w]; of their patches, along the directions, [B h w, dim]
     for shown in chain(first, batches):
         tokens.append(first_stage.encode(shown).view(len(shown), shown.shape[2] // f, -1))
         numbers.append((_cut(shown, f) - mean) @ directions)
-    return Patches(torch.cat(tokens), torch.cat(numbers), mean, directions)
+    points, index = torch.cat(numbers), torch.cat(tokens).flatten()
+    deviation = points.std(0)  # so that the convolutions get numbers of one size
+    own = means(points, index, len(memory.own), prior=0.0)
+    left = points - own[index]
+    keys = memory.keys(torch.cat(tokens))
+    sides = [_Side(*torch.unique(key.flatten(), return_counts=True, return_inverse=True)) for key in keys]
+    for number, (side, value) in enumerate(zip(sides, fit(left.clone(), sides), strict=True)):
+        explained = side.counts * value[:-1].square().sum(1)
+        explained[side.counts == 1] = 0
+        kept = explained.topk(min(memory.pairs.shape[1], len(explained))).indices
+        sides[number] = side.only(kept.sort().values)
+    values = [value[:-1] for value in fit(left, sides)]
+    books = residual_books(torch.cat(values), torch.cat([side.counts for side in sides]), len(memory.books))
+    memory.mean.copy_(mean)
+    memory.patterns.copy_(deviation[:, None] * directions.T)
+    memory.own.copy_(own / deviation)
+    memory.books.copy_(books / deviation)
+    memory.pairs.fill_(torch.iinfo(torch.int32).max)  # rows that are not in use stay last
+    for number, (side, value) in enumerate(zip(sides, values, strict=True)):
+        memory.pairs[number, : len(side.keys)] = side.keys
+        memory.values[number, : len(side.keys)] = quantized(value, books)
 
 
 def _batches(images: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -76,35 +87,6 @@ def _batches(images: Iterable[Tensor]) -> Iterator[Tensor]:
 
 def _cut(images: Tensor, f: int) -> Tensor:
     return rearrange(images, "b c (h y) (w x) -> (b h w) (c y x)", y=f, x=f)
-
-
-@torch.no_grad()
-def fit_patch_memory(first_stage: FirstStage, patches: Patches) -> None:
-    """Fills the memory of a first stage. Raises ValueError where it has none."""
-    memory = first_stage.memory
-    if memory is None:
-        raise ValueError("the first stage has no memory: pair_rows is 0")
-    tokens = patches.tokens.flatten()
-    deviation = patches.numbers.std(0)  # so that the convolutions get numbers of one size
-    own = means(patches.numbers, tokens, len(memory.own), prior=0.0)
-    left = patches.numbers - own[tokens]
-    keys = memory.keys(patches.tokens)
-    sides = [_Side(*torch.unique(key.flatten(), return_counts=True, return_inverse=True)) for key in keys]
-    for number, (side, value) in enumerate(zip(sides, fit(left.clone(), sides), strict=True)):
-        explained = side.counts * value[:-1].square().sum(1)
-        explained[side.counts == 1] = 0
-        kept = explained.topk(min(memory.pairs.shape[1], len(explained))).indices
-        sides[number] = side.only(kept.sort().values)
-    values = [value[:-1] for value in fit(left, sides)]
-    books = residual_books(torch.cat(values), torch.cat([side.counts for side in sides]), len(memory.books))
-    memory.mean.copy_(patches.mean)
-    memory.patterns.copy_(deviation[:, None] * patches.directions.T)
-    memory.own.copy_(own / deviation)
-    memory.books.copy_(books / deviation)
-    memory.pairs.fill_(torch.iinfo(torch.int32).max)  # rows that are not in use stay last
-    for number, (side, value) in enumerate(zip(sides, values, strict=True)):
-        memory.pairs[number, : len(side.keys)] = side.keys
-        memory.values[number, : len(side.keys)] = quantized(value, books)
 
 
 def residual_books(values: Tensor, counts: Tensor, number: int) -> Tensor:

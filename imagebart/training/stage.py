@@ -9,21 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from imagebart.core.errors import InputError
 from imagebart.model import ImageBART
 from imagebart.models.diffusion import Schedule, add_uniform_noise, diffuse, posterior
 from imagebart.models.stages import Stage, StageConfig, build_stage
-from imagebart.models.vqgan import FirstStage
-from imagebart.text.conditioners import Conditioner
 from imagebart.training.config import StageRun
 from imagebart.training.data import grid
 from imagebart.training.loop import Batch, train
@@ -32,7 +28,6 @@ from imagebart.training.token_task import (
     TokensTask,
     TokenTaskInputs,
     add_codebook_embedding,
-    folder_data,
     merge_codebook_embedding,
     prefix_size,
     token_tables,
@@ -48,6 +43,7 @@ class Stages(nn.Module):
     def __init__(self, stages: Sequence[Stage]) -> None:
         super().__init__()
         self.stages = nn.ModuleList(stages)
+        self.times = [stage.config.t for stage in stages]
 
     def forward(self, index: int, x_s: Tensor, x_t: Tensor, cond: Tensor | None) -> Tensor:
         return self.stages[index](x_s, x_t, cond)
@@ -56,28 +52,18 @@ class Stages(nn.Module):
 class StagesTask(TokensTask[StageRun]):
     """Stages on images and captions: encode, diffuse to t - 1 and t, predict the step back."""
 
-    def __init__(
-        self,
-        stages: Sequence[Stage],
-        schedule: Schedule,
-        conditioner: Conditioner,
-        first_stage: FirstStage,
-        dataset: Dataset[Any],
-        run: StageRun,
-    ) -> None:
-        super().__init__(Stages(stages), conditioner, first_stage, dataset, run)
-        self.times, self.schedule = [stage.config.t for stage in stages], schedule
+    model: Stages
 
     def loss(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
         """The mean of the stages' losses and accuracies; of several stages, each one's loss as well."""
-        x0 = self.tokens(batch)
+        x0, schedule = self.tokens(batch), Schedule(self.run.betas)
         losses, accuracies = {}, []
-        for index, t in enumerate(self.times):
-            x_s = diffuse(x0, t - 1, self.schedule, self.vocab_size)
-            x_t = add_uniform_noise(x_s, self.schedule.betas[t - 1], self.vocab_size)
+        for index, t in enumerate(self.model.times):
+            x_s = diffuse(x0, t - 1, schedule, self.vocab_size)
+            x_t = add_uniform_noise(x_s, schedule.betas[t - 1], self.vocab_size)
             corrupted = corrupt_decoder_input(x_s, self.run.decoder_corruption, self.vocab_size)
             logits = model(index, corrupted, x_t, self.cond_tokens(batch, x0.device)).float()
-            losses[f"stage{t}"] = stage_loss(logits, x0, x_s, x_t, t, self.schedule)
+            losses[f"stage{t}"] = stage_loss(logits, x0, x_s, x_t, t, schedule)
             accuracies.append((logits.argmax(-1) == x0).float().mean())
         scalars = {"loss": torch.stack(list(losses.values())).mean(), "accuracy": torch.stack(accuracies).mean()}
         return scalars | (losses if len(losses) > 1 else {})
@@ -87,12 +73,11 @@ class StagesTask(TokensTask[StageRun]):
         """Of each stage: images, their x_t, and each token's likeliest value given those before."""
         assert isinstance(model, Stages)
         x0, texts = self.examples(SHOWN, next(model.parameters()).device)
-        cond = self.condition_on(texts)
-        rows = []
-        for t, stage in zip(self.times, model.stages, strict=True):
-            x_s = diffuse(x0, t - 1, self.schedule, self.vocab_size)
-            x_t = add_uniform_noise(x_s, self.schedule.betas[t - 1], self.vocab_size)
-            rows += [x0, x_t, stage(x_s, x_t, None if cond is None else cond.to(x0.device)).argmax(-1)]
+        cond, schedule, rows = self.condition_on(texts), Schedule(self.run.betas), []
+        for index, t in enumerate(model.times):
+            x_s = diffuse(x0, t - 1, schedule, self.vocab_size)
+            x_t = add_uniform_noise(x_s, schedule.betas[t - 1], self.vocab_size)
+            rows += [x0, x_t, model(index, x_s, x_t, None if cond is None else cond.to(x0.device)).argmax(-1)]
         return grid(self.first_stage.decode(torch.cat(rows)), columns=len(x0))
 
 
@@ -133,9 +118,9 @@ def stage_config(run: StageRun, t: int, schedule: Schedule, inputs: TokenTaskInp
     )
 
 
-def stages_task(run: StageRun, data: Data) -> StagesTask:
+def stages_task(run: StageRun, folder: Path, data: Data | None = None) -> StagesTask:
     """The stage `run.t`, or all of them, with the data and the frozen first stage to train on."""
-    inputs, schedule, stages = TokenTaskInputs.of(run, data), Schedule(run.betas), []
+    inputs, schedule, stages = TokenTaskInputs.of(run, folder, data), Schedule(run.betas), []
     initial: dict[int, Stage] = {}
     if run.init_from is not None:
         initial = {stage.config.t: stage for stage in load_networks(Path(run.init_from), cls=ImageBART).stages}
@@ -148,7 +133,7 @@ def stages_task(run: StageRun, data: Data) -> StagesTask:
         inputs.freeze_text_encoder(stage)
         add_codebook_embedding(token_tables(stage), inputs.first_stage.quantize.codes().detach())
         stages.append(stage)
-    return StagesTask(stages, schedule, inputs.conditioner, inputs.first_stage, inputs.dataset, run)
+    return StagesTask(Stages(stages), inputs.conditioner, inputs.first_stage, inputs.dataset, run)
 
 
 def train_stages(run: StageRun, folder: Path, data: Data | None = None) -> ImageBART:
@@ -156,10 +141,10 @@ def train_stages(run: StageRun, folder: Path, data: Data | None = None) -> Image
 
     data: None for a folder of images. With one stage the model is incomplete, unless its schedule has no other.
     """
-    task = stages_task(run, data or folder_data(folder))
+    task = stages_task(run, folder, data)
     trained = train(task, run.loop, folder)
     merge_codebook_embedding(trained)
     stages: list[Stage] = list(trained.stages)  # type: ignore[arg-type]
-    model = ImageBART(task.first_stage, stages, task.conditioner, schedule=task.schedule)
+    model = ImageBART(task.first_stage, stages, task.conditioner, schedule=Schedule(run.betas))
     model.save_pretrained(folder)
     return model

@@ -86,9 +86,8 @@ class TokensTask(Task, Generic[R]):
     def examples(self, count: int, device: torch.device) -> tuple[Tensor, list[str]]:
         """Tokens and texts of held-out images."""
         dataset = self.dataset if self.held_out is None else self.held_out
-        length = len(dataset)  # type: ignore[arg-type]
-        first = 0 if self.held_out is not None else max(length - count, 0)
-        items = [dataset[i] for i in range(first, min(first + count, length))]
+        numbers = range(len(dataset))  # type: ignore[arg-type]
+        items = [dataset[i] for i in (numbers[-count:] if self.held_out is None else numbers[:count])]
         return self.encode(torch.stack([item["image"] for item in items]).to(device)), [item["text"] for item in items]
 
 
@@ -125,16 +124,6 @@ def prefix_size(conditioner: Conditioner, text: TextEncoderConfig | None) -> tup
     return (conditioner.length, conditioner.vocab_size) if text is None else (text.query_tokens, text.query_tokens)
 
 
-def folder_data(folder: Path) -> Data:
-    """What reads a run's `data` as a folder of images, which are stored in the run's own folder."""
-
-    def read(run: TokensRun, size: int) -> tuple[Dataset[Any], Conditioner]:
-        dataset = stored_dataset(run.data, size, folder / "pictures")
-        return dataset, conditioner_of(run.conditioning, dataset.texts, run.text_length)
-
-    return read
-
-
 @dataclass(frozen=True)
 class TokenTaskInputs:
     """What a run on tokens begins with."""
@@ -146,11 +135,16 @@ class TokenTaskInputs:
     text_encoder: TextEncoder | None  # a trained one, which stays as it is
 
     @classmethod
-    def of(cls, run: TokensRun, data: Data) -> TokenTaskInputs:
-        """As a run's settings say; seeds the global RNG."""
+    def of(cls, run: TokensRun, folder: Path, data: Data | None) -> TokenTaskInputs:
+        """As a run's settings say; seeds the global RNG. data: None for a folder of images."""
         first_stage = load_first_stage(run.first_stage)
         first_stage = first_stage.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        dataset, conditioner = data(run, first_stage.config.resolution)
+        size = first_stage.config.resolution
+        if data is None:
+            dataset: Any = stored_dataset(run.data, size, folder / "pictures")
+            conditioner = conditioner_of(run.conditioning, dataset.texts, run.text_length)
+        else:
+            dataset, conditioner = data(run, size)
         torch.manual_seed(run.loop.seed)
         if run.text_from is not None:
             encoder, conditioner = load_text_encoder(Path(run.text_from))
@@ -180,13 +174,10 @@ def encode_store(store: ImageStore, first_stage: FirstStage, views: int, path: P
         return
     device = next(first_stage.parameters()).device
     count, parts = len(store.index.names), []
-    with tqdm(total=views * count, desc="tokens", unit="view") as bar:
-        for view in range(views):
-            for at in range(0, count, ENCODED_AT_ONCE):
-                numbers = range(at, min(at + ENCODED_AT_ONCE, count))
-                images = torch.stack([store.view(number, view) for number in numbers])
-                parts.append(first_stage.encode(normalize(images.to(device))).cpu().to(torch.int32))
-                bar.update(len(numbers))
+    for view in tqdm(range(views), desc="tokens", unit="view"):
+        for numbers in torch.arange(count).split(ENCODED_AT_ONCE):
+            images = torch.stack([store.view(int(number), view) for number in numbers])
+            parts.append(first_stage.encode(normalize(images.to(device))).cpu().to(torch.int32))
     tokens = torch.cat(parts).unflatten(0, (views, count)).transpose(0, 1).contiguous()
     write_bytes(path, save({"tokens": tokens}))
 
@@ -228,7 +219,8 @@ def token_tables(network: Denoiser | Stage) -> Iterator[nn.Embedding | nn.Linear
     for part in (network.decoder, getattr(network, "encoder", None)):
         if part is not None:
             yield part.token_embedding
-            yield from () if part.head is None else (part.head,)
+            if part.head is not None:
+                yield part.head
     if isinstance(network, Denoiser):
         yield network.draft_head
 

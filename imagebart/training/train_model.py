@@ -8,11 +8,10 @@ from __future__ import annotations
 import re
 import statistics
 from collections import Counter
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from accelerate import PartialState
@@ -34,6 +33,7 @@ from imagebart.training.config import (
     AdversarialLoss,
     DenoiserRun,
     FirstStageLoss,
+    FirstStageRun,
     LoopConfig,
     ModelRun,
     Resolution,
@@ -53,7 +53,7 @@ from imagebart.training.token_task import (
     text_config,
     token_tables,
 )
-from imagebart.training.vqgan import FirstStageTask, load_first_stage
+from imagebart.training.vqgan import load_first_stage, train_first_stage
 from imagebart.weights.folder import CARD, CONFIG, EXAMPLES
 
 RUN = "run"  # in the model's folder: what a run is resumed from
@@ -69,11 +69,8 @@ MAY_CHANGE = {"hours", "steps", "knows", "license", "credit"}  # settings with w
 
 def dry_run(run: ModelRun) -> None:
     """Says what images there are and what would be trained; keeps nothing."""
-    source = open_dataset(run.data)
-    config = _first_stage_config(run, source)
     with TemporaryDirectory() as folder:
-        lines = inspect_dataset(source, config.resolution, Path(folder))
-    print(*lines, *_outline(run, config), sep="\n")
+        _inspect(run, Path(folder))
 
 
 def train_model(run: ModelRun, out: Path) -> None:
@@ -86,10 +83,7 @@ def train_model(run: ModelRun, out: Path) -> None:
     folder = out / RUN
     with processes.main_process_first():
         if not (folder / "run.json").exists():
-            source = open_dataset(run.data)
-            config = _first_stage_config(run, source)
-            lines = inspect_dataset(source, config.resolution, folder / "pictures")
-            print(*lines, *_outline(run, config), sep="\n")
+            _inspect(run, folder / "pictures")
             save(run, folder / "run.json")
     _check_same(run, folder)
     store = ImageStore(folder / "pictures")
@@ -123,42 +117,40 @@ def _check_same(run: ModelRun, folder: Path) -> None:
             )
 
 
-def _outline(run: ModelRun, config: FirstStageConfig) -> Iterator[str]:
-    """What will be trained, in lines for people."""
-    side = config.side
-    yield f"{config.resolution} × {config.resolution} pixels, {side} × {side} tokens of {config.vocab_size:,} codes"
+def _inspect(run: ModelRun, folder: Path) -> None:
+    """Stores the images in a folder, and says what there is and what will be trained."""
+    source = open_dataset(run.data)
+    config = _first_stage_config(run, source)
+    print(*inspect_dataset(source, config.resolution, folder), sep="\n")
+    size, side = config.resolution, config.side
+    print(f"{size} × {size} pixels, {side} × {side} tokens of {config.vocab_size:,} codes")
     if run.trained_first_stage is not None:
-        yield f"first stage: that of {run.trained_first_stage}"
+        print(f"first stage: that of {run.trained_first_stage}")
     if run.init_from is None:
-        shape = run.shape or denoiser_shape(config.resolution)
-        yield f"denoiser: {shape.depth} + {shape.encoder_depth} layers of {shape.width}"
+        shape = run.shape or denoiser_shape(size)
+        print(f"denoiser: {shape.depth} + {shape.encoder_depth} layers of {shape.width}")
     else:
-        yield f"denoiser: that of {run.init_from}, trained further"
+        print(f"denoiser: that of {run.init_from}, trained further")
 
 
 def _first_stage(run: ModelRun, store: ImageStore, folder: Path) -> FirstStage:
     """Trained in a folder, or the one that was given."""
+    with PartialState().main_process_first():
+        if run.trained_first_stage is not None and not (folder / CONFIG).exists():
+            ImageBART(load_first_stage(run.trained_first_stage)).save_pretrained(folder)
     if (folder / CONFIG).exists():
         return load_first_stage(folder)
-    if run.trained_first_stage is not None:
-        first_stage = load_first_stage(run.trained_first_stage)
-    else:
-        PartialState().print("part 1 of 2: the first stage, pixels to tokens and back")
-        torch.manual_seed(run.seed)
-        index, config = store.index, run.model or first_stage_config(store.index.resolution)
-        model = FirstStage(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        loss = run.loss or FirstStageLoss(adversarial=AdversarialLoss(start=1 / 3))
-        views = AugmentedViews(store, index.numbers(held_out=False), MAX_VIEWS)
-        held_out = store.images(index.numbers(held_out=True)[:HELD_OUT_MEASURED])
-        task = FirstStageTask(model, views, torch.ones(held_out.shape[2:]), loss, held_out=held_out)
-        hours = None if run.hours is None else run.hours * run.first_stage_share
-        trained = train(task, _loop(run, run.steps.first_stage if run.steps else None, hours), folder)
-        assert isinstance(trained, FirstStage)
-        first_stage = trained
-    with PartialState().main_process_first():
-        if not (folder / CONFIG).exists():
-            ImageBART(first_stage).save_pretrained(folder)
-    return first_stage.eval().requires_grad_(False)
+    PartialState().print("part 1 of 2: the first stage, pixels to tokens and back")
+    hours = None if run.hours is None else run.hours * run.first_stage_share
+    settings = FirstStageRun(
+        data=run.data,
+        model=run.model or first_stage_config(store.index.resolution),
+        loop=_loop(run, run.steps.first_stage if run.steps else None, hours),
+        loss=run.loss or FirstStageLoss(adversarial=AdversarialLoss(start=1 / 3)),
+    )
+    views = AugmentedViews(store, store.index.numbers(held_out=False), MAX_VIEWS)
+    held_out = store.images(store.index.numbers(held_out=True)[:HELD_OUT_MEASURED])
+    return train_first_stage(settings, folder, views, held_out=held_out).requires_grad_(False)
 
 
 def _denoiser(
@@ -195,17 +187,8 @@ def _denoiser(
 
 
 def _loop(run: ModelRun, steps: int | None, hours: float | None) -> LoopConfig:
-    return LoopConfig(
-        steps=steps,
-        hours=hours,
-        batch_size=run.batch_size,
-        optimizer="muon",
-        weight_decay=0.01,
-        warmup=50,
-        ema=0.98,
-        seed=run.seed,
-        log_every=10,
-    )
+    length: dict[str, Any] = {"steps": steps, "hours": hours, "batch_size": run.batch_size, "seed": run.seed}
+    return LoopConfig(**length, optimizer="muon", weight_decay=0.01, warmup=50, ema=0.98, log_every=10)
 
 
 # Shapes, where they are not given.

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast
 from PIL import Image
 from torch import Tensor, autograd, nn
@@ -97,19 +97,18 @@ class FirstStageTask(Task):
             self.pending = None
 
     def state(self) -> dict[str, Any]:
-        parts = {"codebook": self.codebook_ema, "discriminator": self.discriminator}
-        return {name: part for name, part in parts.items() if part is not None}
+        discriminator = {} if self.discriminator is None else {"discriminator": self.discriminator}
+        return {"codebook": self.codebook_ema, **discriminator}
 
     @torch.no_grad()
     def sample(self, model: nn.Module) -> Image.Image:
         """Images above their reconstructions."""
         assert isinstance(model, FirstStage)
-        if self.held_out is None:
-            count = min(SHOWN, len(self.dataset))  # type: ignore[arg-type]
-            images = normalize(torch.stack([self.dataset[i]["image"] for i in range(count)]))
-        else:
-            images = self.held_out[:SHOWN]
-        images = images.to(next(model.parameters()).device)
+        images = self.held_out
+        if images is None:
+            shown = range(len(self.dataset))[:SHOWN]  # type: ignore[arg-type]
+            images = normalize(torch.stack([self.dataset[i]["image"] for i in shown]))
+        images = images[:SHOWN].to(next(model.parameters()).device)
         return grid(torch.cat([images, model.decode(model.encode(images))]), columns=len(images))
 
     @torch.no_grad()
@@ -300,11 +299,16 @@ class DiscriminatorTrainer:
 
 
 def train_first_stage(
-    run: FirstStageRun, folder: Path, dataset: Dataset[Any] | None = None, face: Tensor | None = None
+    run: FirstStageRun,
+    folder: Path,
+    dataset: Dataset[Any] | None = None,
+    face: Tensor | None = None,
+    held_out: Tensor | None = None,
 ) -> FirstStage:
-    """Trains (or resumes) a first stage in a run's folder; returns it with averaged weights.
+    """Trains (or resumes) a first stage in a run's folder; writes it there and returns it, with averaged weights.
 
-    dataset: in place of `run.data`. face: where errors weigh `run.loss.face`, 0 to 1, [H, W].
+    dataset: in place of `run.data`. face: where errors weigh `run.loss.face`, 0 to 1, [H, W]. held_out: see
+    `FirstStageTask`.
     """
     torch.manual_seed(run.loop.seed)
     model = FirstStage(run.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -313,12 +317,15 @@ def train_first_stage(
     size = run.model.resolution
     weight = torch.ones(size, size) if face is None else 1 + (run.loss.face - 1) * face
     dataset = stored_dataset(run.data, size, folder / "pictures") if dataset is None else dataset
-    task = FirstStageTask(model, dataset, weight, run.loss, run.decoder_only)
+    task = FirstStageTask(model, dataset, weight, run.loss, run.decoder_only, held_out)
     if run.init_from is not None:
         task.codebook_ema.init_from(model.quantize)
     trained = train(task, run.loop, folder)
     assert isinstance(trained, FirstStage)
-    ImageBART(trained).save_pretrained(folder)
+    processes = PartialState()
+    if processes.is_main_process:
+        ImageBART(trained).save_pretrained(folder)
+    processes.wait_for_everyone()
     return trained
 
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from imagebart.imaging.files import normalize
 from imagebart.model import ImageBART
 from imagebart.models.vqgan import FirstStage, FirstStageConfig, psnr
-from imagebart.training.patch_memory import collect, fit_patch_memory, k_means, principal_directions
+from imagebart.training.patch_memory import fit_patch_memory, k_means, principal_directions
 from recipes.things.artwork import CELL
 from recipes.things.scenes import crowded, image_of, of_every_size
 
@@ -78,7 +78,7 @@ def train_tokens(folder: Path) -> None:
     model.requires_grad_(False)
     model.quantize.embedding.weight.copy_(k_means(latents_of(model, data), CONFIG.codebook_size, ROUNDS))
     images = (image_of(of_every_size(i, 2)) for i in tqdm(range(MEMORY_SCENES), unit="scene"))
-    fit_patch_memory(model, collect(model, images))
+    fit_patch_memory(model, images)
     shown = normalize(torch.stack([image_of(of_every_size(i, 3)) for i in range(FRESH)]))
     decoded = torch.cat([model.decode(model.encode(part)) for part in shown.split(16)])
     print(f"{FRESH} new scenes: PSNR {psnr(shown[None], decoded[None]).item():.2f} dB")

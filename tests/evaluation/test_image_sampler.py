@@ -26,10 +26,7 @@ def difference(a: Image.Image, b: Image.Image) -> int:
 
 
 def test_generated_images_are_the_pipelines(pipe: Pipeline) -> None:
-    counts: list[int] = []
-    sampler = ImageSampler(pipe.model, SETTINGS, batch=2, progress=counts.append)
-    images = to_images(sampler.generate(PROMPTS, seed=5))
-    assert counts == [2, 1]
+    images = to_images(ImageSampler(pipe.model, SETTINGS, batch=2).generate(PROMPTS, seed=5))
     for i, (prompt, image) in enumerate(zip(PROMPTS, images, strict=True)):
         *_, last = pipe.generate(prompt, seed=5 + i, settings=SETTINGS)
         assert difference(last.image, image) <= 1

@@ -13,11 +13,11 @@ from imagebart.training.masks import (
     P_MIXED_COLORS,
     P_TO_X0,
     PARTS_PER_PATCH,
-    NoiseStep,
     brush_stroke,
     keep_color_patches,
     painted_masks,
     random_masks,
+    random_noise_levels,
 )
 
 
@@ -107,8 +107,7 @@ def test_brush_strokes_are_one_piece_wherever_they_are() -> None:
 
 def test_noise_levels_fall_and_have_their_shares() -> None:
     """Half of the steps begin at pure noise, two thirds end at x_0; within four deviations."""
-    step = NoiseStep.random(4000)
-    noise_t, noise_s = step.noise_t, step.noise_s
+    noise_t, noise_s = random_noise_levels(4000)
     assert noise_t.shape == noise_s.shape == (4000, 1)
     assert (noise_s >= 0).all() and (noise_s < noise_t).all() and (noise_t <= 1).all() and (noise_t >= MIN_NOISE).all()
     assert abs(binomial_z(int((noise_t == 1).sum()), 4000, P_FULL_NOISE)) < 4
@@ -119,12 +118,3 @@ def test_noise_levels_fall_and_have_their_shares() -> None:
     assert abs(others.mean() - (1 + MIN_NOISE) / 2) < 4 * (1 - MIN_NOISE) / 12**0.5 / len(others) ** 0.5
     shares = (noise_s / noise_t)[noise_s > 0]
     assert abs(shares.mean() - 0.5) < 4 / 12**0.5 / len(shares) ** 0.5
-
-
-def test_beta_leads_from_one_noise_level_to_the_other() -> None:
-    """What stays to x_s and then to x_t stays to x_t."""
-    step = NoiseStep.random(100)
-    torch.testing.assert_close((1 - step.noise_s) * (1 - step.beta), 1 - step.noise_t, rtol=0, atol=1e-6)
-    assert (step.beta > 0).all() and (step.beta <= 1).all()
-    moved = step.to(torch.device("cpu"))
-    assert torch.equal(moved.noise_t, step.noise_t) and torch.equal(moved.noise_s, step.noise_s)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 import torch
 from tiny_models import tiny_first_stage
 from torch import Tensor
@@ -12,7 +11,7 @@ from torch import Tensor
 from imagebart.imaging.files import normalize
 from imagebart.model import ImageBART
 from imagebart.models.vqgan import FirstStage, psnr
-from imagebart.training.patch_memory import PRIOR, collect, fit_patch_memory
+from imagebart.training.patch_memory import PRIOR, fit_patch_memory
 from imagebart.weights.folder import load_networks
 
 F = 8  # pixels of a patch
@@ -42,7 +41,7 @@ def images(count: int) -> list[Tensor]:
 def test_values_are_those_of_least_squares() -> None:
     """The error beside that of the same sums, solved in float64."""
     model, seen = first_stage(), images(450)
-    fit_patch_memory(model, collect(model, seen))
+    fit_patch_memory(model, seen)
     memory = model.memory
     assert memory is not None
     shown = normalize(torch.stack(seen))
@@ -71,7 +70,7 @@ def test_neighbors_say_which_patch_a_token_stands_for() -> None:
     rows = torch.tensor([[0, 2, 0, 2], [1, 3, 1, 3]])
     seen = [patterns[rows[torch.randint(2, (4,))]].permute(2, 0, 3, 1, 4).reshape(3, 4 * F, 4 * F) for _ in range(500)]
     assert len(model.encode(normalize(torch.stack(seen))).unique()) == 3
-    fit_patch_memory(model, collect(model, seen))
+    fit_patch_memory(model, seen)
     shown = normalize(torch.stack(seen[:20]))
     assert float(psnr(shown, model.decode(model.encode(shown))).min()) > 35
     assert model.memory is not None
@@ -81,15 +80,9 @@ def test_neighbors_say_which_patch_a_token_stands_for() -> None:
 
 def test_a_memory_comes_back_from_its_file(tmp_path: Path) -> None:
     model = first_stage(pair_rows=9)
-    fit_patch_memory(model, collect(model, images(450)))
+    fit_patch_memory(model, images(450))
     ImageBART(model).save_pretrained(tmp_path)
     back = load_networks(tmp_path).first_stage.eval()
     assert back.memory is not None and back.memory.values.dtype == torch.uint8
     tokens = torch.randint(4, (2, 16))
     assert torch.equal(back.decode(tokens), model.decode(tokens))
-
-
-def test_a_first_stage_without_a_memory_is_refused() -> None:
-    with pytest.raises(ValueError, match="pair_rows is 0"):
-        model = first_stage(pair_rows=0)
-        fit_patch_memory(model, collect(model, images(3)))

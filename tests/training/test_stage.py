@@ -19,7 +19,6 @@ from imagebart.models.diffusion import Schedule, add_uniform_noise, diffuse, pos
 from imagebart.text.conditioners import ClassConditioner
 from imagebart.training.config import StageRun
 from imagebart.training.stage import Stages, corrupt_decoder_input, stage_loss, stages_task, train_stages
-from imagebart.training.token_task import folder_data
 
 
 def test_the_soft_loss_is_the_mean_of_hard_losses() -> None:
@@ -85,7 +84,7 @@ def test_all_stages_are_trained_jointly(tmp_path: Path) -> None:
 
 
 def test_the_loss_is_the_mean_of_the_stages_and_moves_each_by_its_own(tmp_path: Path) -> None:
-    task = stages_task(run_on_classes(tmp_path, t=None, conditioning_dropout=0.0), folder_data(tmp_path))
+    task = stages_task(run_on_classes(tmp_path, t=None, conditioning_dropout=0.0), tmp_path)
     batch = {"image": torch.randint(256, (4, 3, 16, 16), dtype=torch.uint8), "text": ["dark"] * 4}
     losses = task.loss(task.model, batch, Accelerator(cpu=True))
     torch.testing.assert_close(losses["loss"], (losses["stage1"] + losses["stage2"]) / 2)
