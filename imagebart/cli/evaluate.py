@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -66,54 +65,50 @@ def load_image_sampler(model: str | Path, sampling: Sampling, batch: int, device
     return ImageSampler(loaded, sampling.over(loaded.about.sampling), batch)
 
 
-@dataclass(frozen=True)
-class PaperOptions:
-    """What `evaluate paper` measures, and where it writes."""
-
-    model: Annotated[str, typer.Option(help="A published model's name, or a folder.")]
-    data: Annotated[Path, typer.Option(help="Folder of real images.")]
-    features: Annotated[str, typer.Option(help="Their features: Inception's .pth file, or a classifier's folder.")]
-    out: Annotated[Path, typer.Option(help="Folder for samples, which are kept, and the table.")]
-    samples: Annotated[int, typer.Option(help="How many samples; the paper has 50,000.", min=1)] = 1000
-    images: Annotated[int, typer.Option(help="Real ones, at most.", min=1)] = 1000
-    prompts: Annotated[Path | None, typer.Option(help="File with a prompt or class a line; else all classes.")] = None
-    best_of: Annotated[int, typer.Option(help="Sample so many for each that is kept.", min=1)] = 1
-    scorer: Annotated[str | None, typer.Option(help="What ranks, or scores a text model: a folder or Hub name.")] = None
-    seed: Annotated[int, typer.Option(help="Of the first sample.")] = 0
-    batch: Annotated[int, typer.Option(help="Images sampled at once.", min=1)] = 8
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu"
-
-
 @command(app)
-def paper(asked: PaperOptions, sampling: Sampling) -> None:
+def paper(
+    model: Annotated[str, typer.Option(help="A published model's name, or a folder.")],
+    data: Annotated[Path, typer.Option(help="Folder of real images.")],
+    features: Annotated[str, typer.Option(help="Their features: Inception's .pth file, or a classifier's folder.")],
+    out: Annotated[Path, typer.Option(help="Folder for samples, which are kept, and the table.")],
+    sampling: Sampling,
+    samples: Annotated[int, typer.Option(help="How many samples; the paper has 50,000.", min=1)] = 1000,
+    images: Annotated[int, typer.Option(help="Real ones, at most.", min=1)] = 1000,
+    prompts: Annotated[Path | None, typer.Option(help="File with a prompt or class a line; else all classes.")] = None,
+    best_of: Annotated[int, typer.Option(help="Sample so many for each that is kept.", min=1)] = 1,
+    scorer: Annotated[str | None, typer.Option(help="What ranks, or scores a text model: folder or Hub name.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the first sample.")] = 0,
+    batch: Annotated[int, typer.Option(help="Images sampled at once.", min=1)] = 8,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
     """FID, Inception score, precision, recall, speed and so on, beside the paper's figures."""
     from imagebart.core.atomic_io import write_text
-    from imagebart.evaluation import paper
+    from imagebart.evaluation import paper as measures
     from imagebart.imaging.files import save_image
     from imagebart.worlds.ranking import load_scorer
 
-    if asked.best_of > 1 and asked.scorer is None:
-        raise InputError(f"The best of {asked.best_of} takes a --scorer to rank them.")
-    data, network = paper.images_in(asked.data, asked.images), paper.load_network(asked.features)
-    sampler = load_image_sampler(asked.model, sampling, asked.batch, asked.device)
-    study = paper.PaperStudy(
+    if best_of > 1 and scorer is None:
+        raise InputError(f"The best of {best_of} takes a --scorer to rank them.")
+    real, network = measures.images_in(data, images), measures.load_network(features)
+    sampler = load_image_sampler(model, sampling, batch, device)
+    study = measures.PaperStudy(
         sampler,
-        data,
+        real,
         network,
-        asked.out,
-        asked.samples,
-        prompts=paper.load_prompts(asked.prompts, sampler.model),
-        best_of=asked.best_of,
-        scorer=load_scorer(asked.scorer, sampler.model) if asked.scorer else None,
-        seed=asked.seed,
+        out,
+        samples,
+        prompts=measures.load_prompts(prompts, sampler.model),
+        best_of=best_of,
+        scorer=load_scorer(scorer, sampler.model) if scorer else None,
+        seed=seed,
     )
-    paper.generate_all(study)
+    measures.generate_all(study)
     rows = []
-    for row in paper.evaluate_paper(study):
+    for row in measures.evaluate_paper(study):
         rows.append(row)
         print(f"{row.name}: {row.value:.4g}", file=sys.stderr)
-    write_text(asked.out / "table.md", paper.rows_table(rows) + "\n")
-    save_image(paper.nearest_images(study), asked.out / "nearest.png")
-    print(paper.rows_table(rows))
-    rates = paper.images_per_second(study)
+    write_text(out / "table.md", measures.rows_table(rows) + "\n")
+    save_image(measures.nearest_images(study), out / "nearest.png")
+    print(measures.rows_table(rows))
+    rates = measures.images_per_second(study)
     print("images a second: " + ", ".join(f"T = {t}: {rate:.2f}" for t, rate in rates.items()))

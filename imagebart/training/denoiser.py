@@ -204,8 +204,8 @@ def train_denoiser(run: DenoiserRun, folder: Path, data: Data | None = None) -> 
     first_stage = inputs.first_stage
     check_color_hint_grid(run.color_hint_grid, first_stage.config)
     config = denoiser_config(run.shape, first_stage.config, inputs.conditioner, inputs.text)
-    hints, margin = run.color_hint_grid, run.context_margin
-    denoiser = Denoiser(config.replace(color_hint_grid=hints, mask_sides=run.mask_sides, context_margin=margin))
+    asked = run.model_dump(include={"color_hint_grid", "mask_sides", "context_margin"})
+    denoiser = Denoiser(config.replace(**asked))
     if run.init_from is not None:
         initial = load_networks(Path(run.init_from), cls=ImageBART).denoiser
         if initial is None:

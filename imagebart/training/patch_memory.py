@@ -155,6 +155,6 @@ def k_means(points: Tensor, count: int, rounds: int) -> Tensor:
         members = torch.bincount(labels, minlength=count)
         codes = torch.zeros_like(codes).index_add_(0, labels, points) / members.clamp_min(1)[:, None]
         few = members < FEW * len(points) / count
-        if number < rounds - SETTLING:
-            codes[few] = points[(distances + 1e-9).multinomial(int(few.sum()))] if few.any() else codes[few]
+        if few.any() and number < rounds - SETTLING:
+            codes[few] = points[(distances + 1e-9).multinomial(int(few.sum()))]
     return codes

@@ -40,25 +40,19 @@ R = TypeVar("R", bound=TokensRun)
 Data = Callable[[TokensRun, int], tuple[Dataset[Any], Conditioner]]
 
 
+@dataclass
 class TokensTask(Task, Generic[R]):
-    """A network on the tokens of images and on their captions.
+    """A network on the tokens of images and on their captions."""
 
-    held_out: images and texts that grids show; without them, those at the end of the data set.
-    """
+    model: nn.Module
+    conditioner: Conditioner
+    first_stage: FirstStage
+    dataset: Dataset[Any]
+    run: R
+    held_out: Dataset[Any] | None = None  # what grids show; without it, the end of the data set
 
-    def __init__(
-        self,
-        network: nn.Module,
-        conditioner: Conditioner,
-        first_stage: FirstStage,
-        dataset: Dataset[Any],
-        run: R,
-        held_out: Dataset[Any] | None = None,
-    ) -> None:
-        self.model = network
-        self.conditioner, self.first_stage, self.dataset, self.run = conditioner, first_stage, dataset, run
-        self.held_out = held_out
-        self.vocab_size = first_stage.config.vocab_size
+    def __post_init__(self) -> None:
+        self.vocab_size = self.first_stage.config.vocab_size
 
     def tokens(self, batch: Batch) -> Tensor:
         """The tokens of a batch, int64 [B, N]: cached ones, or those of its images."""

@@ -60,7 +60,7 @@ class FirstStageTask(Task):
         self.codebook_ema = CodebookEMA(model.quantize, loss.codebook_decay, loss.dead_code_threshold)
         self.discriminator = None if loss.adversarial is None else DiscriminatorTrainer(loss.adversarial)
         self.perceptual = perceptual_loss() if loss.perceptual else None
-        self.pending: tuple[Tensor, Tensor] | None = None  # latents and tokens of the step
+        self.assigned: tuple[Tensor, Tensor]  # latents and tokens of the step
         self.held_out = held_out
 
     def loss(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
@@ -74,7 +74,7 @@ class FirstStageTask(Task):
         edges = gradient_loss(output, images, weight)
         projected = first.quantize.project(z.float())
         commitment = (projected - first.quantize.lookup(tokens).detach()).square().sum(-1).mean()
-        self.pending = (projected.detach().flatten(0, -2), tokens.flatten())
+        self.assigned = (projected.detach().flatten(0, -2), tokens.flatten())
         scalars = {"l1": l1, "edges": edges, "commitment": commitment}
         reconstruction = l1 + l2 + self.config.gradient * edges
         if self.perceptual is not None:
@@ -91,10 +91,9 @@ class FirstStageTask(Task):
     def after_step(self, model: nn.Module, accelerator: Accelerator) -> None:
         if self.discriminator is not None:
             self.discriminator.step(accelerator)
-        if self.pending is not None and not self.decoder_only:
-            self.codebook_ema.to(self.pending[0].device)
-            self.codebook_ema.update(model.quantize, *self.pending, accelerator)  # type: ignore[arg-type]
-            self.pending = None
+        if not self.decoder_only:
+            self.codebook_ema.to(self.assigned[0].device)
+            self.codebook_ema.update(model.quantize, *self.assigned, accelerator)  # type: ignore[arg-type]
 
     def state(self) -> dict[str, Any]:
         discriminator = {} if self.discriminator is None else {"discriminator": self.discriminator}
