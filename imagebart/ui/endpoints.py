@@ -59,8 +59,8 @@ class Endpoints:
             the image so far; the last one is the result, and its name ends in the seed
         """
         with _input_errors():
-            upload = load_image(_path(image, "image"))
-            painted = load_mask(_path(mask, "mask"), upload.size) if mask else preset(area, upload.size)
+            upload = load_image(_path(image))
+            painted = load_mask(_path(mask), upload.size) if mask else preset(area, upload.size)
             settings = self._settings(guidance, scales)
             yield from self._images(
                 self._pipeline.edit(
@@ -109,7 +109,7 @@ class Endpoints:
             the image so far; the last one is the result, and its name ends in the seed
         """
         with _input_errors():
-            upload, settings = load_image(_path(image, "image")), self._settings(guidance, scales)
+            upload, settings = load_image(_path(image)), self._settings(guidance, scales)
             yield from self._images(self._pipeline.vary(upload, strength, _text(prompt), seed=seed, settings=settings))
 
     def suggest_mask(self, image: FileData, prompt: str) -> FileData:
@@ -120,7 +120,7 @@ class Endpoints:
             prompt: what should be there, in a few words
         """
         with _input_errors():
-            return FileData(path=publish(self._pipeline.suggest_mask(_path(image, "image"), _text(prompt))))
+            return FileData(path=publish(self._pipeline.suggest_mask(_path(image), _text(prompt))))
 
     def describe(self, image: FileData) -> str:
         """Describe an image in words that the model knows; with a word changed, they are a prompt for /edit.
@@ -129,7 +129,7 @@ class Endpoints:
             image: the image: a PNG, JPEG or WebP file
         """
         with _input_errors():
-            return self._pipeline.describe(_path(image, "image"))
+            return self._pipeline.describe(_path(image))
 
     def _settings(self, guidance: float | None, scales: int | None) -> SamplingSettings:
         given: dict[str, Any] = {"guidance": guidance, "scales": scales}
@@ -154,9 +154,9 @@ def _input_errors() -> Iterator[None]:
         raise gr.Error(str(error), print_exception=False) from error
 
 
-def _path(file: Any, name: str) -> str:
+def _path(file: Any) -> str:
     if not file:
-        raise InputError(f"There is no {name}; give a {FORMAT_NAMES} file.")
+        raise InputError(f"There is no image; give a {FORMAT_NAMES} file.")
     return str(file["path"])
 
 

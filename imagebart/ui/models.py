@@ -121,9 +121,8 @@ class Models:
     def choices(self) -> list[tuple[str, str]]:
         """What can be chosen, the first model first: a line about each model, and its name."""
         here = [(name, name) for name in (self.first.name, *self.folders())]
-        return here + [
-            (f"{name}: {model.download_gb:g} GB to download", name) for name, model in self.missing().items()
-        ]
+        missing = self.missing().items()
+        return here + [(f"{name}: {model.download_gb:g} GB to download", name) for name, model in missing]
 
     def fetch(self, name: str) -> None:
         """Downloads a published model. Raises InputError where that cannot be done."""
