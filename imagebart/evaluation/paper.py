@@ -77,9 +77,9 @@ def _inception(path: Path) -> Network:
 
 
 def _classifier(source: str) -> Network:
-    from transformers import AutoModelForImageClassification
-
     try:
+        from transformers import AutoModelForImageClassification
+
         network = AutoModelForImageClassification.from_pretrained(source).eval().requires_grad_(False)
     except (OSError, ValueError, ImportError) as error:
         raise InputError(f"The network {source} cannot be loaded: {reason_of(error)}.") from error

@@ -147,12 +147,12 @@ def load_scorer(source: str, model: ImageBARTModel) -> Scorer:
 
     Raises InputError where the model takes no prompt, or the network is of another kind or cannot be loaded.
     """
-    from transformers import AutoConfig, AutoModelForImageClassification, CLIPModel
-
     conditioner = model.conditioner
     if conditioner.kind == "none":
         raise InputError("This model takes neither prompt nor class: there is nothing that a scorer could look for.")
     try:
+        from transformers import AutoConfig, AutoModelForImageClassification, CLIPModel
+
         is_clip = AutoConfig.from_pretrained(source).model_type == "clip"
         if isinstance(conditioner, ClassConditioner):
             network = AutoModelForImageClassification.from_pretrained(source).eval().requires_grad_(False)
@@ -160,7 +160,9 @@ def load_scorer(source: str, model: ImageBARTModel) -> Scorer:
         if is_clip:
             clip = CLIPModel.from_pretrained(source).eval().requires_grad_(False)
             return ClipScorer(clip, Preprocessor.from_pretrained(source))
-    except (OSError, ImportError, KeyError, ValueError) as error:
+    except ImportError as error:
+        raise InputError(f"Scorers need a package: pip install 'imagebart[eval]' ({reason_of(error)}).") from error
+    except (OSError, KeyError, ValueError) as error:
         advice = "" if Path(source).is_dir() else " Download it where there is a network, and give its folder."
         raise InputError(f"The scorer {source} cannot be loaded: {reason_of(error)}.{advice}") from error
     raise InputError(f"{source} is no CLIP model, which prompts in words need.")
