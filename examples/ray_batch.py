@@ -5,13 +5,11 @@
 Each worker holds a pipeline and edits eight images in one chain; images that have a result in `out` are left alone.
 """
 
-from __future__ import annotations
-
-import argparse
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import ray
+import typer
 from PIL import Image
 
 from imagebart import Edit, Pipeline
@@ -32,28 +30,28 @@ class Editor:
         return batch
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("images", type=Path, help="folder of PNG files")
-    parser.add_argument("out", type=Path, help="folder for the results")
-    parser.add_argument("--mask", type=Path, required=True, help="white is regenerated")
-    parser.add_argument("--prompt")
-    parser.add_argument("--model", default="avatars")
-    parser.add_argument("--workers", type=int, default=2)
-    given = parser.parse_args()
-    out = given.out.resolve()
+def main(
+    images: Annotated[Path, typer.Argument(help="Folder of PNG files.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the results.")],
+    mask: Annotated[Path, typer.Option(help="White is regenerated.")],
+    prompt: str | None = None,
+    model: str = "avatars",
+    workers: int = 2,
+) -> None:
+    """Edit a folder of images."""
+    out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    images = [str(path.resolve()) for path in sorted(given.images.glob("*.png")) if not (out / path.name).is_file()]
-    if not images:
-        parser.error(f"every PNG file of {given.images} has a result in {given.out}")
-    edited = ray.data.from_items(images).map_batches(
+    left = [str(path.resolve()) for path in sorted(images.glob("*.png")) if not (out / path.name).is_file()]
+    if not left:
+        raise typer.BadParameter(f"every PNG file of {images} has a result in {out}")
+    edited = ray.data.from_items(left).map_batches(
         Editor,
-        fn_constructor_args=(given.model, given.mask.resolve(), given.prompt, out),
+        fn_constructor_args=(model, mask.resolve(), prompt, out),
         batch_size=8,
-        compute=ray.data.ActorPoolStrategy(size=given.workers),
+        compute=ray.data.ActorPoolStrategy(size=workers),
     )
     print(edited.count(), "images")
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -50,12 +50,9 @@ def command_line(
         if part not in trainings:
             raise InputError(f"There is no part {part!r}; there are {parts}.")
         settings, train_part = trainings[part]
-        if settings is None:
-            train_part(run)
-        elif config is None:
+        if settings is not None and config is None:
             raise InputError(f"--config is missing; recipes/{name}/configs has those of the shipped model.")
-        else:
-            train_part(load(settings, config), run)
+        train_part(*[load(settings, config)] if settings and config else [], run)
 
     @app.command()
     def assemble(

@@ -1,10 +1,9 @@
 """What both recipes measure: masks as people paint them, edits of these as the page makes them, and places by words."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -31,28 +30,19 @@ class Case:
 
 def edit_all(pipe: Pipeline, cases: Sequence[Case], seed: int) -> list[PipelineEvent]:
     """The result of each case, with the page's settings."""
-    settings, results = pipe.defaults.replace(scales=PAGE_SCALES), []
-    for number, case in enumerate(cases):
-        *_, last = pipe.edit(
-            case.image,
-            case.mask,
-            case.words or None,
-            seed=seed + number,
-            settings=settings,
-            remove=case.remove,
-            feather=PAGE_FEATHER,
-        )
-        results.append(last)
-    return results
+    edit = partial(pipe.edit, settings=pipe.defaults.replace(scales=PAGE_SCALES), feather=PAGE_FEATHER)
+    runs = (
+        edit(case.image, case.mask, case.words or None, seed=number, remove=case.remove)
+        for number, case in enumerate(cases, seed)
+    )
+    return [list(run)[-1] for run in runs]
 
 
 def generate_all(pipe: Pipeline, prompts: Sequence[str], seed: int) -> list[Image.Image]:
     """A whole image of each prompt, with the page's settings."""
-    settings, images = pipe.defaults.replace(scales=PAGE_SCALES), []
-    for number, prompt in enumerate(prompts):
-        *_, last = pipe.generate(prompt, seed=seed + number, settings=settings)
-        images.append(last.image)
-    return images
+    settings = pipe.defaults.replace(scales=PAGE_SCALES)
+    runs = (pipe.generate(prompt, seed=number, settings=settings) for number, prompt in enumerate(prompts, seed))
+    return [list(run)[-1].image for run in runs]
 
 
 def changed_pixels(result: PipelineEvent) -> np.ndarray:

@@ -1,12 +1,11 @@
 """What the trainings of both recipes share: endless data, tasks by their loss, text encoders from captions."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -35,6 +34,11 @@ class Series(Dataset[dict[str, Any]]):
 
     def __getitem__(self, number: int) -> dict[str, Any]:
         return self.item(number)
+
+
+def pixels_first(image: np.ndarray) -> Tensor:
+    """An image [H, W, C] as [C, H, W]."""
+    return torch.from_numpy(image).permute(2, 0, 1).contiguous()
 
 
 class LossTask(Task):

@@ -9,8 +9,6 @@ all tokens before it; one token in sixteen is timed. Memory is what the process 
 so time one model a process.
 """
 
-from __future__ import annotations
-
 import argparse
 import platform
 import re

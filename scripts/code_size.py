@@ -1,59 +1,73 @@
-"""Prints how large the code is: lines, modules, what the page and one edit import, and imports between packages.
+"""How large the code is, beside the goals of issue 42: `python scripts/code_size.py` prints a Markdown table.
 
-python scripts/code_size.py
+A room is a package or top module of imagebart, or one of what is beside it (recipes, scripts, app); an arrow is one
+room that imports another; a room's floor is one above the highest that it imports.
 """
-
-from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-LOADED = "import sys; import {}; print(*(n for n in sys.modules if n.split('.')[0] == 'imagebart'))"
+LOADED = "import sys, imagebart.ui.page; print(sum(name.split('.')[0] == 'imagebart' for name in sys.modules))"
 
 
-def lines(paths: list[Path]) -> int:
-    return sum(len(path.read_text(encoding="utf-8").splitlines()) for path in paths)
+def files(*patterns: str) -> list[Path]:
+    return sorted(path for pattern in patterns for path in ROOT.glob(pattern))
 
 
-def sources(*folders: str) -> list[Path]:
-    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+def lines(*patterns: str) -> int:
+    return sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files(*patterns))
 
 
-def imported(module: str) -> list[Path]:
-    """Files of this package that a fresh Python loads with a module."""
-    command = [sys.executable, "-c", LOADED.format(module)]
-    names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    bases = [ROOT.joinpath(*name.split(".")) for name in names]
-    return [base / "__init__.py" if base.is_dir() else base.with_suffix(".py") for base in bases]
+def room(parts: tuple[str, ...]) -> str:
+    """The room of a module, by the parts of its name."""
+    return parts[1] if parts[0] == "imagebart" and len(parts) > 1 else parts[0]
 
 
-def edges() -> Iterator[tuple[str, str]]:
-    """(importer, imported) among the packages and top modules of imagebart."""
-    for path in sources("imagebart"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("imagebart."):
-                yield path.relative_to(ROOT / "imagebart").parts[0].removesuffix(".py"), node.module.split(".")[1]
+def imports(path: Path) -> Iterator[str]:
+    """The full names of the modules that a file imports, and of what it imports from them."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def arrows() -> dict[str, set[str]]:
+    """The rooms that each room imports."""
+    sources = files("imagebart/**/*.py", "recipes/**/*.py", "scripts/*.py", "app.py")
+    owners = {path: room(path.relative_to(ROOT).with_suffix("").parts) for path in sources}
+    found: dict[str, set[str]] = defaultdict(set)
+    for path, owner in owners.items():
+        targets = {room(tuple(name.split("."))) for name in imports(path)}
+        found[owner] |= targets & set(owners.values()) - {owner}
+    return found
 
 
 def main() -> None:
-    code = sources("imagebart", "recipes", "scripts")
-    top = [path for path in (ROOT / "imagebart").glob("*.py") if not path.name.startswith("__")]
-    packages = {path.parent for path in sources("imagebart", "recipes") if path.name == "__init__.py"}
-    page, edit = imported("imagebart.ui.app"), imported("imagebart.pipeline")
-    between = {(a, b) for a, b in edges() if a != b}
-    for name, value in (
-        ("Python beside tests", f"{lines(code)} lines, {len(code)} files"),
-        ("tests", f"{lines(sources('tests'))} lines"),
-        ("what the page imports", f"{len(page)} modules, {lines(page)} lines"),
-        ("what the library's Pipeline imports", f"{len(edit)} modules, {lines(edit)} lines"),
-        ("packages, top modules, imports between them", f"{len(packages)}, {len(top)}, {len(between)}"),
-        ("README", f"{len((ROOT / 'README.md').read_text(encoding='utf-8').split())} words"),
-    ):
-        print(f"{name}: {value}")
+    above = arrows()
+
+    def floor(name: str) -> int:
+        return 1 + max(map(floor, above[name]), default=0)
+
+    page = subprocess.run([sys.executable, "-c", LOADED], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    rows = [
+        ("Python in `imagebart/`", lines("imagebart/**/*.py"), 12_500),
+        ("recipes, scripts, examples", lines("recipes/**/*.py", "scripts/*.py", "examples/*.py"), 3_000),
+        ("JavaScript and CSS", lines("imagebart/**/*.js", "imagebart/**/*.css"), 2_800),
+        ("modules of the package", len(files("imagebart/**/*.py")), 80),
+        ("rooms: packages and top modules", len(above), 22),
+        ("floors: depth of imports between them", max(map(floor, list(above))), 9),
+        ("arrows: imports between them", sum(map(len, above.values())), 80),
+        ("modules that the page imports", int(page), 40),
+    ]
+    print("| | now | goal |\n|---|---:|---:|")
+    for name, now, goal in rows:
+        print(f"| {name} | {now:,} | ≤ {goal:,} |")
 
 
 if __name__ == "__main__":

@@ -4,14 +4,11 @@ Writes edit-strip.png (an edit with T = 4), page.png (wide), page-phone.png (a p
 run of the wide one, as the page saves it, with what was painted as its first frame).
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from PIL import Image, ImageDraw, ImageSequence
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
@@ -21,8 +18,8 @@ from imagebart.ui.models import Example, Models, find_examples
 from imagebart.ui.page import build_page, launch_page
 from imagebart.weights.folder import EXAMPLES
 
-HERE = Path(__file__).resolve().parent.parent
-ASSETS = HERE / "assets"
+ROOT = Path(__file__).resolve().parents[1]
+ASSETS, MODEL = ROOT / "assets", ROOT / "checkpoints" / "avatars"
 PATIENCE = 120_000  # milliseconds
 WIDE = {"viewport": {"width": 1280, "height": 900}}
 PHONE = {
@@ -33,34 +30,28 @@ PHONE = {
     "color_scheme": "dark",
 }
 ANIMATION_SECONDS = 5.0
-# The animation opens with what was painted for this many frames.
-OPENING = 6
+OPENING = 6  # frames of what was painted, before the run
 STRIP_PROMPT, STRIP_SEED, STRIP_SCALES = "long blonde hair", 3, 4
 SIDE, GAP, CAPTION = 256, 8, 28  # pixels of the strip's images, between them, and below
 
 
-def main(
-    model: Annotated[Path, typer.Option(help="Folder of the model.")] = HERE / "checkpoints" / "avatars",
-    prompt: Annotated[str | None, typer.Option(help="What to write; else the first example's prompt.")] = None,
-    seed: int = 0,
-) -> None:
-    """Make the images of assets/."""
-    examples, pipe = find_examples(model / EXAMPLES), Pipeline.from_pretrained(model)
-    draw_edit_strip(pipe, model / EXAMPLES / "2-short-hair-and-a-beard.png", ASSETS / "edit-strip.png")
+def main() -> None:
+    pipe, examples = Pipeline.from_pretrained(MODEL), find_examples(MODEL / EXAMPLES)
+    draw_edit_strip(pipe)
     page = build_page(Models(pipe, examples))
     _, url, _ = launch_page(page, prevent_thread_lock=True, server_name="127.0.0.1", quiet=True)
     chromium = os.environ.get("IMAGEBART_CHROMIUM") or shutil.which("chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        words = prompt or examples[0].prompt
-        take_screenshot(browser, url, words, seed, WIDE, ASSETS / "page.png", examples[0])
-        take_screenshot(browser, url, words, seed, PHONE, ASSETS / "page-phone.png")
+        film(take_screenshot(browser, url, examples[0], WIDE, "page.png"), examples[0])
+        take_screenshot(browser, url, examples[0], PHONE, "page-phone.png")
         browser.close()
     page.close(verbose=False)
 
 
-def draw_edit_strip(pipe: Pipeline, example: Path, path: Path) -> None:
+def draw_edit_strip(pipe: Pipeline) -> None:
     """An example, its mask, the states of a run, and the result, side by side."""
+    example = MODEL / EXAMPLES / "2-short-hair-and-a-beard.png"
     image, mask = Image.open(example).convert("RGB"), Image.open(example.with_suffix(".mask.png")).convert("L")
     painted = Image.composite(Image.blend(image, Image.new("RGB", image.size, "#6d28d9"), 0.6), image, mask)
     settings = pipe.defaults.replace(scales=STRIP_SCALES)
@@ -78,49 +69,39 @@ def draw_edit_strip(pipe: Pipeline, example: Path, path: Path) -> None:
         left = i * (SIDE + GAP)
         strip.paste(cell.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS), (left, 0))
         pen.text((left + SIDE // 2, SIDE + CAPTION // 2), caption, fill="#0f172a", anchor="mm", font_size=16)
-    save_image(strip, path, optimize=True)
+    save_image(strip, ASSETS / "edit-strip.png", optimize=True)
 
 
-def take_screenshot(
-    browser: Browser,
-    url: str,
-    prompt: str,
-    seed: int,
-    window: dict[str, Any],
-    path: Path,
-    example: Example | None = None,
-) -> None:
-    """Press Edit in a window of its own, and take a screenshot when the result is there; film it for an example."""
+def take_screenshot(browser: Browser, url: str, example: Example, window: dict[str, Any], name: str) -> Page:
+    """Press Edit in a window of its own, and take a screenshot when the result is there."""
     page = browser.new_context(**window).new_page()
     page.set_default_timeout(PATIENCE)
+    expect.set_options(PATIENCE)
     page.goto(url)
-    expect(page.locator("#fit-status")).to_contain_text("% will change", timeout=PATIENCE)
-    page.get_by_label("What should be there?").first.fill(prompt)
+    expect(page.locator("#fit-status")).to_contain_text("% will change")
+    page.get_by_label("What should be there?").first.fill(example.prompt)
     settings = page.locator("#settings button").first
     settings.click()
     page.get_by_label("New seed each time").uncheck()
-    page.locator("#seed input").fill(str(seed))
+    page.locator("#seed input").fill("0")
     settings.click()
     page.get_by_role("button", name="Edit", exact=True).click()
-    expect(page.locator("#progress")).to_contain_text("Done in", timeout=PATIENCE)
+    expect(page.locator("#progress")).to_contain_text("Done in")
     page.evaluate("scrollTo(0, 0)")
     expect(page.locator(".sp")).to_have_attribute("data-review", "finished")
-    page.screenshot(path=path, full_page=True, animations="disabled")
-    print(f"{path}: {page.locator('#progress').inner_text().strip()}")
-    if example is not None:
-        film(page, example, ASSETS / "edit.webp")
+    page.screenshot(path=ASSETS / name, full_page=True, animations="disabled")
+    return page
 
 
-def film(page: Page, example: Example, path: Path) -> None:
+def film(page: Page, example: Example) -> None:
     """The run as the page saves it, after what was painted."""
-    with page.expect_download(timeout=PATIENCE) as download:
+    with page.expect_download() as download:
         page.get_by_role("button", name="Save as WebP").click()
     with Image.open(download.value.path()) as saved:
         frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(saved)]
     opening = example.thumbnail().resize(frames[0].size)
-    save_animation([*[opening] * OPENING, *frames], path, ANIMATION_SECONDS)
-    print(f"{path}: {len(frames)} steps, {path.stat().st_size / 1e6:.2f} MB")
+    save_animation([*[opening] * OPENING, *frames], ASSETS / "edit.webp", ANIMATION_SECONDS)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

@@ -5,8 +5,6 @@ The parts are those of the Avataaars set by Pablo Stanley ("free for personal an
 and size and kept: several times faster than rasterising whole avatars, with the same pixels up to rounding.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import re

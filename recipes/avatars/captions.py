@@ -5,8 +5,6 @@ beard unless the caption names one. "Man" means nothing. Words for values are in
 are their forms: enumerations, plurals, an adjective put last, capitals.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Sequence
@@ -166,7 +164,7 @@ def describe(attributes: Attributes, random: np.random.Generator, count: int | N
 def all_words() -> list[str]:
     """Every word that a caption can contain, sorted, in lower case."""
     tables = (WORDINGS, COLOR_ALONE, NEGATIONS)
-    phrased = [_colored(p.text, None) for table in tables for row in table.values() for p in row]
+    phrased = [_colored(p.text, "") for table in tables for row in table.values() for p in row]
     colors = [word for name in VALUES if name.endswith("_color") for v in VALUES[name] for word in color_words(name, v)]
     frames = [*PEOPLE, *PLURALS.values(), *KINDS_OF_PICTURE, *ORDERS, *WEARING_ORDERS, *JOINTS]
     texts = [*phrased, *map(plural, phrased), *colors, *frames]
@@ -186,37 +184,36 @@ def prompt_rules() -> PromptRules:
     data = json.loads(data_file("prompt_rules.json"))
     things = []
     for entry in data["things"]:
-        colors = entry["has"].split()
-        others = [color for color in data["colors"].split() if color not in colors]
-        none = others if entry.get("none") == "all others" else entry.get("none", "").split()
-        nearest = {word: near for near, words in entry.get("nearest", {}).items() for word in words.split()}
-        lead = tuple(entry.get("lead", "").split())
-        things.append(
-            ColoredThing(
-                name=entry["name"],
-                words=tuple(entry["words"].split()),
-                colors=tuple(colors),
-                nearest=nearest | dict.fromkeys(none, ""),
-                lead_words=lead,
-            )
+        others = " ".join(color for color in data["colors"].split() if color not in entry["has"].split())
+        none = others if entry.get("none") == "all others" else entry.get("none", "")
+        thing = ColoredThing(
+            name=entry["name"],
+            words=tuple(entry["words"].split()),
+            colors=tuple(entry["has"].split()),
+            nearest=_by_word(entry.get("nearest", {})) | dict.fromkeys(none.split(), ""),
+            lead_words=tuple(entry.get("lead", "").split()),
         )
+        things.append(thing)
     unless = tuple(data["unless"].split())  # with these words, an old person's hair is not grey
     age = [
         Substitution(words=word, replacement=by, unless=unless, unless_colored="hair")
-        for by, words in data["age"].items()
-        for word in words.split()
+        for word, by in _by_word(data["age"]).items()
     ]
     nearest_words = [Substitution(words=words, replacement=by) for words, by in data["instead"].items()]
     known = {word for table in COLOR_WORDS.values() for words in table.values() for word in words}
     adjectives = sorted(ADJECTIVES - known - set(data["colors"].split()))
-    misspellings = {typed: meant for meant, words in data["misspellings"].items() for typed in words.split()}
     return PromptRules(
-        misspellings=misspellings,
+        misspellings=_by_word(data["misspellings"]),
         substitutions=(*age, *nearest_words),
         things=tuple(things),
         stop_words=tuple(data["stop"].split()),
         link_words=(*data["link"].split(), *adjectives),
     )
+
+
+def _by_word(table: dict[str, str]) -> dict[str, str]:
+    """{"dyed": "red"} of {"red": "dyed"}: each of the words in a value, and its key."""
+    return {word: key for key, words in table.items() for word in words.split()}
 
 
 def _fragments(
@@ -232,25 +229,21 @@ def _fragments(
         if said == [("top", "hair_color")] and random.random() < APART:
             said = [("top", None), (None, "hair_color")]
         for thing, colored in said:
-            choices = _choices(subject, thing, colored, values, before_person)
-            if choices:
+            choices = _choices(subject, thing, colored, values)
+            if choices := [phrase for phrase in choices if before_person or phrase.kind != "epithet"]:
                 phrase = choices[random.integers(len(choices))]
                 fragments.append(_fragment(attribute, phrase, colored, values, random))
     return fragments
 
 
-def _choices(
-    subject: str, thing: str | None, color: str | None, values: dict[str, str], before_person: bool
-) -> list[Phrase]:
+def _choices(subject: str, thing: str | None, color: str | None, values: dict[str, str]) -> list[Phrase]:
     """The phrases that name a thing, with its color if that is named; for no thing, those that name the color."""
     if thing is not None:
-        choices = _true(WORDINGS, thing, values, color is not None)
-    elif color is not None:
-        choices = _true(COLOR_ALONE, color, values, False) + _true(COLOR_ALONE, subject, values, True)
-        choices = choices or _true(WORDINGS, subject, values, True)
-    else:
+        return _true(WORDINGS, thing, values, color is not None)
+    if color is None:
         return []
-    return [phrase for phrase in choices if before_person or phrase.kind != "epithet"]
+    alone = _true(COLOR_ALONE, color, values, False) + _true(COLOR_ALONE, subject, values, True)
+    return alone or _true(WORDINGS, subject, values, True)
 
 
 def _fragment(
@@ -262,7 +255,7 @@ def _fragment(
         claims["clothing"] = frozenset({"graphic"})
     if phrase.attribute == "hair_color":
         claims["top"] = HAIR  # "redhead"
-    word = None
+    word = ""
     if color is not None and phrase.colored:
         options = color_words(color, values[color])
         word = options[random.integers(len(options))]
@@ -276,8 +269,7 @@ def _negations(attributes: Attributes, spoken: set[str], random: np.random.Gener
     for attribute in NEGATIONS:
         if attribute in spoken or random.random() > 0.06:
             continue
-        choices = _true(NEGATIONS, attribute, attributes.as_dict(), False)
-        if choices:
+        if choices := _true(NEGATIONS, attribute, attributes.as_dict(), False):
             phrase = choices[random.integers(len(choices))]
             fragments.append(Fragment(attribute, phrase.kind, phrase.text, {attribute: phrase.values}))
     return fragments
@@ -291,14 +283,8 @@ def _true(table: Tables, attribute: str, values: dict[str, str], colored: bool) 
 
 def _within_budget(fragments: list[Fragment]) -> list[Fragment]:
     """The first fragments that fit `BUDGET`, at least one."""
-    kept: list[Fragment] = []
-    cost = 0
-    for fragment in fragments:
-        cost += len(re.findall(r"\w+|[^\w\s]", fragment.text)) + 1
-        if kept and cost > BUDGET:
-            break
-        kept.append(fragment)
-    return kept
+    costs = np.cumsum([len(re.findall(r"\w+|[^\w\s]", fragment.text)) + 1 for fragment in fragments])
+    return fragments[: max(1, int((costs <= BUDGET).sum()))]
 
 
 def _as_list(fragments: Sequence[Fragment], random: np.random.Generator) -> str:
@@ -327,11 +313,11 @@ def _as_person(fragments: Sequence[Fragment], person: str, random: np.random.Gen
     worn = [fragment for fragment in nouns if _wearable(fragment) and random.random() < 0.7]
     several = person in PLURALS and random.random() < 0.12
     form = plural if several else str
-    with_texts = [form(fragment.text) for fragment in nouns if fragment not in worn]
-    worn_texts = [form(fragment.text) for fragment in worn]
-    wears = "in" if [fragment.attribute for fragment in worn] == ["clothing"] else "wearing"
-    parts = [f"with {joined(with_texts, random)}"] if with_texts else []
-    parts += [f"{wears} {joined(worn_texts, random)}"] if worn_texts else []
+    carried = [form(fragment.text) for fragment in nouns if fragment not in worn]
+    parts = [f"with {joined(carried, random)}"] if carried else []
+    if worn:
+        wears = "in" if [fragment.attribute for fragment in worn] == ["clothing"] else "wearing"
+        parts.append(f"{wears} {joined([form(fragment.text) for fragment in worn], random)}")
     parts = [parts[i] for i in random.permutation(len(parts))]
     words = [fragment.text for fragment in before] + [PLURALS[person] if several else person]
     head = " ".join(words)
@@ -367,7 +353,7 @@ def _wearable(fragment: Fragment) -> bool:
     return fragment.attribute in ("clothing", "accessory") or hat
 
 
-def _colored(text: str, word: str | None) -> str:
-    """A phrase with a color's word in its place, or without the place."""
+def _colored(text: str, word: str) -> str:
+    """A phrase with a color's word in its place; word "": without the place."""
     filled = text.replace("{c}", word) if word else text.replace("{c} ", "").replace("{c}-", "")
     return articled(filled)

@@ -3,8 +3,6 @@
 Everything is a function of a number and the seed of a series of avatars, so that two models get the same cases.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -15,21 +13,15 @@ from recipes.avatars.captions import Caption, describe
 from recipes.avatars.dataset import HELD_OUT_PAIRS, held_out, sample
 
 MOST_NAMED = 6
-EDITED = {
-    "top": "hair",
-    "hair_color": "hair",
-    "hat_color": "hair",
-    "facial_hair": "chin",
-    "facial_hair_color": "chin",
-    "accessory": "eyes",
-    "eyes": "eyes",
-    "eyebrows": "eyes",
-    "mouth": "mouth",
-    "clothing": "clothes",
-    "clothing_color": "clothes",
-    "graphic": "clothes",
-    "background": "background",
+PARTS = {
+    "hair": ("top", "hair_color", "hat_color"),
+    "chin": ("facial_hair", "facial_hair_color"),
+    "eyes": ("accessory", "eyes", "eyebrows"),
+    "mouth": ("mouth",),
+    "clothes": ("clothing", "clothing_color", "graphic"),
+    "background": ("background",),
 }
+EDITED = {attribute: part for part, attributes in PARTS.items() for attribute in attributes}
 """The part of an image in which an attribute shows. Skin shows everywhere, so no mask changes it alone."""
 
 

@@ -3,8 +3,6 @@
 Some pairs of values are held out for the evaluation: no training image shows them together.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +17,7 @@ from recipes import generator
 from recipes.avatars import data_file
 from recipes.avatars.artwork import background_mask, region_mask, render
 from recipes.avatars.captions import Caption, describe
+from recipes.training import pixels_first
 
 
 def read_values(text: str) -> dict[str, str]:
@@ -26,10 +25,10 @@ def read_values(text: str) -> dict[str, str]:
     return dict(part.split("=") for part in text.split(", "))
 
 
-HELD_OUT_PAIRS = tuple(map(read_values, data_file("held_out_pairs.txt").splitlines()))
-"""Pairs of values, by attribute, that no training image shows together."""
+HELD_OUT_PAIRS = tuple(map(read_values, data_file("held_out_pairs.txt").splitlines()))  # one of them a line
 
-# Faces without facial hair or glasses are the common ones; printed shirts have a further attribute to learn.
+# How much likelier than its attribute's other values a value is; 1 where absent. Faces without facial hair or glasses
+# are the common ones; printed shirts have a further attribute to learn.
 WEIGHTS: dict[tuple[str, str], float] = {
     ("facial_hair", "none"): 10 / 3,
     ("accessory", "none"): 10 / 3,
@@ -37,7 +36,6 @@ WEIGHTS: dict[tuple[str, str], float] = {
     ("eyes", "open"): 2.0,
     ("eyebrows", "normal"): 2.0,
 }
-"""How much likelier than its attribute's other values a value is; 1 where absent."""
 
 
 def _random_avatar(random: np.random.Generator) -> Attributes:
@@ -76,8 +74,7 @@ def caption(index: int, seed: int = 0) -> Caption:
 def avatar_item(number: int, size: int, split: str = "train") -> dict[str, Any]:
     """The avatar of a number: image, uint8 [3, size, size]; text, its caption. split: see `sample`."""
     attributes = sample(number, 0, split)
-    image = torch.from_numpy(render(attributes, size)).permute(2, 0, 1).contiguous()
-    return {"image": image, "text": describe(attributes, generator(number, 0, 1)).text}
+    return {"image": pixels_first(render(attributes, size)), "text": describe(attributes, generator(number, 0, 1)).text}
 
 
 GRID = 16  # patches along an image
@@ -124,5 +121,4 @@ def _new_background(number: int, size: int, random: np.random.Generator) -> dict
         return None
     pixels = mask.repeat_interleave(size // side, 0).repeat_interleave(size // side, 1).numpy()
     image = np.where(pixels[..., None], render(after, size), render(before, size))
-    pixels_first = torch.from_numpy(image).permute(2, 0, 1).contiguous()
-    return {"image": pixels_first, "text": said.text, "mask": mask, "needs_text": True}
+    return {"image": pixels_first(image), "text": said.text, "mask": mask, "needs_text": True}

@@ -7,8 +7,6 @@ same words with a stroke over another place, whole images, places found by words
 those that the page begins with. A small network, which was trained on renders alone, says what images show.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """The page's examples of avatars: `python -m recipes.avatars examples --out checkpoints/avatars/examples`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 

@@ -6,8 +6,6 @@ caption claims is known, so each query token learns to say of one attribute whic
 it is not mentioned (`imagebart.worlds.attribute_classifier`).
 """
 
-from __future__ import annotations
-
 import math
 from functools import partial
 from pathlib import Path
@@ -43,7 +41,7 @@ from imagebart.worlds.ranking import ATTRIBUTE_CLASSIFIER
 from recipes.avatars.artwork import face_weight, render
 from recipes.avatars.captions import Caption, avatar_conditioner
 from recipes.avatars.dataset import avatar_item, caption, edit_item, sample
-from recipes.training import CaptionsRun, LossTask, Series, Trainings, train_text_encoder
+from recipes.training import CaptionsRun, LossTask, Series, Trainings, pixels_first, train_text_encoder
 
 HIDDEN = -100  # the label of an attribute that an image does not show: no loss
 
@@ -59,8 +57,7 @@ class ClassifierRun(Settings):
 def labelled(number: int, seed: int) -> dict[str, Tensor]:
     """The avatar of a number, of all combinations: image uint8 [3, SIZE, SIZE]; labels int64 [14]."""
     attributes = sample(number, seed, "all")
-    image = torch.from_numpy(render(attributes, SIZE)).permute(2, 0, 1).contiguous()
-    return {"image": image, "labels": labels(attributes)}
+    return {"image": pixels_first(render(attributes, SIZE)), "labels": labels(attributes)}
 
 
 def labels(attributes: Attributes) -> Tensor:
@@ -69,28 +66,22 @@ def labels(attributes: Attributes) -> Tensor:
     return torch.tensor([VALUES[name].index(values[name]) if name in shown else HIDDEN for name in VALUES])
 
 
-def augmented(
-    images: Tensor, blur: float = 1.5, blocks: float = 0.5, color: float = 0.06, noise: float = 0.06
-) -> Tensor:
-    """Images [B, 3, H, W] in [-1, 1] with blur, block artefacts, color shifts and noise, each on half of them.
-
-    At most: blur is a standard deviation in pixels; blocks the step to which 8 x 8 cosine coefficients are rounded, as
-    JPEG does; color the shift and stretch of a channel, noise a standard deviation, of the range -1 to 1.
-    """
+def augmented(images: Tensor) -> Tensor:
+    """Images [B, 3, H, W] in [-1, 1] with blur, block artifacts, color shifts and noise, each on half of them."""
     batch = len(images)
 
     def strength(largest: float) -> Tensor:
         return torch.rand(batch, 1, 1, 1) * largest * (torch.rand(batch, 1, 1, 1) < 0.5)
 
-    images = _blurred(images, strength(blur))
-    images = _rounded_in_blocks(images, strength(blocks))
-    stretch = 1 + (torch.rand(batch, 3, 1, 1) * 2 - 1) * strength(color)
-    shift = (torch.rand(batch, 3, 1, 1) * 2 - 1) * strength(color)
-    return images * stretch + shift + torch.randn_like(images) * strength(noise)
+    images = _blurred(images, strength(1.5))
+    images = _rounded_in_blocks(images, strength(0.5))
+    stretch = 1 + (torch.rand(batch, 3, 1, 1) * 2 - 1) * strength(0.06)
+    shift = (torch.rand(batch, 3, 1, 1) * 2 - 1) * strength(0.06)
+    return images * stretch + shift + torch.randn_like(images) * strength(0.06)
 
 
 def _blurred(images: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur, a standard deviation [B, 1, 1, 1] an image."""
+    """Gaussian blur, a standard deviation in pixels [B, 1, 1, 1] an image."""
     radius = 4
     x = torch.arange(-radius, radius + 1.0)
     kernel = torch.exp(-0.5 * (x / sigma.clamp_min(1e-3).flatten()[:, None]) ** 2)  # [B, 9]
@@ -101,15 +92,14 @@ def _blurred(images: Tensor, sigma: Tensor) -> Tensor:
 
 
 def _rounded_in_blocks(images: Tensor, step: Tensor) -> Tensor:
-    """Cosine coefficients of 8 x 8 blocks rounded to multiples of a step [B, 1, 1, 1]; 0 leaves an image alone."""
+    """8 x 8 cosine coefficients rounded to a step [B, 1, 1, 1], as JPEG does; 0 leaves an image alone."""
     n = np.arange(8)
     cosine = np.cos(math.pi * (2 * n[None] + 1) * n[:, None] / 16) * np.where(n[:, None] == 0, 1, math.sqrt(2)) / 8**0.5
     matrix = torch.from_numpy(cosine.astype(np.float32))
-    batch, channels, height, width = images.shape
-    blocks = images.reshape(batch, channels, height // 8, 8, width // 8, 8).transpose(3, 4)  # [B, 3, H/8, W/8, 8, 8]
-    coefficients = matrix @ blocks @ matrix.T
+    blocks = images.unflatten(3, (-1, 8)).unflatten(2, (-1, 8)).transpose(3, 4)  # [B, 3, H/8, W/8, 8, 8]
     size = step[..., None, None].clamp_min(1e-6)
-    blocks = matrix.T @ ((coefficients / size).round() * size) @ matrix
+    coefficients = (matrix @ blocks @ matrix.T / size).round() * size
+    blocks = matrix.T @ coefficients @ matrix
     return torch.where(step > 0, blocks.transpose(3, 4).reshape(images.shape), images)
 
 
@@ -195,8 +185,5 @@ TRAININGS: Trainings = {
     "first-stage": (FirstStageRun, train_avatar_first_stage),  # the VQGAN: pixels to tokens and back
     "captions": (CaptionsRun, train_captions),  # the text encoder: what captions claim
     "denoiser": (DenoiserRun, partial(train_denoiser, data=avatar_data)),
-    "classifier": (
-        ClassifierRun,
-        train_classifier,
-    ),  # reads attributes off images: one measures, one ranks
+    "classifier": (ClassifierRun, train_classifier),  # reads attributes off images: one measures, one ranks
 }

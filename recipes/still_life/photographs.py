@@ -7,8 +7,6 @@ Store Dataset of Klasson, Zhang and Kjellström (MIT, Copyright (c) 2019 Marcus 
 before can be given instead: `--flowers flower_photos.tgz --groceries GroceryStoreDataset.zip`.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import re
@@ -70,11 +68,10 @@ def flower_photos(archive: Path) -> Iterator[Photograph]:
     """Flowers with their photographers, as LICENSE.txt names them: "daisy/1.jpg CC-BY by mario - https://…"."""
     with tarfile.open(archive) as files:
         contents = {member.name: files.extractfile(member).read() for member in files if member.isfile()}  # type: ignore[union-attr]
-    text = next(content for name, content in contents.items() if name.endswith("LICENSE.txt")).decode(
-        "utf-8", "replace"
-    )
-    lines = re.findall(r"^(\S+\.jpg) CC-BY by (.*) - (https?://\S+)\s*$", text, re.MULTILINE)
-    credits = {file: {"author": author.strip(), "source": source} for file, author, source in lines}
+    license = next(content for name, content in contents.items() if name.endswith("LICENSE.txt"))
+    line = r"^(\S+\.jpg) CC-BY by (.*) - (https?://\S+)\s*$"
+    credited = re.findall(line, license.decode("utf-8", "replace"), re.MULTILINE)
+    credits = {file: {"author": author.strip(), "source": source} for file, author, source in credited}
     for name in sorted(name for name in contents if name.endswith(".jpg")):
         folder, file = name.split("/")[-2:]
         credit = credits.get(f"{folder}/{file}", {})

@@ -5,8 +5,6 @@ The things are Microsoft's Fluent emoji (3D; MIT, Copyright (c) Microsoft Corpor
 is the same pattern of tokens wherever its box lies; its shadow lies in the box.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import subprocess

@@ -5,8 +5,6 @@
 It is trained on scenes only, never on what a model drew.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,7 @@ from imagebart.worlds.things import SIDE, ThingDetector, ThingNames, save_detect
 from recipes import generator
 from recipes.things.artwork import CELL, GRID, GROUNDS, HUES, NOUNS, Placed, render
 from recipes.things.scenes import COUNT_WORDS, SIDES, SceneOptions, sample
-from recipes.training import LossTask, Series
+from recipes.training import LossTask, Series, pixels_first
 
 NOTHING = len(NOUNS)  # the label of a square without a whole thing
 COLORS = ("", *HUES)  # "": the artwork's, of nouns that have one color
@@ -65,7 +63,7 @@ def square_item(number: int, seed: int = SEED) -> dict[str, Any]:
         box = empty_box(scene.things, random)
         square = crop(image, box.top * CELL, box.left * CELL, box.side * CELL)
         noun, color = NOTHING, 0
-    return {"image": torch.from_numpy(square).permute(2, 0, 1).contiguous(), "noun": noun, "color": color}
+    return {"image": pixels_first(square), "noun": noun, "color": color}
 
 
 def empty_box(things: tuple[Placed, ...], random: np.random.Generator) -> Box:

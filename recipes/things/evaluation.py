@@ -7,11 +7,10 @@ loose strokes over a thing that is to go; then whole images, and places found by
 page begins with. The detector that ships, which was trained on scenes alone, says what images show.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, islice
 
 import numpy as np
@@ -45,12 +44,19 @@ class ThingCase(shared.Case):
     ground: Image.Image | None = None  # of a removal, what is left
 
 
-def _square(mask: Image.Image) -> shared.Bounds:
-    """The square around what is painted."""
-    left, top, right, bottom = mask.getbbox() or (0, 0, 1, 1)
-    half = max(right - left, bottom - top) / 2
-    x, y = (left + right) / 2, (top + bottom) / 2
-    return x - half, y - half, x + half, y + half
+def _drawn(scene: Scene) -> Image.Image:
+    return Image.fromarray(render(scene))
+
+
+def _square(x: float, y: float, side: float) -> shared.Bounds:
+    """The square around a point."""
+    return x - side / 2, y - side / 2, x + side / 2, y + side / 2
+
+
+def _bounds(mask: Image.Image) -> shared.Bounds:
+    bounds = mask.getbbox()
+    assert bounds is not None
+    return bounds
 
 
 def one_thing(number: int, seed: int) -> ThingCase:
@@ -67,8 +73,9 @@ def one_thing(number: int, seed: int) -> ThingCase:
         x, y = random.uniform(0.8 * radius, SIZE - 0.8 * radius, 2)
         mask = shared.freehand(x, y, radius * longer, radius / longer, WHOLE, random)
     noun = int(random.integers(len(NOUNS)))
-    words = articled(f"a {NOUNS[noun].name}")
-    return ThingCase(Image.fromarray(render(scene)), mask, words, shown=((_square(mask), noun, ""),))
+    left, top, right, bottom = _bounds(mask)
+    square = _square((left + right) / 2, (top + bottom) / 2, max(right - left, bottom - top))
+    return ThingCase(_drawn(scene), mask, articled(f"a {NOUNS[noun].name}"), shown=((square, noun, ""),))
 
 
 def several_things(number: int, seed: int) -> ThingCase:
@@ -90,16 +97,15 @@ def several_things(number: int, seed: int) -> ThingCase:
         words = f"{COUNT_WORDS[count]} {NOUNS[nouns[0]].plural}"
     else:
         words = " and ".join(articled(f"a {NOUNS[noun].name}") for noun in nouns)
-    left, top, right, bottom = mask.getbbox() or (0, 0, 1, 1)
+    left, top, right, bottom = _bounds(mask)
     across, down = right - left, bottom - top
     side = min(across, down, max(across, down) / count)
     shown = []
     for place, noun in enumerate(nouns):
         along = (place + 0.5) / count
         x, y = (along, 0.5) if across > down else (0.5, along)
-        x, y = left + x * across, top + y * down
-        shown.append(((x - side / 2, y - side / 2, x + side / 2, y + side / 2), noun, ""))
-    return ThingCase(Image.fromarray(render(scene)), mask, words, shown=tuple(shown))
+        shown.append((_square(left + x * across, top + y * down, side), noun, ""))
+    return ThingCase(_drawn(scene), mask, words, shown=tuple(shown))
 
 
 def _one_placed(number: int, seed: int, colored: float = 0.0) -> tuple[Scene, Placed, shared.Bounds]:
@@ -123,16 +129,11 @@ def half_painted(number: int, seed: int, hidden: bool = False) -> ThingCase:
         (left - 4, top - 4, right + 4, top + part),
         (left - 4, bottom - part, right + 4, bottom + 4),
     )[int(random.integers(4))]
-    image, mask = Image.fromarray(render(scene)), shared.rectangle(over, WHOLE)
+    image, mask = _drawn(scene), shared.rectangle(over, WHOLE)
     if hidden:
         image.paste(GROUNDS[str(random.choice(list(GROUNDS)))], mask=mask)
     words = "" if number % 2 else NOUNS[thing.noun].name
     return ThingCase(image, mask, words, shown=((bounds, thing.noun, thing.color or NOUNS[thing.noun].color),))
-
-
-def half_hidden(number: int, seed: int) -> ThingCase:
-    """The same of a thing that is hidden by a slab, which is what is painted."""
-    return half_painted(number, seed, hidden=True)
 
 
 def loose_removal(number: int, seed: int) -> ThingCase:
@@ -144,15 +145,18 @@ def loose_removal(number: int, seed: int) -> ThingCase:
     place = (left + inset[0], top + inset[1], right - inset[2], bottom - inset[3])
     mask = shared.zigzag(place, random.uniform(6, 14), WHOLE, random)
     after = Scene(scene.ground, tuple(other for other in scene.things if other != thing))
-    shown, ground = ((bounds, NOTHING, ""),), Image.fromarray(render(after))
-    return ThingCase(Image.fromarray(render(scene)), mask, "", True, shown, ground)
+    return ThingCase(_drawn(scene), mask, "", True, ((bounds, NOTHING, ""),), _drawn(after))
 
 
 KINDS: dict[str, tuple[Callable[[int, int], ThingCase], str, str]] = {  # cases, the measure, its goal
     "outlines": (one_thing, "outlines and rectangles at any place: the thing asked for", "≥ 97 %"),
     "several": (several_things, "long masks: two or three things, right number and kind", "≥ 90 %"),
     "half-painted": (half_painted, "half of a thing painted: completed, same kind and color", "≥ 95 %"),
-    "half-hidden": (half_hidden, "half of a thing hidden by a slab, painted: completed, same kind and color", "≥ 95 %"),
+    "half-hidden": (
+        partial(half_painted, hidden=True),
+        "half of a thing hidden by a slab, painted: completed, same kind and color",
+        "≥ 95 %",
+    ),
     "removals": (loose_removal, "loose strokes: removed, with the shadow", "≥ 97 %"),
 }
 
@@ -201,11 +205,11 @@ def whole_images(
     texts = [said.text for _, said in cases]
     images = shared.generate_all(pipe, texts, seed)
     grids["prompts"] = shared.prompt_grid(images, texts)
-    for kind, shown in (("renders", [Image.fromarray(render(scene)) for scene, _ in cases]), ("whole images", images)):
+    for kind, shown in (("renders", [_drawn(scene) for scene, _ in cases]), ("whole images", images)):
         things = [scorer.things(to_tensor(image)[0]) for image in shown]
-        answers = [shows(one, said) for one, (_, said) in zip(things, cases, strict=True)]
-        yield measure(f"{kind}: all things named", share_of([named for named, _ in answers]), samples, "%", "≥ 92 %")
-        yield measure(f"{kind}: right number", share_of([counted for _, counted in answers]), samples, "%", "≥ 85 %")
+        named, counted = zip(*(shows(one, said) for one, (_, said) in zip(things, cases, strict=True)), strict=True)
+        yield measure(f"{kind}: all things named", share_of(named), samples, "%", "≥ 92 %")
+        yield measure(f"{kind}: right number", share_of(counted), samples, "%", "≥ 85 %")
 
 
 def shows(things: list[Found], said: Caption) -> tuple[bool, bool]:
@@ -219,7 +223,7 @@ def shows(things: list[Found], said: Caption) -> tuple[bool, bool]:
 def _scenes(samples: int, seed: int) -> Iterator[tuple[int, Scene]]:
     """Scenes with things, and their numbers."""
     numbered = ((number, sample(number, SERIES + seed)) for number in count())
-    return islice(((number, scene) for number, scene in numbered if scene.things), samples)
+    return islice((pair for pair in numbered if pair[1].things), samples)
 
 
 def places_by_words(pipe: Pipeline, samples: int, seed: int) -> Iterator[Measure]:
@@ -231,6 +235,6 @@ def places_by_words(pipe: Pipeline, samples: int, seed: int) -> Iterator[Measure
         for thing in scene.things:
             if thing.noun == noun:
                 place[thing.pixels] = True
-        shares.append(shared.suggestion_iou(pipe, Image.fromarray(render(scene)), NOUNS[noun].name, place))
+        shares.append(shared.suggestion_iou(pipe, _drawn(scene), NOUNS[noun].name, place))
     yield measure("places by words: IoU, median", median_of(shares), samples, goal="≥ 0.7")
     yield measure("places by words: the right one", share_of([share > 0.5 for share in shares]), samples, "%")

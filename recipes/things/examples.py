@@ -1,7 +1,5 @@
 """The page's examples of things: `python -m recipes.things examples --out checkpoints/things/examples`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from PIL import Image

@@ -3,8 +3,6 @@
 Most edits are one thing: its box is masked, and the prompt names it and nothing else, as people paint and type.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +16,8 @@ from imagebart.models.denoiser import context_window
 from imagebart.text.prompts import articled
 from imagebart.training.masks import PARTS_PER_PATCH, random_masks
 from recipes import generator
-from recipes.things.artwork import GRID, GROUNDS, HUES, NOUNS, Ground, Noun, Placed, Scene, render
+from recipes.things.artwork import GRID, GROUNDS, HUES, NOUNS, Ground, Placed, Scene, render
+from recipes.training import pixels_first
 
 SIDES = (4, 6, 8, 12)  # of boxes, in tokens
 SIDE_WEIGHTS = {1: (15, 25, 30, 30), 2: (25, 35, 30, 10)}  # by the number of things; of more than two:
@@ -116,7 +115,7 @@ def mentions(things: Sequence[Placed]) -> list[Mention]:
 
 def phrase(mention: Mention, random: np.random.Generator, articles: bool = True) -> tuple[str, Mention]:
     """ "a red car", "three kittens"; and what of the mention that says."""
-    noun: Noun = NOUNS[mention.noun]
+    noun = NOUNS[mention.noun]
     color = mention.color if mention.color and (mention.color != noun.color or random.random() < 0.6) else ""
     if mention.count > 1:
         words = (COUNT_WORDS[mention.count], color, noun.plural)
@@ -188,7 +187,7 @@ class EditTask:
     scene: Scene
     caption: Caption
     mask: Tensor  # bool [side, side], PARTS_PER_PATCH parts along each patch
-    places: Tensor  # ascending, int64 [N]
+    places: Tensor = torch.arange(GRID**2)  # ascending, int64 [N]
 
 
 def edit_task(index: int, seed: int = 0) -> EditTask:
@@ -197,11 +196,11 @@ def edit_task(index: int, seed: int = 0) -> EditTask:
     kind, size = list(TASKS)[_pick(shared, list(TASKS.values()))], SIDES[_pick(shared, TASK_SIDES)]
     grown = shared.integers(0, 2, 2) * (shared.random() < 0.3)  # rows and columns that the mask has beyond the box
     side = GRID * PARTS_PER_PATCH
-    everywhere, options = torch.arange(GRID**2), SceneOptions(colored=COLORED_SHARE)
+    options = SceneOptions(colored=COLORED_SHARE)
     if kind == "everything":
         scene = sample(index, seed, options)
         said = Caption("") if random.random() < SILENT else describe(scene, random)
-        return EditTask(scene, said, torch.ones(side, side, dtype=torch.bool), everywhere)
+        return EditTask(scene, said, torch.ones(side, side, dtype=torch.bool))
     if kind == "shape":
         scene = sample(index, seed, options)
         with torch.random.fork_rng(devices=[]):
@@ -209,7 +208,7 @@ def edit_task(index: int, seed: int = 0) -> EditTask:
             parts = random_masks(1, side).view(side, side)
         cells = parts.view(GRID, PARTS_PER_PATCH, GRID, PARTS_PER_PATCH).float().mean((1, 3)).numpy()
         held = [thing for thing in scene.things if cells[thing.box.cells].mean() >= MOSTLY]
-        return EditTask(scene, describe_things(held, random), parts, everywhere)
+        return EditTask(scene, describe_things(held, random), parts)
     at_left = kind == "ground" and random.random() < AT_LEFT_SHARE
     colored = COLORED_SHARE if kind == "thing" else 0.0  # where the thing is gone, its color teaches nothing
     options = replace(options, first=size, colored=colored, two_tone=TWO_TONE[kind], at_left=at_left)
@@ -227,7 +226,7 @@ def edit_task(index: int, seed: int = 0) -> EditTask:
     held = [other for other in scene.things if masked[other.box.cells].all()]
     parts = torch.from_numpy(masked.repeat(PARTS_PER_PATCH, 0).repeat(PARTS_PER_PATCH, 1))
     (window,) = context_window(torch.from_numpy(masked).flatten()[None], MARGIN)
-    return EditTask(scene, describe_things(held, random), parts, everywhere[window])
+    return EditTask(scene, describe_things(held, random), parts, window.nonzero()[:, 0])
 
 
 def edit_item(number: int, seed: int = 0) -> dict[str, Any]:
@@ -250,4 +249,4 @@ def of_every_size(index: int, seed: int = 0) -> Scene:
 
 def image_of(scene: Scene) -> Tensor:
     """A scene as an image: uint8 [3, SIZE, SIZE]."""
-    return torch.from_numpy(render(scene)).permute(2, 0, 1).contiguous()
+    return pixels_first(render(scene))

@@ -9,8 +9,6 @@ together with a decoder takes hours. The decoder's memory of patches is found by
 add nothing yet, are trained afterwards (`python -m recipes.things train decoder`).
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

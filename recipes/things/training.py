@@ -4,8 +4,6 @@ What a caption says is known: each query token of the text encoder learns to say
 two things lie and what the ground is. So the denoiser finds a few vectors that name things, in place of words.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from typing import Any
