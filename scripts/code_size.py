@@ -23,9 +23,10 @@ def lines(*patterns: str) -> int:
     return sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files(*patterns))
 
 
-def room(parts: tuple[str, ...]) -> str:
-    """The room of a module, by the parts of its name."""
-    return parts[1] if parts[0] == "imagebart" and len(parts) > 1 else parts[0]
+def room(name: str) -> str:
+    """The room of a module, or of what is imported from one."""
+    first, *rest = name.split(".")
+    return rest[0] if first == "imagebart" and rest else first
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -39,13 +40,11 @@ def imports(path: Path) -> Iterator[str]:
 
 def arrows() -> dict[str, set[str]]:
     """The rooms that each room imports."""
-    sources = files("imagebart/**/*.py", "recipes/**/*.py", "scripts/*.py", "app.py")
-    owners = {path: room(path.relative_to(ROOT).with_suffix("").parts) for path in sources}
     found: dict[str, set[str]] = defaultdict(set)
-    for path, owner in owners.items():
-        targets = {room(tuple(name.split("."))) for name in imports(path)}
-        found[owner] |= targets & set(owners.values()) - {owner}
-    return found
+    for path in files("imagebart/**/*.py", "recipes/**/*.py", "scripts/*.py", "app.py"):
+        owner = room(".".join(path.relative_to(ROOT).with_suffix("").parts))
+        found[owner] |= {room(name) for name in imports(path)} - {owner}
+    return {owner: targets & found.keys() for owner, targets in found.items()}
 
 
 def main() -> None:
@@ -61,7 +60,7 @@ def main() -> None:
         ("JavaScript and CSS", lines("imagebart/**/*.js", "imagebart/**/*.css"), 2_800),
         ("modules of the package", len(files("imagebart/**/*.py")), 80),
         ("rooms: packages and top modules", len(above), 22),
-        ("floors: depth of imports between them", max(map(floor, list(above))), 9),
+        ("floors: depth of imports between them", max(map(floor, above)), 9),
         ("arrows: imports between them", sum(map(len, above.values())), 80),
         ("modules that the page imports", int(page), 40),
     ]

@@ -1,7 +1,7 @@
 """The detector of things, and the scorer of images that is built on it.
 
 A small network says what a square of an image shows. It looks at all squares of the token grid in the sizes that things
-have; of those that overlap, the surest counts. It is trained on scenes only (`recipes.things.detector`), never on what
+have; of those that overlap, the surest counts. It is trained on scenes only (`recipes.things.training`), never on what
 a model drew. The scorer also reads which things a prompt asks for, and says where in an image each is drawn.
 """
 

@@ -2,8 +2,8 @@
 
 import sys
 
+from recipes.avatars.cases import examples
 from recipes.avatars.evaluation import measures
-from recipes.avatars.examples import examples
 from recipes.avatars.training import TRAININGS
 from recipes.command import command_line
 

@@ -1,4 +1,4 @@
-"""What a model is asked to do: prompts with what they claim, and avatars with one attribute to change.
+"""What a model is asked to do: prompts with what they claim, avatars with one attribute to change, the page's examples.
 
 Everything is a function of a number and the seed of a series of avatars, so that two models get the same cases.
 """
@@ -6,12 +6,17 @@ Everything is a function of a number and the seed of a series of avatars, so tha
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from imagebart.worlds.avatars import HAIR, HAIR_TOPS, VALUES, Attributes, Claims
+from PIL import Image
+
+from imagebart.worlds.avatars import HAIR, HAIR_TOPS, PLAIN, VALUES, Attributes, Claims
 from recipes import generator
 from recipes.avatars import data_file
+from recipes.avatars.artwork import background_mask, region_mask, render
 from recipes.avatars.captions import Caption, describe
-from recipes.avatars.dataset import HELD_OUT_PAIRS, held_out, sample
+from recipes.avatars.dataset import HELD_OUT_PAIRS, held_out, read_values, sample
+from recipes.evaluation import Case
 
+SIZE = 256  # pixels a side
 MOST_NAMED = 6
 PARTS = {
     "hair": ("top", "hair_color", "hat_color"),
@@ -121,3 +126,23 @@ def typed_prompts() -> list[Caption]:
         claims = {name: frozenset(WORDS.get(value, value).split("|")) for name, value in pairs}
         cases.append(Caption(text, claims))
     return cases
+
+
+BORDER = 8  # pixels at the left and right that are kept, so that the background keeps its color
+
+
+def examples() -> Iterator[tuple[str, Case]]:
+    """Avatars, what differs from `PLAIN` in a line of the data, and below it the region to mask and the words."""
+    lines = data_file("edits_examples.txt").splitlines()
+    for first, second in zip(lines[::2], lines[1::2], strict=True):
+        name, values = first.split(": ")
+        region, words = second.strip().split(": ")
+        avatar = replace(PLAIN, **read_values(values))
+        background = background_mask(avatar, SIZE)
+        mask = background if region == "background" else region_mask(region, SIZE)
+        if region == "hair":  # with the background around it
+            mask = mask | background
+            mask[:, :BORDER] = mask[:, -BORDER:] = False
+        if region == "chin":  # a beard's sides, but not the eyes between them
+            mask[: SIZE // 2, SIZE // 3 : 2 * SIZE // 3] = False
+        yield name, Case(Image.fromarray(render(avatar, SIZE)), Image.fromarray(mask), words)

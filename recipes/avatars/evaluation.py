@@ -25,10 +25,9 @@ from recipes import generator
 from recipes.avatars import CLASSIFIER
 from recipes.avatars.artwork import render, rendered
 from recipes.avatars.captions import Caption
-from recipes.avatars.cases import Change, changes, found, held_out_prompt, seen_prompt, typed_prompts
+from recipes.avatars.cases import SIZE, Change, changes, found, held_out_prompt, seen_prompt, typed_prompts
 from recipes.avatars.dataset import sample
 
-SIZE = 256
 SERIES = 900_000  # of avatars, plus the seed; training has other series
 DESCRIBED = 3 * 10**8  # the number of the first avatar that is described
 VISIBLE = 30  # levels that a pixel differs by, summed over the channels

@@ -3,8 +3,7 @@
 import sys
 
 from recipes.command import command_line
-from recipes.things.evaluation import measures
-from recipes.things.examples import examples
+from recipes.things.evaluation import examples, measures
 from recipes.things.training import TRAININGS
 
 main = command_line("things", TRAININGS, measures, examples)

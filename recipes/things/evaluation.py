@@ -1,4 +1,4 @@
-"""How good the model of things is: the figures of its card.
+"""How good the model of things is: the figures of its card; and the page's examples.
 
     python -m recipes.things evaluate --samples 300 --seed 82 --grids FOLDER
 
@@ -19,15 +19,16 @@ from PIL import Image
 
 from imagebart.core.errors import InputError
 from imagebart.evaluation.metrics import Measure, measure, median_of, share_of
+from imagebart.imaging.crop import Box
 from imagebart.imaging.files import to_tensor
 from imagebart.pipeline import Pipeline
 from imagebart.text.prompts import articled
 from imagebart.worlds.things import Found, ThingScorer
 from recipes import evaluation as shared
 from recipes import generator
-from recipes.things.artwork import CELL, GROUNDS, NOUNS, SIZE, Placed, Scene, render
-from recipes.things.detector import COLORS, NOTHING
+from recipes.things.artwork import CELL, GROUNDS, NOUNS, SIZE, Ground, Placed, Scene, render
 from recipes.things.scenes import COUNT_WORDS, Caption, SceneOptions, describe, sample
+from recipes.things.training import COLORS, NOTHING
 
 SERIES = 5_000_000  # of scenes, plus the seed
 WHOLE = (SIZE, SIZE)
@@ -238,3 +239,36 @@ def places_by_words(pipe: Pipeline, samples: int, seed: int) -> Iterator[Measure
         shares.append(shared.suggestion_iou(pipe, _drawn(scene), NOUNS[noun].name, place))
     yield measure("places by words: IoU, median", median_of(shares), samples, goal="≥ 0.7")
     yield measure("places by words: the right one", share_of([share > 0.5 for share in shares]), samples, "%")
+
+
+# The page's examples: `python -m recipes.things examples --out checkpoints/things/examples`.
+
+NUMBERS = {noun.name: number for number, noun in enumerate(NOUNS)}
+
+
+def _arranged(ground: Ground, *things: tuple[str, int, int, int]) -> Scene:
+    """Things by their names, each with its top, left and side."""
+    return Scene(ground, tuple(Placed(NUMBERS[name], "", *place) for name, *place in things))
+
+
+EXAMPLES = (
+    ("1-a-cat", _arranged(Ground("green", "green"), ("cat", 6, 1, 6)), Box(9, 6, 6), "a lion"),
+    ("2-fruit", _arranged(Ground("white", "white"), ("apple", 8, 0, 4), ("banana", 8, 12, 4)), Box(5, 6, 6),
+     "a pineapple"),
+    ("3-a-house", _arranged(Ground("yellow", "yellow"), ("house", 5, 0, 8)), Box(9, 5, 6), "a tree"),
+    ("4-a-frog-without-a-crown", _arranged(Ground("pink", "pink"), ("frog", 7, 4, 8)), Box(5, 1, 6), "a crown"),
+    ("5-a-car-to-remove", _arranged(Ground("beige", "brown", 11), ("teddy bear", 6, 1, 6), ("car", 8, 9, 6)),
+     Box(9, 8, 6), ""),
+    ("6-a-night-sky", _arranged(Ground("black", "black"), ("snowman", 6, 1, 8)), Box(10, 1, 6), "a star"),
+    ("7-two-cupcakes", _arranged(Ground("purple", "purple"), ("cupcake", 8, 0, 4), ("cupcake", 8, 12, 4)), Box(5, 6, 6),
+     "a donut"),
+    ("8-a-dolphin", _arranged(Ground("blue", "blue"), ("dolphin", 8, 1, 6)), Box(8, 3, 8), "a sailboat"),
+)  # fmt: skip
+
+
+def examples() -> Iterator[tuple[str, shared.Case]]:
+    """Scenes, each with a box to draw in and what should be there; "" where the thing there goes."""
+    for name, scene, box, words in EXAMPLES:
+        left, top, side = box.left * CELL, box.top * CELL, box.side * CELL
+        mask = shared.rectangle((left, top, left + side - 1, top + side - 1), WHOLE)
+        yield name, shared.Case(_drawn(scene), mask, words, remove=not words)

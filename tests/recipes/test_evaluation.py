@@ -16,7 +16,8 @@ from imagebart.worlds.things import Box, Found, ThingScorer
 from recipes import generator
 from recipes.avatars.__main__ import main
 from recipes.avatars.artwork import render
-from recipes.avatars.evaluation import SIZE, brush_case, has_patch
+from recipes.avatars.cases import SIZE
+from recipes.avatars.evaluation import brush_case, has_patch
 from recipes.evaluation import freehand, zigzag
 from recipes.things.artwork import ARTWORK
 from recipes.things.evaluation import KINDS, ThingCase, half_painted, is_right, loose_removal, shows

@@ -27,7 +27,6 @@ from recipes import generator
 from recipes.things import artwork
 from recipes.things.__main__ import main
 from recipes.things.artwork import CELL, GRID, GROUNDS, HUES, NOUNS, SIZE, Ground, Placed, Scene, render, sprite
-from recipes.things.detector import COLORS, NAMES, NOTHING, empty_box, iou, square_item, train_detector
 from recipes.things.scenes import (
     BLOCK,
     MARGIN,
@@ -41,7 +40,18 @@ from recipes.things.scenes import (
     of_every_size,
     sample,
 )
-from recipes.things.training import caption, conditioner, labels
+from recipes.things.training import (
+    COLORS,
+    NAMES,
+    NOTHING,
+    caption,
+    conditioner,
+    empty_box,
+    iou,
+    labels,
+    square_item,
+    train_detector,
+)
 
 SHAPE = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1, query_tokens=9)
 
