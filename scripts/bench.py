@@ -106,15 +106,10 @@ def row(source: str, scales: int | None, repeats: int, words: str) -> list[str]:
     memory = max(run[2] for run in whole + edits)
     original = original_seconds(pipe.model, scales or pipe.stages)
     seconds = [min(run[i] for run in runs) for runs in (whole, edits) for i in (0, 1)]
-    return [
-        pipe.name,
-        str(scales or pipe.stages),
-        f"{ready:.1f}",
-        *(f"{value:.2f}" for value in seconds),
-        f"{memory / 1e9:.2f} GB" if memory else "",
-        f"{original:.1f}",
-        f"{original / seconds[0]:.0f}",
-    ]
+    times = [f"{value:.2f}" for value in seconds]
+    held = f"{memory / 1e9:.2f} GB" if memory else ""
+    speed_up = f"{original / seconds[0]:.0f}"
+    return [pipe.name, str(scales or pipe.stages), f"{ready:.1f}", *times, held, f"{original:.1f}", speed_up]
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -69,16 +69,6 @@ def plural(text: str) -> str:
     return noun + ("es" if re.search(r"(s|x|ch|sh)$", noun) else "s")
 
 
-def dressed(text: str, random: np.random.Generator) -> str:
-    """A text, at times with a capital, in capitals, or with a full stop."""
-    style = random.random()
-    if style < 0.15:
-        text = text[0].upper() + text[1:]
-    elif style < 0.18:
-        text = text.upper()
-    return text + "." if random.random() < 0.1 else text
-
-
 def turned(text: str, random: np.random.Generator, comma: bool) -> str:
     """ "hair long and black" for "long black hair"; comma: at times "glasses, round". Other texts as they are."""
     words = bare(text).split()
@@ -158,7 +148,12 @@ def describe(attributes: Attributes, random: np.random.Generator, count: int | N
         if person in FEMALE:
             claims.setdefault("facial_hair", frozenset({"none"}))
         text = _as_sentence(fragments, person, random) if style < 0.5 else _as_person(fragments, person, random)
-    return Caption(dressed(text, random), claims)
+    spelling = random.random()
+    if spelling < 0.15:
+        text = text[0].upper() + text[1:]
+    elif spelling < 0.18:
+        text = text.upper()
+    return Caption(text + "." if random.random() < 0.1 else text, claims)
 
 
 def all_words() -> list[str]:

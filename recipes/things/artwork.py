@@ -44,16 +44,12 @@ class Noun:
     own_color: str
 
 
-def _nouns() -> tuple[Noun, ...]:
-    rows = (Path(__file__).parent / "data" / "nouns.txt").read_text(encoding="utf-8").splitlines()
-    found = []
-    for row in rows:
-        name, plural, groups, code, synonyms, *colors = row.split("|")
-        found.append(Noun(name, plural, tuple(groups.split()), code, tuple(filter(None, synonyms.split(","))), *colors))
-    return tuple(found)
+def _noun(row: str) -> Noun:
+    name, plural, groups, code, synonyms, *colors = row.split("|")
+    return Noun(name, plural, tuple(groups.split()), code, tuple(filter(None, synonyms.split(","))), *colors)
 
 
-NOUNS = _nouns()
+NOUNS = tuple(map(_noun, (Path(__file__).parent / "data" / "nouns.txt").read_text(encoding="utf-8").splitlines()))
 HUES = {"red": 0, "orange": 28, "yellow": 50, "green": 130, "blue": 215, "purple": 272, "pink": 325}  # degrees
 GROUNDS = {
     "white": (248, 248, 248), "grey": (180, 184, 190), "black": (44, 46, 54), "red": (226, 92, 82),

@@ -32,21 +32,8 @@ from imagebart.training.vqgan import train_first_stage
 from imagebart.worlds.ranking import DETECTOR
 from imagebart.worlds.things import SIDE, ThingDetector, ThingNames, save_detector
 from recipes import generator
+from recipes.things import scenes
 from recipes.things.artwork import CELL, GRID, GROUNDS, HUES, NOUNS, Placed, render
-from recipes.things.scenes import (
-    COUNT_WORDS,
-    PLACES,
-    SIDES,
-    Caption,
-    SceneOptions,
-    crowded,
-    describe,
-    describe_things,
-    edit_item,
-    image_of,
-    of_every_size,
-    sample,
-)
 from recipes.training import CaptionsRun, LossTask, Series, Trainings, pixels_first, train_text_encoder
 
 NOTHING = len(NOUNS)  # the label of a square without a whole thing
@@ -54,7 +41,8 @@ COLORS = ("", *HUES)  # "": the artwork's, of nouns that have one color
 GROUPS = sorted({group for noun in NOUNS for group in noun.groups})
 NAMES = ThingNames(
     nouns=tuple((noun.name, noun.plural, *noun.synonyms) for noun in NOUNS),
-    noun_colors=tuple(noun.color for noun in NOUNS), colors=COLORS, grounds=GROUNDS, sides=SIDES, counts=COUNT_WORDS,
+    noun_colors=tuple(noun.color for noun in NOUNS), colors=COLORS, grounds=GROUNDS,
+    sides=scenes.SIDES, counts=scenes.COUNT_WORDS,
     own_colors={noun.name: noun.own_color for noun in NOUNS if noun.own_color},
     groups={group: tuple(number for number, noun in enumerate(NOUNS) if group in noun.groups) for group in GROUPS},
 )  # fmt: skip
@@ -74,7 +62,7 @@ def crop(image: np.ndarray, top: float, left: float, side: float) -> np.ndarray:
 
 def square_item(number: int, seed: int = DETECTOR_SEED) -> dict[str, Any]:
     """A square of the scene of a number: image, uint8 [3, SIDE, SIDE]; noun and color."""
-    random, scene = generator(number, seed, 4), sample(number, seed, SceneOptions(6, (35, 35, 20, 10)))
+    random, scene = generator(number, seed, 4), scenes.sample(number, seed, scenes.SceneOptions(6, (35, 35, 20, 10)))
     image = render(scene)
     if scene.things and random.random() > P_NOTHING:
         thing = scene.things[int(random.integers(len(scene.things)))]
@@ -94,7 +82,7 @@ def empty_box(things: tuple[Placed, ...], random: np.random.Generator) -> Box:
     """A box that holds no whole thing, or one that is much smaller: ground, parts of things, several of them."""
     boxes = [thing.box for thing in things]
     while True:
-        side = int(random.choice(SIDES))
+        side = int(random.choice(scenes.SIDES))
         if boxes and random.random() < 0.5:  # near a thing, where a detector errs
             near = boxes[int(random.integers(len(boxes)))]
             top, left = (
@@ -164,9 +152,9 @@ CONFIG = FirstStageConfig(
 )  # fmt: skip
 
 
-def patches(seed: int, scenes: int) -> Tensor:
-    """Patches of scenes, uint8 [scenes * 256, 3, CELL, CELL]."""
-    images = (image_of(crowded(i, seed)) for i in tqdm(range(scenes), unit="scene"))
+def patches(seed: int, count: int) -> Tensor:
+    """Patches of scenes, uint8 [count * 256, 3, CELL, CELL]."""
+    images = (scenes.image_of(scenes.crowded(i, seed)) for i in tqdm(range(count), unit="scene"))
     return torch.cat([rearrange(i, "c (h y) (w x) -> (h w) c y x", y=CELL, x=CELL) for i in images])
 
 
@@ -204,9 +192,9 @@ def train_tokens(folder: Path) -> None:
     train_encoder(model, data)
     model.requires_grad_(False)
     model.quantize.embedding.weight.copy_(k_means(latents_of(model, data), CONFIG.codebook_size, ROUNDS))
-    images = (image_of(of_every_size(i, 2)) for i in tqdm(range(MEMORY_SCENES), unit="scene"))
+    images = (scenes.image_of(scenes.of_every_size(i, 2)) for i in tqdm(range(MEMORY_SCENES), unit="scene"))
     fit_patch_memory(model, images)
-    shown = normalize(torch.stack([image_of(of_every_size(i, 3)) for i in range(FRESH)]))
+    shown = normalize(torch.stack([scenes.image_of(scenes.of_every_size(i, 3)) for i in range(FRESH)]))
     decoded = torch.cat([model.decode(model.encode(part)) for part in shown.split(16)])
     print(f"{FRESH} new scenes: PSNR {psnr(shown[None], decoded[None]).item():.2f} dB")
     ImageBART(model).save_pretrained(folder)
@@ -228,34 +216,34 @@ SILENT = 0.03  # share of empty captions
 def conditioner(length: int = 48) -> TextConditioner:
     """Knows the words that captions have."""
     nouns = [name for noun in NOUNS for name in (noun.name, noun.plural, *noun.synonyms)]
-    places = [text for texts in PLACES.values() for text in texts]
+    places = [text for texts in scenes.PLACES.values() for text in texts]
     others = ["a an and on the one ground background wall floor , ."]
-    captions = [*nouns, *places, *HUES, *GROUNDS, *COUNT_WORDS, *others]
+    captions = [*nouns, *places, *HUES, *GROUNDS, *scenes.COUNT_WORDS, *others]
     misspellings = {typed: meant for meant, words in MISSPELLINGS.items() for typed in words.split()}
     rules = PromptRules(misspellings=misspellings)
     return TextConditioner.from_captions(captions, length, rules, NAMES.understood)
 
 
-def caption(index: int, seed: int = 0) -> Caption:
+def caption(index: int, seed: int = 0) -> scenes.Caption:
     """What is said of the scene of a number: of one to three things, as edits are asked for, or of all of it."""
     random = generator(index, seed, 2)
-    scene = sample(index, seed)
+    scene = scenes.sample(index, seed)
     if random.random() < SILENT:
-        return Caption("")
+        return scenes.Caption("")
     if random.random() < 0.5 and scene.things:
-        return describe_things(scene.things[: int(random.integers(1, 4))], random)
-    return describe(scene, random)
+        return scenes.describe_things(scene.things[: int(random.integers(1, 4))], random)
+    return scenes.describe(scene, random)
 
 
 WALLS = ("", *GROUNDS)
-NOUN_COUNT, COLOR_COUNT, MANY = len(NOUNS) + 1, len(COLORS), len(COUNT_WORDS)
+NOUN_COUNT, COLOR_COUNT, MANY = len(NOUNS) + 1, len(COLORS), len(scenes.COUNT_WORDS)
 
 
-def labels(said: Caption) -> Tensor:
+def labels(said: scenes.Caption) -> Tensor:
     """What a caption says, as indices: int64 [3 * MENTIONS + 3]; the last of nouns, and 0 of the rest, is "none"."""
     mentions = [(m.noun, COLORS.index(m.color), m.count) for m in said.mentions[:MENTIONS]]
     mentions += [(len(NOUNS), 0, 0)] * (MENTIONS - len(mentions))
-    place = 1 + list(PLACES).index(said.place) if said.place else 0
+    place = 1 + list(scenes.PLACES).index(said.place) if said.place else 0
     grounds = [WALLS.index(name) for name in said.ground] if said.ground else [0, 0]
     return torch.tensor([*(value for mention in mentions for value in mention), place, *grounds])
 
@@ -268,7 +256,7 @@ class CaptionReader(nn.Module):
         self.encoder = encoder
         width = encoder.config.transformer.width
         self.mention = nn.Linear(width, NOUN_COUNT + COLOR_COUNT + MANY)  # the same for all: a noun has one vector
-        self.place = nn.Linear(width, 1 + len(PLACES))
+        self.place = nn.Linear(width, 1 + len(scenes.PLACES))
         self.wall, self.floor = nn.Linear(width, len(WALLS)), nn.Linear(width, len(WALLS))
 
     def forward(self, words: Tensor) -> list[Tensor]:
@@ -301,12 +289,12 @@ def train_captions(run: CaptionsRun, folder: Path) -> None:
 
 def thing_data(run: TokensRun, size: int) -> tuple[Dataset[Any], Conditioner]:
     """What a denoiser is trained on: tasks on scenes, and the conditioner for their captions."""
-    return Series(edit_item), conditioner(run.text_length)
+    return Series(scenes.edit_item), conditioner(run.text_length)
 
 
 def train_decoder(run: FirstStageRun, folder: Path) -> None:
     """Trains (or resumes) the decoder's convolutions."""
-    train_first_stage(run, folder, Series(lambda number: {"image": image_of(of_every_size(number))}))
+    train_first_stage(run, folder, Series(lambda number: {"image": scenes.image_of(scenes.of_every_size(number))}))
 
 
 TRAININGS: Trainings = {
