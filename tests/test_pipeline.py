@@ -373,7 +373,7 @@ BAD: list[tuple[str, str, dict[str, Any], str]] = [
     ("text", "generate", {"variants": 2.0}, "variants is 2"),
     ("text", "generate", {"variants": "two"}, "variants is 'two'"),
     ("text", "generate", {"settings": {"resamples": 2}}, "they must be SamplingSettings"),
-    ("text", "generate", {"prompt": "a" * 20_001}, "20,001 characters"),
+    ("text", "generate", {"prompt": "a" * 20_001}, "at most 20000 characters"),
     ("class", "generate", {"prompt": []}, "variants is 0"),
     ("class", "generate", {"prompt": ["cat"] * 9}, "variants is 9"),
     ("class", "generate", {"prompt": ["cat", "dog"], "variants": 3}, "2 prompts for 3 variants"),

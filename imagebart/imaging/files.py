@@ -52,7 +52,7 @@ def load_image(source: Source, name: str = "image") -> Image.Image:
             raise FileNotFoundError
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise InputError(
-            f"There is no {name} file {str(source)[:80]!r}; choose an existing {FORMAT_NAMES} file."
+            f"There is no {name} file {str(source)[-150:]!r}; choose an existing {FORMAT_NAMES} file."
         ) from error
     if size > MAX_BYTES:
         raise InputError(f"The {name} file has {size:,} bytes; it may have {MAX_BYTES:,}.")

@@ -66,15 +66,12 @@ def test_hidden_attributes_have_no_label() -> None:
     assert torch.equal(item["labels"], labels(sample(7, 3, "all")))
 
 
-def test_augmentation_changes_about_half_of_the_images_and_little() -> None:
+def test_augmentation_changes_images_and_little() -> None:
     torch.manual_seed(1)
     images = rendered(AVATARS[:64], 128)
-    assert torch.equal(augmented(images, 0, 0, 0, 0), images)
-    for strengths in ((1.5, 0, 0, 0), (0, 0.5, 0, 0), (0, 0, 0.06, 0), (0, 0, 0, 0.06)):
-        changed = (augmented(images, *strengths) - images).abs().flatten(1).mean(1)
-        untouched = int((changed < 1e-6).sum())
-        assert 15 <= untouched <= 49
-        assert 1e-4 < float(changed.max()) < 0.15
+    changed = (augmented(images) - images).abs().flatten(1).mean(1)
+    assert int((changed > 1e-3).sum()) >= 48
+    assert 1e-2 < float(changed.max()) < 0.3
 
 
 def test_a_reader_is_saved_and_loaded(tmp_path: Path) -> None:
