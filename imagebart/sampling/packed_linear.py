@@ -11,6 +11,8 @@ the same image at every start. A row's result never depends on the rows beside i
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
@@ -28,7 +30,8 @@ Kernel = Callable[[nn.Linear], Matrix]
 ROWS = 8  # for which oneDNN orders the weights
 FP16_ROWS = 6  # of a block of FBGEMM's kernel
 PASS_ROWS = 32  # tokens of all variants in a pass of the decoder: fewer take little less time, more drafts fail
-LARGE = 2**22  # depth times squared width of a decoder, from which more threads than one are worth it
+BUSY = 0.75  # processes a thread, from which a machine is busy
+LARGE = 2**22  # depth times squared width of a decoder, from which all threads are worth it on a busy machine, too
 
 
 def fp32(linear: nn.Linear) -> Matrix:
@@ -123,12 +126,12 @@ class PackedDecoder:
 
 @contextmanager
 def threads_for(decoder: Transformer) -> Iterator[None]:
-    """Computes a decoder's pass on one thread, or a large one's on all; they share out columns, which changes no sum.
-
-    In short passes threads mostly wait for each other, on a busy machine for several times as long as one takes alone.
+    """Computes a decoder's pass on all threads, or a small one's on one where the machine is busy, as short passes wait
+    for each other there three times as long as one thread takes alone. They share out columns, which changes no sum.
     """
     threads = torch.get_num_threads()
-    if decoder.config.depth * decoder.config.width**2 < LARGE:
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else math.inf  # over the last minute
+    if decoder.config.depth * decoder.config.width**2 < LARGE and load > BUSY * threads:
         torch.set_num_threads(1)
     try:
         yield
