@@ -82,7 +82,7 @@ def test_the_film_fills_while_the_run_goes_on_and_is_replayed(windows: Windows, 
         # What is kept meanwhile is the result, not the state that is seen.
         result = page.result_address()
         page.press("Replay")
-        page.wait_for("() => document.querySelector('.sp').sketchpad.review.step === 1")
+        page.wait_for("() => document.querySelector('.sp').sketchpad.review.replaying")
         page.press("Keep")
         page.expect_review("")
         assert result.endswith(page.sent_value()["image"].rpartition("/")[2])
@@ -94,6 +94,6 @@ def test_nothing_dissolves_where_no_motion_is_wanted(windows: Windows, slow_site
         page.evaluate(WATCH)
         page.edit()
         page.press("Replay")
-        page.wait_for("() => document.querySelector('.sp').sketchpad.review.step === 1")
+        page.wait_for("() => document.querySelector('.sp').sketchpad.review.replaying")
         page.wait_for("() => !document.querySelector('.sp').sketchpad.review.replaying")
         assert set(page.evaluate("mixes")) == {1}
