@@ -139,7 +139,7 @@ def test_nothing_moves_from_the_first_word_to_the_history(windows: Windows, slow
         expect(page.locator("#messages")).to_contain_text("zebra")
         expect_nothing_moved("its end, its notes or the history")
         page.click("Replay")
-        page.wait_for("() => document.querySelector('.sp').sketchpad.review.step === 1")
+        page.wait_for("() => document.querySelector('.sp').sketchpad.review.replaying")
         page.click("Keep")
         page.expect_painted(0)
         expect_nothing_moved("what is kept")
