@@ -1,7 +1,7 @@
 """How large the code is, beside the goals of issue 42: `python scripts/code_size.py` prints a Markdown table.
 
-A room is a package or top module of imagebart, or one of what is beside it (recipes, scripts, app); an arrow is one
-room that imports another; a room's floor is one above the highest that it imports.
+Packages are those of imagebart, its top modules, and what is beside it (recipes, scripts, app). The depth of a package
+is one more than the largest depth of those that it imports.
 """
 
 import ast
@@ -23,8 +23,8 @@ def lines(*patterns: str) -> int:
     return sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files(*patterns))
 
 
-def room(name: str) -> str:
-    """The room of a module, or of what is imported from one."""
+def package_of(name: str) -> str:
+    """The package of a module, or of what is imported from one."""
     first, *rest = name.split(".")
     return rest[0] if first == "imagebart" and rest else first
 
@@ -38,20 +38,20 @@ def imports(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def arrows() -> dict[str, set[str]]:
-    """The rooms that each room imports."""
-    found: dict[str, set[str]] = defaultdict(set)
+def imported_packages() -> dict[str, set[str]]:
+    """The packages that each package imports."""
+    imported: dict[str, set[str]] = defaultdict(set)
     for path in files("imagebart/**/*.py", "recipes/**/*.py", "scripts/*.py", "app.py"):
-        owner = room(".".join(path.relative_to(ROOT).with_suffix("").parts))
-        found[owner] |= {room(name) for name in imports(path)} - {owner}
-    return {owner: targets & found.keys() for owner, targets in found.items()}
+        package = package_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
+        imported[package] |= {package_of(name) for name in imports(path)} - {package}
+    return {package: others & imported.keys() for package, others in imported.items()}
 
 
 def main() -> None:
-    above = arrows()
+    imported = imported_packages()
 
-    def floor(name: str) -> int:
-        return 1 + max(map(floor, above[name]), default=0)
+    def depth(package: str) -> int:
+        return 1 + max(map(depth, imported[package]), default=0)
 
     page = subprocess.run([sys.executable, "-c", LOADED], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     rows = [
@@ -59,9 +59,9 @@ def main() -> None:
         ("recipes, scripts, examples", lines("recipes/**/*.py", "scripts/*.py", "examples/*.py"), 3_000),
         ("JavaScript and CSS", lines("imagebart/**/*.js", "imagebart/**/*.css"), 2_800),
         ("modules of the package", len(files("imagebart/**/*.py")), 80),
-        ("rooms: packages and top modules", len(above), 22),
-        ("floors: depth of imports between them", max(map(floor, above)), 9),
-        ("arrows: imports between them", sum(map(len, above.values())), 80),
+        ("packages and top modules", len(imported), 22),
+        ("depth of imports between them", max(map(depth, imported)), 9),
+        ("imports between them", sum(map(len, imported.values())), 80),
         ("modules that the page imports", int(page), 40),
     ]
     print("| | now | goal |\n|---|---:|---:|")

@@ -97,7 +97,7 @@ MIN_IMAGES = 4  # of the two-sample test: two a half
 
 
 def two_sample_test(real: Tensor, made: Tensor, steps: int = TEST_STEPS, seed: int = 0) -> Interval:
-    """The share of images that are classified rightly as real or made: 0.5 where they cannot be told apart.
+    """The share of images that are classified rightly as real or made: 0.5 where they look alike to it.
 
     real, made: float [B, 3, H, W] in [-1, 1], row i of the one made of row i of the other. Raises ValueError for B < 4.
     """

@@ -162,11 +162,8 @@ class Actions:
             pipeline, sketch = self._asked(question)
             image = sketch.open()
             mask, prompt = mask_and_prompt(pipeline, image, sketch, question["words"] or None)
-            exact, context = question["exact"] or sketch.mode == "expand", context_size(question["context"])
-            remove = sketch.mode == "remove"
-            fitted = pipeline.fit_mask(
-                image, mask, prompt, exact=exact, movable=sketch.movable, remove=remove, context=context
-            )
+            options = edit_options(sketch, question["exact"], question["context"])
+            fitted = pipeline.fit_mask(image, mask, prompt, **options)
         except InputError:
             return {}
         kept = fitted.mask.histogram()[0] / (fitted.mask.width * fitted.mask.height)
@@ -295,6 +292,16 @@ def mask_and_prompt(
     return Image.fromarray(cv2.dilate(place, np.ones((reach, reach), np.uint8))), words
 
 
+def edit_options(sketch: Sketch, exact: bool, context: float) -> dict[str, Any]:
+    """How an edit's mask is fitted, by `Pipeline.edit` and the outline before it. context: the slider's value."""
+    return {
+        "exact": exact or sketch.mode == "expand",
+        "movable": sketch.movable,
+        "remove": sketch.mode == "remove",
+        "context": context_size(context),
+    }
+
+
 def _edit(pipeline: Pipeline, sketch: Sketch, controls: Controls) -> Iterator[PipelineEvent]:
     """Regenerates what is painted on the sketchpad."""
     image = sketch.open()
@@ -303,11 +310,8 @@ def _edit(pipeline: Pipeline, sketch: Sketch, controls: Controls) -> Iterator[Pi
         image,
         mask,
         prompt,
-        exact=controls.exact or sketch.mode == "expand",
-        movable=sketch.movable,
-        remove=sketch.mode == "remove",
         feather=controls.feather,
-        context=context_size(controls.context),
+        **edit_options(sketch, controls.exact, controls.context),
         **controls.for_run(pipeline),
     )
 

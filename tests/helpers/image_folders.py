@@ -9,14 +9,14 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageDraw
 
-COLOURS, SHAPES = ("red", "green", "blue"), ("circle", "square")
+COLORS, SHAPES = ("red", "green", "blue"), ("circle", "square")
 
 
 def draw_folder(folder: Path, kind: Literal["text", "class", "none"], count: int = 24, size: int = 40) -> Path:
     """So many images, no two of them alike, the first colour and shape as often as the others."""
     random, rows = np.random.default_rng(0), []
     for i in range(count):
-        colour, shape = COLOURS[i % 3], SHAPES[i // 3 % 2]
+        colour, shape = COLORS[i % 3], SHAPES[i // 3 % 2]
         image = Image.new("RGB", (size, size + i % 3 * 8), tuple(int(v) for v in random.integers(200, 256, 3)))
         left, top, side = (int(v) for v in random.integers(8, size // 2, 3))
         box, pen = (left, top, left + side, top + side), ImageDraw.Draw(image)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from image_folders import COLOURS, draw_folder
+from image_folders import COLORS, draw_folder
 from PIL import Image
 from tiny_runs import write_store
 
@@ -47,7 +47,7 @@ def test_a_folder_is_stored_once(tmp_path: Path) -> None:
     data = str(draw_folder(tmp_path / "data", "class"))
     first = stored_dataset(data, 32, tmp_path / "store")
     shutil.rmtree(data)
-    assert stored_dataset(data, 32, tmp_path / "store").texts == first.texts and set(first.texts) == {*COLOURS}
+    assert stored_dataset(data, 32, tmp_path / "store").texts == first.texts and set(first.texts) == {*COLORS}
 
 
 def inspected(folder: Path) -> tuple[StoreIndex, str]:
