@@ -11,11 +11,12 @@ the same image at every start. A row's result never depends on the rows beside i
 
 from __future__ import annotations
 
-import math
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -30,7 +31,9 @@ Kernel = Callable[[nn.Linear], Matrix]
 ROWS = 8  # for which oneDNN orders the weights
 FP16_ROWS = 6  # of a block of FBGEMM's kernel
 PASS_ROWS = 32  # tokens of all variants in a pass of the decoder: fewer take little less time, more drafts fail
-BUSY = 0.75  # processes a thread, from which a machine is busy
+FREE = 0.75  # processors a thread: with fewer that are free, a machine is busy
+READING = 0.25  # seconds at least between readings of what other processes use
+STAT = Path("/proc/stat")
 LARGE = 2**22  # depth times squared width of a decoder, from which all threads are worth it on a busy machine, too
 
 
@@ -124,14 +127,41 @@ class PackedDecoder:
         return self._packed
 
 
+class FreeProcessors:
+    """How many of this machine's processors other processes left free between the last two readings; all, where the
+    system does not say (it does on Linux). Own runs do not count, as they would in the load average.
+    """
+
+    def __init__(self) -> None:
+        self.processors = os.cpu_count() or 1
+        self.free, self.last = float(self.processors), self._read()
+
+    def __call__(self) -> float:
+        if time.perf_counter() - self.last[0] > READING:
+            now = self._read()
+            seconds, used, own = (after - before for after, before in zip(now, self.last, strict=True))
+            self.free, self.last = self.processors - (used - own) / seconds, now
+        return self.free
+
+    def _read(self) -> tuple[float, float, float]:
+        """Seconds: now, used of all processors, used by this process."""
+        own, used = time.process_time(), 0.0
+        if STAT.exists():
+            user, nice, system, _, _, interrupts, soft_interrupts, *_ = map(int, STAT.read_text().split()[1:9])
+            used = (user + nice + system + interrupts + soft_interrupts) / os.sysconf("SC_CLK_TCK")
+        return time.perf_counter(), used, own
+
+
+free_processors = FreeProcessors()
+
+
 @contextmanager
 def threads_for(decoder: Transformer) -> Iterator[None]:
     """Computes a decoder's pass on all threads, or a small one's on one where the machine is busy, as short passes wait
     for each other there three times as long as one thread takes alone. They share out columns, which changes no sum.
     """
     threads = torch.get_num_threads()
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else math.inf  # over the last minute
-    if decoder.config.depth * decoder.config.width**2 < LARGE and load > BUSY * threads:
+    if decoder.config.depth * decoder.config.width**2 < LARGE and free_processors() < FREE * threads:
         torch.set_num_threads(1)
     try:
         yield
