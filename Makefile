@@ -1,5 +1,6 @@
 # make demo    install what the page needs, start it
 # make test    install everything, lint, run all tests (the browser's included)
+# make release what else is tested before a version: the wheel, hosting, devices, full size, recipes, random input
 # make lint    ruff, mypy, and which package imports which
 # make train   train the shipped model again (resumes where it stopped)
 # make photos  train a model of photographs of flowers, fruit and vegetables (resumes where it stopped)
@@ -14,14 +15,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --root-user-action ignore
 
-.PHONY: demo test lint train things photos bench load soak fuzz clean
+.PHONY: demo test release lint train things photos bench load soak fuzz clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python app.py
 
+PYTEST = chromium=$$(PATH="$(abspath $(BIN)):$$PATH" scripts/chromium.sh) && IMAGEBART_CHROMIUM="$$chromium" $(BIN)/python -m pytest
+
 test: lint
-	chromium=$$(PATH="$(abspath $(BIN)):$$PATH" scripts/chromium.sh) && \
-	    IMAGEBART_CHROMIUM="$$chromium" $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -n 2 --dist loadgroup --no-loadscope-reorder
+
+release: fuzz
+	$(PYTEST) -n 2 --dist loadgroup --no-loadscope-reorder -m release
 
 lint: $(VENV)/.everything
 	$(BIN)/python -m ruff check .
@@ -69,9 +74,7 @@ bench: $(VENV)/.everything
 	$(BIN)/python scripts/bench.py --scales 1 2 4
 
 load: $(VENV)/.everything
-	chromium=$$(PATH="$(abspath $(BIN)):$$PATH" scripts/chromium.sh) && \
-	    IMAGEBART_CHROMIUM="$$chromium" $(BIN)/python -m pytest -m load -s tests/load -k "not soak" \
-	    tests/browser/test_masks_kept.py tests/browser/test_strokes.py tests/browser/test_random_actions.py tests/browser/test_cancelling.py
+	$(PYTEST) -m load -s -k "not soak"
 
 soak: $(VENV)/.everything
 	SOAK=$(SOAK) $(BIN)/python -m pytest -m load -s tests/load -k soak

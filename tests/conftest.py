@@ -16,10 +16,29 @@ WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 os.environ["GRADIO_SERVER_PORT"] = str(7860 + 100 * WORKER)
 
 
+SLOW = 5.0  # seconds of computing, from which a test has to have one of these marks
+MARKS = {"slow", "browser", "release", "load", "fuzz"}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first: begun last, one would keep one process busy while the other is done."""
-    slow = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("browser")}
-    items.sort(key=lambda item: item.path not in slow)
+    """One worker runs the browser's tests, which come first, the others a file at a time, those with slow tests first:
+    begun last, one would keep one worker busy while the other is done.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    browser = {item for item in items if item.get_closest_marker("browser")}
+    items.sort(key=lambda item: (item not in browser, item.path not in slow))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("browser" if item in browser else item.path.name))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """A test that computes for long says so: fails one that takes the time of a slow test without the mark."""
+    before = sum(os.times()[:4])  # of this process and of those it has waited for: not what a busy machine adds
+    yield
+    seconds = sum(os.times()[:4]) - before
+    if seconds > SLOW and not any(mark.name in MARKS for mark in item.iter_markers()):
+        pytest.fail(f"This test computed for {seconds:.1f} s: make it quicker, or mark it slow.")
 
 
 @pytest.fixture(autouse=True, scope="session")
