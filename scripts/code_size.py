@@ -1,4 +1,4 @@
-"""How large the code is, beside the goals of issue 42: `python scripts/code_size.py` prints a Markdown table.
+"""How large the code is, beside the goals of issues 42 and 43: `python scripts/code_size.py` prints a Markdown table.
 
 Packages are those of imagebart, its top modules, and what is beside it (recipes, scripts, app). The depth of a package
 is one more than the largest depth of those that it imports.
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+TESTS = ("tests/**/*.py", "tests/**/*.mjs")
 LOADED = "import sys, imagebart.ui.page; print(sum(name.split('.')[0] == 'imagebart' for name in sys.modules))"
 
 
@@ -63,6 +64,8 @@ def main() -> None:
         ("depth of imports between them", max(map(depth, imported)), 9),
         ("imports between them", sum(map(len, imported.values())), 80),
         ("modules that the page imports", int(page), 40),
+        ("Python and JavaScript in `tests/`", lines(*TESTS), 14_500),
+        ("files of tests", len(files(*TESTS)), 90),
     ]
     print("| | now | goal |\n|---|---:|---:|")
     for name, now, goal in rows:
