@@ -8,8 +8,6 @@ a uniform sample, 0 where a mask keeps it. The encoder sees all tokens and their
 where it was trained on those around a mask alone, it is given as many (`context_window`).
 """
 
-from __future__ import annotations
-
 import math
 from copy import deepcopy
 
@@ -19,7 +17,7 @@ from torch import Tensor, nn
 
 from imagebart.core.settings import HintGrid, Length, Settings, Vocabulary
 from imagebart.models.diffusion import log_likelihood
-from imagebart.models.transformer import Block, Cache, TextEncoder, TextEncoderConfig, Transformer, TransformerConfig
+from imagebart.models.transformer import Cache, TextEncoder, TextEncoderConfig, Transformer, TransformerConfig
 from imagebart.models.vqgan import FirstStageConfig
 
 MIN_NOISE = 0.002  # of a token that is sampled: log q(x_t | x_0) has to stay finite
@@ -124,8 +122,7 @@ class Denoiser(nn.Module):
         if config.text is not None:
             self.text = TextEncoder(config.text)
             self.text_map = nn.Linear(config.text.transformer.width, config.decoder.width)
-        blocks = [block for block in self.decoder.blocks if isinstance(block, Block)]
-        for module in (self.align, *(block.cross.out for block in blocks if block.cross is not None)):
+        for module in (self.align, *(block.cross.out for block in self.decoder.blocks if block.cross is not None)):
             nn.init.zeros_(module.weight)
             nn.init.zeros_(module.bias)
 
@@ -227,7 +224,6 @@ class Denoiser(nn.Module):
     def logits(self, x_s: Tensor, x_t: Tensor, noise_t: Tensor, noise_s: Tensor, **given: Tensor | None) -> Tensor:
         """Teacher-forced logits of p(x_0), float [B, N, K]; given: as for `encode`."""
         cache, _ = self.prepare(x_t, noise_t, noise_s, **given)
-        assert self.decoder.head is not None
         return self.add_x_t_evidence(self.decoder.head(self.decoder.hidden(x_s, cache)), x_t, noise_t)
 
     def forward(
@@ -235,7 +231,6 @@ class Denoiser(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """For training: logits at the wanted positions, bool [B, N] -> [W, K], of decoder and draft head."""
         cache, encoded = self.prepare(x_t, noise_t, noise_s, **given)
-        assert self.decoder.head is not None
         logits, drafts = self.decoder.head(self.decoder.hidden(x_s, cache)[wanted]), self.draft_head(encoded[wanted])
         x_t, noise_t = x_t[wanted], noise_t[wanted]
         return self.add_x_t_evidence(logits, x_t, noise_t), self.add_x_t_evidence(drafts, x_t, noise_t)

@@ -1,7 +1,5 @@
 """Multinomial diffusion of tokens: schedule, forward process, posterior, reverse step (ImageBART, section 3.1)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ class Schedule:
     betas: tuple[float, ...]
 
     @classmethod
-    def geometric(cls, stages: int) -> Schedule:
+    def geometric(cls, stages: int) -> "Schedule":
         """beta_t = 1 / (T - t + 1): the same number of tokens is lost at every step."""
         return cls(tuple(1 / (stages - t + 1) for t in range(1, stages + 1)))
 

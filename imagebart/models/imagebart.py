@@ -1,7 +1,5 @@
 """The networks of an ImageBART model: a first stage, a denoiser or stages, and a conditioner (Esser et al. 2021)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Annotated, TypeVar
 

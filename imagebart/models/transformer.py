@@ -3,10 +3,8 @@
 Pre-norm blocks, learned absolute positions, exact GELU: the form of the published models' encoders and decoders.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,17 +109,14 @@ def store(kept: Tensor, new: Tensor, where: Tensor | int) -> None:
         kept[:, rows, :, where] = new.permute(1, 3, 0, 2, 4)
 
 
-def feed_forward(width: int) -> nn.Sequential:
-    up, down = Linear(width, 4 * width), Linear(4 * width, width)
-    return nn.Sequential(OrderedDict(norm=nn.LayerNorm(width), up=up, gelu=nn.GELU(), down=down))
-
-
 class Block(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.attention = Attention(config)
         self.cross = Attention(config, cross=True) if config.cross else None
-        self.feed_forward = feed_forward(config.width)
+        up, down = Linear(config.width, 4 * config.width), Linear(4 * config.width, config.width)
+        norm = nn.LayerNorm(config.width)
+        self.feed_forward = nn.Sequential(OrderedDict(norm=norm, up=up, gelu=nn.GELU(), down=down))
 
     def forward(self, x: Tensor, cross_kv: KeyValue | None, *attention: Any) -> Tensor:
         """[B, S, width] -> [B, S, width]; attention: how x attends to itself, see `Attention`."""
@@ -138,6 +133,32 @@ def sinusoids(positions: int, width: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], 1)[:, :width]
 
 
+@dataclass
+class Cache:
+    """A decoder's input besides the tokens of x_s, computed once a step, and what it keeps between passes."""
+
+    prefix: Tensor  # decoder tokens before the first image token, int64 [B, P]
+    cross_kv: list[KeyValue] | None = None  # cross-attention's keys and values, of every block
+    added_embeds: Tensor | None = None  # added to embeddings, [B, P - 1 + N, width]
+    places: Tensor | None = None  # of position embeddings, where some tokens are left out, int64 [B, P - 1 + N]
+    kept: Tensor | None = None  # self-attention's keys and values, [depth, 2, B, heads, positions, head_size]
+
+    def allocate(self, decoder: "Transformer") -> None:
+        """Makes room for the keys and values of every position, once; `decode` masks those after a row's last."""
+        config, like = decoder.config, decoder.position_embedding
+        shape = (config.depth, 2, len(self.prefix), config.heads, keys_end(config.positions), config.head_size)
+        self.kept = like.new_zeros(shape)
+        self.cross_kv = self.cross_kv and [(k.contiguous(), v.contiguous()) for k, v in self.cross_kv]
+
+    def select(self, rows: Tensor) -> None:
+        """Keeps some of the rows, int64 [B']."""
+        self.prefix = self.prefix[rows]
+        self.cross_kv = self.cross_kv and [(k[rows], v[rows]) for k, v in self.cross_kv]
+        self.added_embeds = None if self.added_embeds is None else self.added_embeds[rows]
+        self.places = None if self.places is None else self.places[rows]
+        self.kept = None if self.kept is None else self.kept[:, :, rows]
+
+
 class Transformer(nn.Module):
     """Token embeddings, blocks, a final norm and, where `vocab_out` is given, logits."""
 
@@ -146,9 +167,12 @@ class Transformer(nn.Module):
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_in, config.width)
         self.position_embedding = nn.Parameter(torch.empty(config.positions, config.width))
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.blocks: Iterable[Block] = nn.ModuleList(  # type: ignore[assignment]
+            Block(config) for _ in range(config.depth)
+        )
         self.norm = nn.LayerNorm(config.width)
-        self.head = Linear(config.width, config.vocab_out, bias=config.head_bias) if config.vocab_out else None
+        head = Linear(config.width, config.vocab_out, bias=config.head_bias) if config.vocab_out else nn.Identity()
+        self.head: nn.Module = head
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -170,8 +194,7 @@ class Transformer(nn.Module):
 
     def cross_kv(self, encoded: Tensor) -> list[KeyValue]:
         """Cross-attention keys and values of every block for an encoder output [B, M, width]."""
-        layers = [block.cross for block in self.blocks if isinstance(block, Block)]
-        return [cross.project_kv(encoded) for cross in layers if cross is not None]
+        return [block.cross.project_kv(encoded) for block in self.blocks if block.cross is not None]
 
     def forward(
         self,
@@ -231,32 +254,6 @@ class Transformer(nn.Module):
         if unmasked > 1:
             seen |= (keys < unmasked) & (positions < unmasked)[..., None]
         return self.position_embedding.new_zeros(seen.shape).masked_fill_(~seen, -torch.inf)[:, None]
-
-
-@dataclass
-class Cache:
-    """A decoder's input besides the tokens of x_s, computed once a step, and what it keeps between passes."""
-
-    prefix: Tensor  # decoder tokens before the first image token, int64 [B, P]
-    cross_kv: list[KeyValue] | None = None  # cross-attention's keys and values, of every block
-    added_embeds: Tensor | None = None  # added to embeddings, [B, P - 1 + N, width]
-    places: Tensor | None = None  # of position embeddings, where some tokens are left out, int64 [B, P - 1 + N]
-    kept: Tensor | None = None  # self-attention's keys and values, [depth, 2, B, heads, positions, head_size]
-
-    def allocate(self, decoder: Transformer) -> None:
-        """Makes room for the keys and values of every position, once; `decode` masks those after a row's last."""
-        config, like = decoder.config, decoder.position_embedding
-        shape = (config.depth, 2, len(self.prefix), config.heads, keys_end(config.positions), config.head_size)
-        self.kept = like.new_zeros(shape)
-        self.cross_kv = self.cross_kv and [(k.contiguous(), v.contiguous()) for k, v in self.cross_kv]
-
-    def select(self, rows: Tensor) -> None:
-        """Keeps some of the rows, int64 [B']."""
-        self.prefix = self.prefix[rows]
-        self.cross_kv = self.cross_kv and [(k[rows], v[rows]) for k, v in self.cross_kv]
-        self.added_embeds = None if self.added_embeds is None else self.added_embeds[rows]
-        self.places = None if self.places is None else self.places[rows]
-        self.kept = None if self.kept is None else self.kept[:, :, rows]
 
 
 # The text encoder of our own models: a prompt as a few query tokens that precede the image tokens, so that the decoder

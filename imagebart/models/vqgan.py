@@ -5,8 +5,6 @@ Esser, Rombach, Ommer: Taming Transformers for High-Resolution Image Synthesis (
 models use an encoder that sees one patch at a time (`PatchEncoder`) and a decoder of flat layers (`LayeredDecoder`).
 """
 
-from __future__ import annotations
-
 import math
 from collections import OrderedDict
 from itertools import pairwise
@@ -49,7 +47,7 @@ class FirstStageConfig(Settings):
     pair_bytes: Width = 16  # bytes that it stores of a pair's
 
     @model_validator(mode="after")
-    def _check(self) -> FirstStageConfig:
+    def _check(self) -> "FirstStageConfig":
         if self.downscale > 1 and (self.encoder, self.decoder) != ("patch", "layered"):
             raise ValueError(f"downscale is {self.downscale}; more than 1 needs encoder 'patch' and decoder 'layered'")
         if self.pair_rows and (self.decoder != "convolutions" or self.vocab_size > MAX_PAIRED):

@@ -9,8 +9,6 @@ Where a mask's strength s is below 1, a patch is masked as above with probabilit
 (see `Sampler.prepare`). So its noise level is s times the above.
 """
 
-from __future__ import annotations
-
 import math
 
 import cv2

@@ -9,8 +9,6 @@ The order of weights decides how sums are rounded, so that a kernel is never cho
 the same image at every start. A row's result never depends on the rows beside it, since some of them are drafts.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -114,7 +112,7 @@ class PackedDecoder:
         self._state: object = None
         self._packed: Transformer | None = None
 
-    def __reduce__(self) -> tuple[type[PackedDecoder], tuple[()]]:
+    def __reduce__(self) -> tuple[type["PackedDecoder"], tuple[()]]:
         return PackedDecoder, ()  # also of a copy
 
     @torch.no_grad()

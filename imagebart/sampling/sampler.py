@@ -1,7 +1,5 @@
 """The reverse chain: steps T ... 1 with forward-backward repeats (ImageBART, section 3.4), and the corrector."""
 
-from __future__ import annotations
-
 import math
 import secrets
 from collections.abc import Callable, Iterator, Sequence

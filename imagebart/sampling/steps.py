@@ -1,7 +1,5 @@
 """A step of the chain, x_t to x_s, by a published stage or by the denoiser between two noise levels; its sampling."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -28,7 +26,7 @@ class KnownTokens:
     color_hints: Tensor | None = None  # colors of kept parts, bool [B, N, K]: see `imagebart.sampling.inpainting`
 
     @staticmethod
-    def concatenate(parts: Sequence[KnownTokens]) -> KnownTokens:
+    def concatenate(parts: Sequence["KnownTokens"]) -> "KnownTokens":
         """Those of several images as one batch; all have the same fields."""
         columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(KnownTokens)}
         return KnownTokens(**{name: torch.cat(rows) for name, rows in columns.items() if rows[0] is not None})
@@ -40,7 +38,7 @@ class KnownTokens:
             return None
         return float(self.strength.masked_fill(self.keep, 0).max()) or 1.0
 
-    def expand(self, batch: int, device: torch.device) -> KnownTokens:
+    def expand(self, batch: int, device: torch.device) -> "KnownTokens":
         """The same with each of B rows, on a device."""
         parts = {field.name: part for field in fields(self) if (part := getattr(self, field.name)) is not None}
         shapes = {name: part.shape[1:] if part.ndim > 1 else part.shape for name, part in parts.items()}
@@ -132,7 +130,7 @@ class ChainState:
         """Tokens to sample in a pass of the coarsest step."""
         return int((~self.steps[-1].keeps(self.noise_level)).any(0).sum())
 
-    def select(self, rows: Tensor) -> ChainState:
+    def select(self, rows: Tensor) -> "ChainState":
         """The same with some of the rows only, int64 [B']; the generators stay those of all rows."""
         conds = torch.cat([rows, rows + len(self.x)]) if self.guided else rows
 
@@ -149,14 +147,14 @@ class ChainState:
             places=of(self.places, rows),
         )
 
-    def without_guidance(self) -> ChainState:
+    def without_guidance(self) -> "ChainState":
         """The same with its conditions alone."""
         if not self.guided:
             return self
         cond, embeds = (part if part is None else part[: len(self.x)] for part in (self.cond, self.prompt_embeds))
         return replace(self, cond=cond, prompt_embeds=embeds)
 
-    def crop(self, places: Tensor) -> ChainState:
+    def crop(self, places: Tensor) -> "ChainState":
         """The same with some of all N tokens, ascending, int64 [B, n]."""
         rows = torch.arange(len(places), device=places.device)[:, None]
         hint_embeds = None if self.hint_embeds is None else self.hint_embeds[rows, places]
@@ -230,7 +228,6 @@ class StepRun:
         Returns the logits at all but the first `skip` of them, [B, length - skip, K]; see `Transformer.decode`.
         """
         x_t, noise_level = self.known([begin + skip for begin in begins], length - skip)
-        assert self.decoder.head is not None
         with threads_for(self.decoder):
             begins = begins + begins if self.guided else begins
             hidden = self.decoder.decode(self._both(x_s), self.cache, begins, length)[:, skip:]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from imagebart.core.errors import InputError
 from imagebart.model import ImageBART
 from imagebart.models.diffusion import Schedule, add_uniform_noise, diffuse, posterior
-from imagebart.models.stages import Stage, StageConfig, build_stage
+from imagebart.models.stages import Stage, StageConfig
 from imagebart.training.config import StageRun
 from imagebart.training.data import grid
 from imagebart.training.loop import Batch, train
@@ -125,7 +125,7 @@ def stages_task(run: StageRun, folder: Path, data: Data | None = None) -> Stages
     if run.init_from is not None:
         initial = {stage.config.t: stage for stage in load_networks(Path(run.init_from), cls=ImageBART).stages}
     for t in range(1, schedule.stages + 1) if run.t is None else [run.t]:
-        stage = build_stage(stage_config(run, t, schedule, inputs), schedule.stages)
+        stage = Stage(stage_config(run, t, schedule, inputs), schedule.stages)
         if run.init_from is not None:
             if t not in initial:
                 raise InputError(f"{run.init_from} has no stage {t} to start from.")

@@ -213,7 +213,7 @@ def token_tables(network: Denoiser | Stage) -> Iterator[nn.Embedding | nn.Linear
     for part in (network.decoder, getattr(network, "encoder", None)):
         if part is not None:
             yield part.token_embedding
-            if part.head is not None:
+            if isinstance(part.head, nn.Linear):
                 yield part.head
     if isinstance(network, Denoiser):
         yield network.draft_head

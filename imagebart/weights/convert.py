@@ -17,7 +17,7 @@ from imagebart.core.atomic_io import write_text
 from imagebart.core.errors import InputError, WeightsError, format_value, reason_of
 from imagebart.models.diffusion import Schedule
 from imagebart.models.imagebart import About, ImageBARTModel, Model
-from imagebart.models.stages import Stage, StageConfig, build_stage
+from imagebart.models.stages import Stage, StageConfig
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.weights.folder import (
     CARD,
@@ -205,7 +205,7 @@ class StageCheckpoint:
     def load_stage(self, config: StageConfig, stages: int, device: torch.device, dtype: torch.dtype) -> Stage:
         """The stage, from its EMA weights where the file has them."""
         with on_meta_device(self.path):
-            module = build_stage(config, stages)
+            module = Stage(config, stages)
         mapping = key_mapping(config)
         check_shapes(self.path, self.raw, mapping.published_shapes(shapes_of(module)), "transformer.")
         weights = {name: tensor for name, tensor in self.raw.items() if name not in mapping.buffers}

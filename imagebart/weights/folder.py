@@ -31,7 +31,7 @@ from imagebart.core.settings import Settings, Share
 from imagebart.models.denoiser import Denoiser, DenoiserConfig
 from imagebart.models.diffusion import Schedule
 from imagebart.models.imagebart import About, ImageBARTModel, Model
-from imagebart.models.stages import StageConfig, build_stage
+from imagebart.models.stages import Stage, StageConfig
 from imagebart.models.transformer import TextEncoder, TextEncoderConfig
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.text.conditioners import Conditioner, NoConditioner
@@ -157,7 +157,7 @@ def load_networks(
     """
     config = read_config(folder / CONFIG)
     with on_meta_device(folder / CONFIG):
-        stages = [build_stage(stage, len(config.betas)) for stage in config.stages]
+        stages = [Stage(stage, len(config.betas)) for stage in config.stages]
         model = cls(
             None if config.first_stage is None else FirstStage(config.first_stage),
             stages if config.denoiser is None else Denoiser(config.denoiser),

@@ -217,7 +217,7 @@ def teacher_forced(
 ) -> Tensor:
     """Logits [B, N, K] that temperature and filters act on, all positions at once; kept ones are of no use."""
     if isinstance(step.network, Stage):
-        return step.network.logits(x, c, cond)
+        return step.network(x, c, cond)
     noise_t, noise_s = (
         torch.tensor([[min(value, level) for value in row] for row in noise_level.tolist()])
         for level in (step.noise_t, step.noise_s)

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 import yaml
 
-from imagebart.models.stages import build_stage
+from imagebart.models.stages import Stage
 from imagebart.models.vqgan import FirstStage
 from imagebart.weights.convert import key_mapping
 from imagebart.weights.folder import on_meta_device, shapes_of
@@ -131,7 +131,7 @@ def scale_tensors(
     """The state_dict of stage t; scale: the deviation of its weights."""
     config = description.stage_config(t, betas[t - 1], 0)
     with on_meta_device("a published model"):
-        stage, first_stage = build_stage(config, len(betas)), FirstStage(description.first_stage)
+        stage, first_stage = Stage(config, len(betas)), FirstStage(description.first_stage)
     layout = key_mapping(config)
     begins = iter(np.random.default_rng(t).permutation(len(POOL)).tolist())
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from imagebart.models.denoiser import Denoiser, DenoiserConfig, mask_sides
 from imagebart.models.diffusion import row_generators
-from imagebart.models.stages import Kind, Stage, StageConfig, build_stage
+from imagebart.models.stages import Kind, Stage, StageConfig
 from imagebart.models.transformer import TextEncoderConfig, TransformerConfig
 from imagebart.sampling.steps import ChainState, Step
 
@@ -86,7 +86,7 @@ def random_stage(
         start_token=0 if decoder_only else 1,
         text=_text(cond_length, query_tokens),
     )
-    stage = build_stage(config, 3)
+    stage = Stage(config, 3)
     with_random_weights(stage, seed)
     return stage
 

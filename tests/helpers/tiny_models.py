@@ -12,7 +12,7 @@ from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser, DenoiserConfig
 from imagebart.models.diffusion import Schedule
 from imagebart.models.imagebart import About
-from imagebart.models.stages import StageConfig, build_stage
+from imagebart.models.stages import Stage, StageConfig
 from imagebart.models.transformer import TextEncoderConfig, TransformerConfig
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.pipeline import Pipeline
@@ -99,7 +99,7 @@ def tiny_staged_model(conditioning: Kind = "none", stages: int = 2, seed: int = 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         configs = [tiny_stage_config(t, schedule, first.vocab_size, conditioner) for t in range(1, stages + 1)]
-        built = [build_stage(config, stages) for config in configs]
+        built = [Stage(config, stages) for config in configs]
         for stage in built:
             randomise(stage)
         about = About(name="tiny", knows="nothing", suggestions=SUGGESTIONS if conditioning == "text" else {})

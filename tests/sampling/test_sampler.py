@@ -32,7 +32,7 @@ from imagebart.core.settings import SamplingSettings
 from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser
 from imagebart.models.diffusion import Schedule, add_noise_rows, gumbel_noise, row_generators, uniform_tokens
-from imagebart.models.stages import Stage, build_stage
+from imagebart.models.stages import Stage
 from imagebart.models.transformer import Cache, Transformer
 from imagebart.sampling import steps as steps_module
 from imagebart.sampling.packed_linear import PackedDecoder
@@ -278,7 +278,7 @@ def published(tokens: int = 6, vocab_size: int = K, count: int = 3) -> list[Step
         kind = "decoder_only" if t == count else ("residual", "encoder_decoder")[t % 2]
         template = random_stage(kind, tokens, vocab_size, cond_length=0, seed=t)  # type: ignore[arg-type]
         config = template.config.replace(t=t, beta=schedule.betas[t - 1])
-        stage = build_stage(config, 3).double()
+        stage = Stage(config, 3).double()
         stage.load_state_dict(template.state_dict())
         levels = (1 - schedule.alphacum(t), 1 - schedule.alphacum(t - 1))
         steps.append(Step(stage.eval().requires_grad_(False), *levels))

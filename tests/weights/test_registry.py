@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from imagebart.core.errors import WeightsError
-from imagebart.models.stages import build_stage
+from imagebart.models.stages import Stage
 from imagebart.models.vqgan import FirstStage
 from imagebart.text.conditioners import ClassConditioner
 from imagebart.weights.convert import key_mapping
@@ -64,7 +64,7 @@ def test_stages_match_tensor_by_tensor(name: str, manifest: dict[str, Any]) -> N
     t, stages = manifest["stage"], MODELS[name].stages
     config = MODELS[name].stage(t).stage_config(t, manifest["betas"][t], 0)
     with on_meta_device(name):
-        stage = build_stage(config, stages)
+        stage = Stage(config, stages)
     layout, ours = key_mapping(config), shapes_of(stage)
 
     assert config.kind == KINDS[manifest["kind"], manifest["transformer"]]
