@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from fake_models import HeldPipeline
 from page_object import PageObject, Site, Windows, pixels
+from page_process import Relay
 from playwright.sync_api import expect
-from relay import Relay
 
 pytestmark = pytest.mark.browser
 
