@@ -34,13 +34,15 @@ const asServerFormat = async (file) => {
   return png ? new File([png], "image.png", { type: png.type }) : file;
 };
 
-// What survives a reload. The tab's own storage: the image's record, the mask, the prompt, the history.
-
+// What survives a reload, in the tab's own storage: the image's record, the mask, the prompt, the history. False where the
+// storage is full, or forbidden as in some frames: then nothing of that name is there after a reload.
 export const saveInTab = (name, value) => {
   try {
-    sessionStorage.setItem(`${SESSION}-${name}`, JSON.stringify(value));
-  } catch { // full, or not allowed: then it is lost at a reload
     sessionStorage.removeItem(`${SESSION}-${name}`);
+    sessionStorage.setItem(`${SESSION}-${name}`, JSON.stringify(value));
+    return true;
+  } catch {
+    return false;
   }
 };
 

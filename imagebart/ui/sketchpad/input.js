@@ -94,16 +94,11 @@ export class Gestures {
   // points: all positions since the last call, the current one last.
   move(id, points) {
     const now = { id, ...points[points.length - 1] };
-    if (!this.down.has(id)) return this.target.hover(now);
-    if (id === this.painting) {
-      for (const point of points) this.target.extend(point);
-      this.down.set(id, now);
-      return undefined;
-    }
-    if (!this.pans) return undefined;
+    if (!this.down.has(id)) return void this.target.hover(now);
     const before = [...this.down.values()];
     this.down.set(id, now);
-    return this.target.pinch(pinchOf(before, [...this.down.values()]));
+    if (id === this.painting) points.forEach((point) => this.target.extend(point));
+    else if (this.pans) this.target.pinch(pinchOf(before, [...this.down.values()]));
   }
 
   // The stroke ends here, though its pointer may still be down; or is aborted.

@@ -72,7 +72,7 @@ export class History {
     this.update();
   }
 
-  // entry: { task, prompt, when, before, mask, movable, results, steps, name }
+  // entry: { task, prompt, when, before, mask, movable, results, steps, name }. Whether it was saved for a reload.
   add(entry) {
     this.entries.push(entry);
     this.strip.prepend(this.card(entry)); // the others stay where they are, one of them maybe with the focus
@@ -80,12 +80,12 @@ export class History {
       this.entries.shift();
       this.strip.lastChild.remove();
     }
-    this.update();
+    return this.update();
   }
 
   update() {
     this.element.hidden = !this.entries.length;
-    saveInTab("history", this.entries);
+    return saveInTab("history", this.entries);
   }
 
   card(entry) {

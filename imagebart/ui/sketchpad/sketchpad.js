@@ -15,6 +15,7 @@ import { Canvas } from "./view.js";
 const TYPING_PAUSE = 700; // milliseconds without a key that end a step of typing, for undo
 const NOTHING_PAINTED = "Nothing is painted yet";
 const FITTING = "Finding what will change …";
+const NOT_SAVED = "Your browser keeps nothing more for this page: when it is reloaded, your image, mask and history are lost.";
 
 export class Sketchpad {
   // What Gradio passes: the element, the value that a run gets, and the ways to call the server and to send it a file.
@@ -170,23 +171,29 @@ export class Sketchpad {
     this.say(""); // what was said was about what was there before
     if (this.started) hideMessages();
     if (image?.path !== this.noted) this.sayOfImage("");
-    this.sync();
+    this.warnUnlessSaved(this.sync());
     if (!this.review.finished || this.review.version !== version) this.review.close();
     this.canvas.running = null;
-    this.element.dataset.version = String(version);
     this.fit.change();
     this.showImage(image);
     this.canvas.requestRender();
   }
 
-  // What every event sends.
+  // What every event sends. Whether it was saved for a reload.
   sync() {
     const { image, mask, version, movable } = this.state;
     const { chosen: mode } = this.modes;
     const packed = mask ? pack(mask) : "";
     const { path = null, view = null } = image ?? {};
     this.props.value = { image: path, view, mask: packed, movable, mode, version };
-    saveInTab("now", { ...this.props.value, image });
+    return saveInTab("now", { ...this.props.value, image });
+  }
+
+  // Says once what a reload will lose, when there is something to lose.
+  warnUnlessSaved(saved) {
+    if (saved || !this.started || this.warned) return;
+    this.warned = true;
+    this.say(NOT_SAVED);
   }
 
   // Loads the image's bitmap; painting need not wait for it.
@@ -247,7 +254,7 @@ export class Sketchpad {
     const found = message.mask && (!sent.mask || sent.movable);
     const [mask, movable] = found ? [message.mask, true] : [sent.mask, sent.movable];
     const entry = { ...message, when: Date.now(), before: sent.image, mask, movable };
-    this.history?.add(entry);
+    this.warnUnlessSaved(this.history?.add(entry));
     // Loaded before it is shown, so that nothing is begun on the image that it replaces in between.
     const files = [entry.results[0].view, ...entry.results.map(({ small }) => small)];
     const [bitmap] = await Promise.all(files.map((path) => loadBitmap(fileUrl(path)).catch(() => null)));
