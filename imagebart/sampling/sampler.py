@@ -111,10 +111,7 @@ def probabilities(denoiser: Denoiser, state: ChainState, x: Tensor, noisy: Tenso
             logits = denoiser.draft_logits(
                 x_t=torch.where(unknown, noisy, x),
                 noise_t=state.noise_level.where(unknown, 0.0),
-                cond=state.cond,
-                prompt_embeds=state.prompt_embeds,
-                hint_embeds=state.hint_embeds,
-                places=state.places,
+                **state.given,
             )
             p = logits.float().softmax(-1).gather(-1, x[..., None])[..., 0]
             chances = torch.where(unknown, p, chances)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,17 +70,13 @@ class Step:
         """Which tokens of the chain's start it takes as x_t, bool [B, N], by their noise levels."""
         return (noise_level <= self.noise_t) & (noise_level < 1)
 
-    def prepare(
-        self, x_t: Tensor, noise_level: Tensor, cond: Tensor | None, **given: Tensor | None
-    ) -> tuple[Cache, Tensor | None]:
-        """What is computed once: the decoder's input and, if the network has them, logits of all tokens at once.
-
-        given: as for `Denoiser.encode`.
-        """
+    def prepare(self, state: "ChainState") -> tuple[Cache, Tensor | None]:
+        """What is computed once: the decoder's input and, if the network has them, logits of all tokens at once."""
+        x_t, noise_level = state.x, state.noise_level
         if isinstance(self.network, Stage):
-            return self.network.prepare(x_t, cond), None
+            return self.network.prepare(x_t, state.cond), None
         noise_t, noise_s = noise_level.clamp(max=self.noise_t), noise_level.clamp(max=self.noise_s)
-        cache, encoded = self.network.prepare(x_t, noise_t, noise_s, cond=cond, **given)
+        cache, encoded = self.network.prepare(x_t, noise_t, noise_s, **state.given)
         return cache, self.add_x_t_evidence(self.network.draft_head(encoded), x_t, noise_level)
 
     def add_x_t_evidence(self, logits: Tensor, x_t: Tensor, noise_level: Tensor) -> Tensor:
@@ -130,36 +127,34 @@ class ChainState:
         """Tokens to sample in a pass of the coarsest step."""
         return int((~self.steps[-1].keeps(self.noise_level)).any(0).sum())
 
+    @property
+    def given(self) -> dict[str, Tensor | None]:
+        """What `Denoiser.encode` takes beside x_t and its noise levels."""
+        embeds = {"prompt_embeds": self.prompt_embeds, "hint_embeds": self.hint_embeds}
+        return {"cond": self.cond, **embeds, "places": self.places}
+
     def select(self, rows: Tensor) -> "ChainState":
         """The same with some of the rows only, int64 [B']; the generators stay those of all rows."""
         conds = torch.cat([rows, rows + len(self.x)]) if self.guided else rows
+        return self._at(conds, "cond", "prompt_embeds")._at(rows, "x", "noise_level", "hint_embeds", "places")
 
-        def of(part: Tensor | None, rows: Tensor) -> Tensor | None:
-            return None if part is None else part[rows]
-
-        return replace(
-            self,
-            x=self.x[rows],
-            noise_level=self.noise_level[rows],
-            cond=of(self.cond, conds),
-            prompt_embeds=of(self.prompt_embeds, conds),
-            hint_embeds=of(self.hint_embeds, rows),
-            places=of(self.places, rows),
-        )
+    def doubled(self) -> "ChainState":
+        """With guidance, the rows twice: with the condition, and without."""
+        rows = torch.arange(len(self.x), device=self.x.device).repeat(2 if self.guided else 1)
+        return self._at(rows, "x", "noise_level", "hint_embeds", "places")
 
     def without_guidance(self) -> "ChainState":
         """The same with its conditions alone."""
-        if not self.guided:
-            return self
-        cond, embeds = (part if part is None else part[: len(self.x)] for part in (self.cond, self.prompt_embeds))
-        return replace(self, cond=cond, prompt_embeds=embeds)
+        return self._at(slice(len(self.x)), "cond", "prompt_embeds")
 
     def crop(self, places: Tensor) -> "ChainState":
         """The same with some of all N tokens, ascending, int64 [B, n]."""
         rows = torch.arange(len(places), device=places.device)[:, None]
-        hint_embeds = None if self.hint_embeds is None else self.hint_embeds[rows, places]
-        x, noise_level = self.x[rows, places], self.noise_level[rows, places]
-        return replace(self, x=x, noise_level=noise_level, hint_embeds=hint_embeds, places=places)
+        return replace(self._at((rows, places), "x", "noise_level", "hint_embeds"), places=places)
+
+    def _at(self, index: Any, *names: str) -> "ChainState":
+        """The same with what stands at an index of some of its tensors."""
+        return replace(self, **{name: part[index] for name in names if (part := getattr(self, name)) is not None})
 
     # Noise is drawn for all N tokens of an image, so that it does not depend on which of them there are.
 
@@ -198,41 +193,29 @@ class StepRun:
         """decoder: the step's, which may be packed; state: its x is x_t."""
         self.step, self.decoder, self.guidance, self.guided = step, decoder, guidance, state.guided
         self.x_t, self.noise_level = state.x, state.noise_level
-        self.cache, drafts = step.prepare(
-            x_t=self._both(state.x),
-            noise_level=self._both(state.noise_level),
-            cond=state.cond,
-            prompt_embeds=state.prompt_embeds,
-            hint_embeds=None if state.hint_embeds is None else self._both(state.hint_embeds),
-            places=None if state.places is None else self._both(state.places),
-        )
+        self.cache, drafts = step.prepare(state.doubled())
         self.cache.allocate(decoder)
         self.drafts = drafts if drafts is None or not self.guided else guided(drafts, guidance)  # [B, N, K]
         self.first = self.cache.prefix.shape[1] - 1
 
-    @property
-    def rows(self) -> int:
-        """Of the decoder's batch."""
-        return len(self.cache.prefix)
-
-    def known(self, begins: list[int], length: int) -> tuple[Tensor, Tensor]:
-        """x_t at the positions that these of the decoder predict, int64 [B, length], and its noise levels."""
+    def predicted(self, begins: list[int], length: int) -> Tensor:
+        """Which tokens of x_s the decoder predicts at so many positions from these on, int64 [B, length]."""
         device = self.x_t.device
         positions = torch.tensor(begins, device=device)[:, None] + torch.arange(length, device=device)
-        places = (positions - self.first).clamp(min=0)
-        return self.x_t.gather(1, places), self.noise_level.gather(1, places)
+        return (positions - self.first).clamp(min=0)
 
     def logits(self, x_s: Tensor, begins: list[int], length: int, skip: int = 0) -> Tensor:
         """Runs the decoder over `length` tokens of x_s, int64 [B, N], row b's from its position begins[b] on.
 
         Returns the logits at all but the first `skip` of them, [B, length - skip, K]; see `Transformer.decode`.
         """
-        x_t, noise_level = self.known([begin + skip for begin in begins], length - skip)
+        places = self.predicted([begin + skip for begin in begins], length - skip)
+        x_t, noise_level = (self._both(part.gather(1, places)) for part in (self.x_t, self.noise_level))
         with threads_for(self.decoder):
             begins = begins + begins if self.guided else begins
             hidden = self.decoder.decode(self._both(x_s), self.cache, begins, length)[:, skip:]
             logits = self.decoder.head(hidden)
-        logits = self.step.add_x_t_evidence(logits, self._both(x_t), self._both(noise_level))
+        logits = self.step.add_x_t_evidence(logits, x_t, noise_level)
         return guided(logits, self.guidance) if self.guided else logits
 
     def select(self, rows: Tensor) -> None:
@@ -377,20 +360,20 @@ def sample_step(
     while active:
         begins, length, skip = _span(active, run)
         fed = torch.tensor([row.drafts for row in active], device=x_t.device)
-        predicted = [begin + skip for begin in begins]
         logits = filter_logits(run.logits(fed, begins, length, skip), settings)
-        logits = step.reverse(logits, *run.known(predicted, length - skip))
-        places = [begin - run.first for begin in predicted]
-        tokens = (logits + _noise_at(noise, active, places, length - skip)).argmax(-1).tolist()
-        for row, predictions, place in zip(active, tokens, places, strict=True):
-            row.accept(predictions, place, run.first)
+        at = batch[:, None], run.predicted([begin + skip for begin in begins], length - skip)
+        tokens = (step.reverse(logits, x_t[at], state.noise_level[at]) + noise[at]).argmax(-1).tolist()
+        for row, predictions, begin in zip(active, tokens, begins, strict=True):
+            row.accept(predictions, begin + skip - run.first, run.first)
             x_s[row.index] = torch.tensor(row.drafts)
         position = sum(wanted[: min(row.settled if not row.done else len(wanted) for row in rows)])
         event = replace(event, position=position, done=position == event.total, nfe=event.nfe + 1)
         yield replace(event, tokens=x_s.clone())
         going = [i for i, row in enumerate(active) if not row.done]
-        if len(going) < len(active) and going:
-            run.select(torch.tensor(going, device=x_t.device))
+        if 0 < len(going) < len(active):
+            rows_left = torch.tensor(going, device=x_t.device)
+            run.select(rows_left)
+            batch = batch[rows_left]
         active = [active[i] for i in going]
 
 
@@ -400,13 +383,6 @@ def _span(active: list[_Row], run: StepRun) -> tuple[list[int], int, int]:
     slowest = min(active, key=lambda row: row.settled)
     needed = max(first + row.settled + 1 - row.taken for row in active)
     unknown = [not kept for kept in slowest.keep[slowest.settled : slowest.end]]
-    length = min(draft_length(needed, unknown, run.rows), first + last)
+    length = min(draft_length(needed, unknown, len(run.cache.prefix)), first + last)
     begins = [min(row.taken, first + last - length) for row in active]
     return begins, length, min(first + row.settled - begin for row, begin in zip(active, begins, strict=True))
-
-
-def _noise_at(noise: Tensor, rows: list[_Row], places: list[int], length: int) -> Tensor:
-    """Each row's noise from its place on, [B', length, K]; places outside are clamped."""
-    positions = torch.tensor(places, device=noise.device)[:, None] + torch.arange(length, device=noise.device)
-    index = torch.tensor([row.index for row in rows], device=noise.device)
-    return noise[index[:, None], positions.clamp(0, noise.shape[1] - 1)]

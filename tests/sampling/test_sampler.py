@@ -374,7 +374,7 @@ def test_the_denoisers_drafts_are_the_first_event() -> None:
     step = CHAINS["denoiser"]()[-1]
     start, noise_level = torch.randint(K, (3, 6)), torch.ones(3, 6)
     first = run([step], start)[0]
-    _, logits = step.prepare(start, noise_level, None)
+    _, logits = step.prepare(chain_state([step], start))
     assert logits is not None
     noise = gumbel_noise((6, K), row_generators(range(3)))
     assert torch.equal(first.tokens, (step.reverse(logits, start, noise_level) + noise).argmax(-1))

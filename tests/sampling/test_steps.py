@@ -48,13 +48,13 @@ def test_drafts_predict_as_teacher_forcing(kind: StepKind, cond_length: int, que
                 end = begin + length - run.first - 1  # x from here on is not fed
                 fed[row, max(end, 0) :] = torch.randint(k, (n - max(end, 0),))
             found = run.logits(fed, begins, length, skip)
-            noisy, _ = run.known([begin + skip for begin in begins], length - skip)
+            predicted = run.predicted([begin + skip for begin in begins], length - skip)
             assert found.shape == (len(rows), length - skip, k)
             for row, begin in enumerate(begins):
                 for offset in range(skip, length):
                     place = begin + offset - run.first
                     if place >= 0:
-                        assert noisy[row, offset - skip] == c[rows[row], place]
+                        assert predicted[row, offset - skip] == place
                     if place >= 0 and not keep[rows[row], place]:
                         torch.testing.assert_close(found[row, offset - skip], expected[rows[row], place])
                         compared += 1
@@ -102,7 +102,7 @@ def test_guidance_moves_away_from_the_absent_condition(kind: StepKind) -> None:
     with_cond, without = (teacher_forced(step, x, c, noise_levels(keep), given) for given in (cond, unconditional))
     for guidance in (0.0, 0.5, 3.0):
         run = run_of(step, c, noise_levels(keep), cond, guidance, unconditional=unconditional)
-        assert run.guided and run.rows == 6
+        assert run.guided and len(run.cache.prefix) == 6
         expected = without + guidance * (with_cond - without)
         found = run.logits(x, [0, 0, 0], run.first + 3, run.first)
         torch.testing.assert_close(found.double(), expected[:, :3], rtol=1e-4, atol=1e-4)
@@ -110,7 +110,7 @@ def test_guidance_moves_away_from_the_absent_condition(kind: StepKind) -> None:
         run.select(rest)
         found = run.logits(x[rest], [run.first + 3] * 2, 3, 0)
         torch.testing.assert_close(found.double(), expected[rest, 3:], rtol=1e-4, atol=1e-4)
-        assert torch.equal(run.known([run.first + 3, run.first + 4], 2)[0], torch.stack([c[2, 3:5], c[0, 4:6]]))
+        assert run.predicted([run.first + 3, run.first + 4], 2).tolist() == [[3, 4], [4, 5]]
 
 
 def test_conditions_are_those_of_the_rows() -> None:
