@@ -71,11 +71,12 @@ def named(value: tuple[int, int]) -> str:
     return "{}x-{}ms".format(*value)
 
 
-@pytest.fixture
-def page(windows: Windows, held_site: Site) -> Iterator[PageObject]:
+@pytest.fixture(params=[None, pytest.param(SLOW[1], marks=pytest.mark.load)], ids=["plain", "slow"])
+def page(windows: Windows, held_site: Site, request: pytest.FixtureRequest) -> Iterator[PageObject]:
     with windows.open(held_site.url) as page:
         page.type_prompt(WORDS)
-        page.slow_down(*SLOW[1])
+        if request.param:
+            page.slow_down(*request.param)
         yield page
 
 
@@ -265,7 +266,7 @@ def paced(windows: Windows, slow_site: Site, request: pytest.FixtureRequest) -> 
         yield page
 
 
-@pytest.mark.parametrize("paced", SLOW[:1], indirect=True, ids=named)
+@pytest.mark.parametrize("paced", [(1, 0)], indirect=True, ids=named)
 def test_whenever_one_cancels_what_the_page_says_is_so(paced: PageObject, slow_site: Site) -> None:
     cancel_often(paced, slow_site, 3)
 
@@ -299,7 +300,7 @@ def test_an_edit_runs_that_was_requested_as_soon_as_it_could_be(held_page: PageO
     held_page.expect_finished()
 
 
-@pytest.mark.parametrize(("rate", "latency"), [(1, 0), (4, 150)])
+@pytest.mark.parametrize(("rate", "latency"), [(1, 0), pytest.param(4, 150, marks=pytest.mark.load)])
 def test_edit_right_after_cancel_waits_and_runs(windows: Windows, slow_site: Site, rate: int, latency: int) -> None:
     names, edits = [*PRESETS] * 2, slow_site.pipeline.edits
     with windows.open(slow_site.url) as page:

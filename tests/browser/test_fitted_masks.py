@@ -265,13 +265,14 @@ def test_the_background_and_all_of_an_image_are_said_to_change(windows: Windows,
         assert page.evaluate("document.querySelector('.sp').sketchpad.canvas.fitted") is None
 
 
+@pytest.mark.parametrize("rate", [1, pytest.param(4, marks=pytest.mark.load)])
 def test_an_answer_that_comes_during_the_next_stroke_is_not_drawn_and_leaves_it_alone(
-    windows: Windows, examples: Path
+    windows: Windows, examples: Path, rate: int
 ) -> None:
     pipeline = SlowToFit()
     drawn = "document.querySelector('.sp').sketchpad.canvas.fitted"
     with opened(windows, pipeline, examples) as page:
-        page.slow_down(4, 0)
+        page.slow_down(rate, 0)
         page.press("Clear mask")
         page.wait_until_ready()
         pipeline.let_go.clear()
