@@ -1,7 +1,5 @@
 """ImageBART as people call it: load, sample, save, push. It stands above the networks, the sampling and the files."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from functools import cached_property
@@ -21,7 +19,7 @@ from imagebart.models.imagebart import ImageBARTModel
 from imagebart.sampling.sampler import ChainEvent, Sampler
 from imagebart.sampling.steps import KnownTokens
 from imagebart.weights.folder import CARD, CONFIG, load_networks, parse_dtype, read_config, save_folder
-from imagebart.weights.registry import MODELS, default_card, did_you_mean, model_folder
+from imagebart.weights.registry import CARD_HEADER, MODELS, default_card, did_you_mean, model_folder
 
 FIRST = "avatars"  # the model that the page opens with
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -39,7 +37,7 @@ class ImageBART(ImageBARTModel):
         dtype: str = "float32",
         download: bool = False,
         revision: str | None = None,
-    ) -> ImageBART:
+    ) -> "ImageBART":
         """Loads a folder written by `save_pretrained` or one of published files, a published model, or owner/name.
 
         The last is a model on the Hub, and revision its branch, tag or commit. download: a published model that is not
@@ -135,9 +133,6 @@ class ImageBART(ImageBARTModel):
         return self.sampler.stream(state, settings)
 
 
-# Where models are.
-
-
 def shipped_model(name: str = FIRST) -> Path | None:
     """The folder of a model that comes with the package: in it, or in a checkout's checkpoints/; None without it."""
     package = Path(str(resources.files("imagebart")))
@@ -185,15 +180,11 @@ def locate(source: str | PathLike[str], download: bool = False, revision: str | 
     return folder
 
 
-# The Hugging Face Hub. Downloads are in huggingface_hub's own cache; HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE and its login
-# apply.
-
-
 def fetch_folder(name: str, revision: str | None = None) -> Path:
-    """The folder of a model on the Hub; files that are not in the cache are downloaded.
+    """The folder of a model on the Hub; files that are not in huggingface_hub's own cache are downloaded.
 
-    revision: a branch, tag or commit; None: the newest, or the cached one where the Hub cannot be reached. Raises
-    WeightsError, one sentence, if there is none.
+    revision: a branch, tag or commit; None: the newest, or the cached one where the Hub cannot be reached. HF_HOME,
+    HF_ENDPOINT, HF_HUB_OFFLINE and the Hub's login apply. Raises WeightsError, one sentence, if there is none.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
@@ -233,7 +224,7 @@ def push_folder(folder: Path, name: str, revision: str | None = None, private: b
         if revision is not None:
             api.create_branch(name, branch=revision, exist_ok=True)
         if not (folder / CARD).is_file() and not api.file_exists(name, CARD, revision=revision):
-            card = default_card(config).encode()
+            card = (CARD_HEADER + default_card(config)).encode()
             api.upload_file(path_or_fileobj=card, path_in_repo=CARD, repo_id=name, revision=revision)
         sent = api.upload_folder(
             repo_id=name,

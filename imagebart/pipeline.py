@@ -34,7 +34,7 @@ from imagebart.sampling.inpainting import ADVICE, encode_masked, out_of_domain, 
 from imagebart.sampling.steps import ChainEvent, KnownTokens
 from imagebart.text.conditioners import Prompt, TextConditioner
 from imagebart.text.prompts import Prompts, check_prompt, prompt_per_variant
-from imagebart.weights.folder import config_of, read_card, without_header
+from imagebart.weights.folder import config_of, read_card
 from imagebart.weights.registry import default_card
 from imagebart.worlds.ranking import Checker, Describer, Scorer, bundled_scorer
 from imagebart.worlds.things import ThingScorer
@@ -226,7 +226,7 @@ class Pipeline:
         model = ImageBART.from_pretrained(folder, device, dtype)
         model.sampler.warm_up()
         card = read_card(folder) or default_card(config_of(model))
-        return cls(model, without_header(card), bundled_scorer(folder, model))
+        return cls(model, card, bundled_scorer(folder, model))
 
     @property
     def defaults(self) -> SamplingSettings:

@@ -44,7 +44,7 @@ def random_model(model: PublishedModel) -> ImageBART:
     stages = []
     torch.manual_seed(0)
     for t in range(1, model.stages + 1):
-        config = model.stage(t).stage_config(t, schedule.betas[t - 1], 0)
+        config = model.stage(t).config.replace(t=t, beta=schedule.betas[t - 1])
         stage = Stage(config, model.stages).eval().requires_grad_(False)
         stage.decoder.get_parameter("head.weight").mul_(LOGIT_SCALE)
         stages.append(stage)

@@ -1,7 +1,5 @@
 """Files and folders that are there whole or not at all: written beside their place, then moved there."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil
@@ -71,8 +69,5 @@ def write_error(error: Exception, path: Path, size: int) -> OSError:
 
 def format_bytes(size: int) -> str:
     """A number of bytes as people read it: 1.2 MB."""
-    value, units = float(size), iter(("bytes", "kB", "MB", "GB", "TB"))
-    unit = next(units)
-    while value >= 1000 and unit != "TB":
-        value, unit = value / 1000, next(units)
-    return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
+    thousands = (len(str(size)) - 1) // 3
+    return f"{size / 1000**thousands:.{min(thousands, 1)}f} {('bytes', 'kB', 'MB', 'GB', 'TB')[thousands]}"

@@ -4,8 +4,6 @@ A published tensor has another name than ours, and some of ours are several publ
 (`KeyMapping`). Checkpoints are read by PyTorch's own safe reader, which runs nothing that a file names.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,10 +31,14 @@ from imagebart.weights.folder import (
     save_folder,
     shapes_of,
 )
-from imagebart.weights.registry import MODELS, PublishedModel, PublishedStage, default_card, read_stage_yaml
-
-# The names of tensors.
-
+from imagebart.weights.registry import (
+    CARD_HEADER,
+    MODELS,
+    PublishedModel,
+    PublishedStage,
+    default_card,
+    read_stage_yaml,
+)
 
 Sources = dict[str, tuple[str, ...]]  # our tensor: the published ones that it is made of, one under the other
 
@@ -126,11 +128,8 @@ def _linear(ours: str, *theirs: str) -> Sources:
     return {f"{ours}.{kind}": tuple(f"{part}.{kind}" for part in theirs) for kind in ("weight", "bias")}
 
 
-# One checkpoint file.
-
-
-CALLBACKS = "pytorch_lightning.callbacks."  # PyTorch Lightning 1.4 has the classes of callbacks as keys
-# In schedulers:
+# What files name besides tensors: PyTorch Lightning 1.4 has the classes of callbacks as keys, schedulers have numbers.
+CALLBACKS = "pytorch_lightning.callbacks."
 NUMPY = {"numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype", "_codecs.encode"}
 
 
@@ -198,7 +197,7 @@ class StageCheckpoint:
         if config.used_codes is None:  # all are, and the file need not say so
             tensors.setdefault("quantize.used", torch.arange(config.codebook_size))
         check_shapes(self.path, tensors, shapes_of(module), "first_stage_model.")
-        load_tensors(module, tensors.__getitem__, self.path, device, dtype)
+        load_tensors(module, tensors.items(), self.path, device, dtype)
         check_used_codes(module, self.path)
         return module
 
@@ -216,15 +215,10 @@ class StageCheckpoint:
             check_shapes(self.path, ema, expected, "transformer_ema.")
             weights = {name: ema[without_dots[name]] for name in weights}
 
-        def read(name: str) -> Tensor:
-            parts = [weights[part] for part in mapping.sources[name]]
-            return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-        load_tensors(module, read, self.path, device, dtype)
+        parts = ((name, [weights[part] for part in theirs]) for name, theirs in mapping.sources.items())
+        whole = ((name, several[0] if len(several) == 1 else torch.cat(several)) for name, several in parts)
+        load_tensors(module, whole, self.path, device, dtype)
         return module
-
-
-# A folder of checkpoint files.
 
 
 def load_published(
@@ -256,7 +250,7 @@ def load_published(
         if checkpoint.betas != first.betas:
             betas = format_value(checkpoint.betas)
             raise WeightsError(f"{path} has the betas {betas}, expected scale1.ckpt's {format_value(first.betas)}")
-        config = stage.stage_config(t, first.betas[t - 1], checkpoint.start_token)
+        config = stage.config.replace(t=t, beta=first.betas[t - 1], start_token=checkpoint.start_token)
         stages.append(checkpoint.load_stage(config, len(paths), device, dtype))
     about = About(name=model.name, knows=model.domain) if model else About(name=folder.resolve().name)
     named = model.with_class_names(conditioner) if model else conditioner
@@ -308,7 +302,7 @@ def convert(source: Path, out: Path, dtype: str = "float32", replace: bool = Fal
         raise InputError(f"{out} holds {name}; choose a new or empty folder.")
     model: ImageBARTModel = load_published(source, CPU, parse_dtype(dtype))
     save_folder(model, out, dtype, MAX_SHARD_BYTES)
-    write_text(out / CARD, default_card(config_of(model)))
+    write_text(out / CARD, CARD_HEADER + default_card(config_of(model)))
     if replace:
         files, _ = _find_checkpoints(source)
         for t in range(1, len(model.stages) + 1):

@@ -4,8 +4,6 @@ Its folder appears when all is there; until then its zip, or the beginning of it
 standard error show how far it is.
 """
 
-from __future__ import annotations
-
 import shutil
 import sys
 import zipfile

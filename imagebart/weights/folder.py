@@ -4,18 +4,20 @@ Weights of more than MAX_SHARD_BYTES lie in several files, model-00001-of-00004.
 model.safetensors.index.json says which tensor is where, all as huggingface_hub writes them. A text encoder that stages
 share is stored once. Beside them may lie README.md, the model card, and examples. The folder of a training run may lack
 networks; `imagebart.model.ImageBART.from_pretrained` takes whole models only.
-"""
 
-from __future__ import annotations
+Weights that replace others have a name of their own until those are gone; config.json gives it: with that file the
+model is replaced.
+"""
 
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
+from uuid import uuid4
 
 import torch
 from huggingface_hub import save_torch_state_dict
@@ -37,11 +39,9 @@ from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.text.conditioners import Conditioner, NoConditioner
 
 CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 CARD = "README.md"
 EXAMPLES = "examples"  # a folder of images to start from, see ui/examples.py
-WRITTEN = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")  # the files of weights
+WRITTEN = re.compile(r"model(-[0-9a-f]{8})?(-\d+-of-\d+)?\.safetensors(\.index\.json)?")  # the files of weights
 MAX_SHARD_BYTES = 9_400_000  # with its header under 9.5 MB; a Space refuses files over 10 MB
 MAX_COPIED_BYTES = 2**30  # of a model that is read into memory; larger ones stay in their files
 CPU = torch.device("cpu")
@@ -69,9 +69,10 @@ class ModelConfig(Settings):
     denoiser: DenoiserConfig | None = None  # either this
     betas: tuple[Share, ...] = ()  # or these
     stages: tuple[StageConfig, ...] = ()
+    weights: str = "model"  # what their files are called instead, where there are such files
 
     @model_validator(mode="after")
-    def _check(self) -> ModelConfig:
+    def _check(self) -> "ModelConfig":
         if self.denoiser is not None and (self.betas or self.stages):
             raise ValueError("it has a denoiser and stages, or betas; expected either a denoiser or stages with betas")
         if self.betas:
@@ -106,24 +107,28 @@ def save_folder(
 ) -> None:
     """Writes config.json and weights, floats as dtype, in place of a model that was there; other files stay.
 
-    Raises OSError, in one sentence, where they cannot be written; the folder is then as it was.
+    Whenever the program is killed, the old model is there or the new one. Raises OSError, in one sentence, where they
+    cannot be written; the old model is then there.
     """
     state, folder = _stored_state(model, parse_dtype(dtype)), Path(folder)
     try:
         with scratch_folder(folder / ".new") as new:
-            save_torch_state_dict(state, new, max_shard_size=max_shard_bytes)
+            old = [path for path in folder.iterdir() if WRITTEN.fullmatch(path.name)]
+            name = f"model-{uuid4().hex[:8]}" if old else "model"
+            save_torch_state_dict(
+                state, new, filename_pattern=f"{name}{{suffix}}.safetensors", max_shard_size=max_shard_bytes
+            )
             config = new / CONFIG
-            config.write_text(config_of(model).model_dump_json(indent=1), encoding="utf-8")
+            config.write_text(config_of(model).replace(weights=name).model_dump_json(indent=1), encoding="utf-8")
             weights = list(new.glob("model*"))
             for path in weights:
                 shutil.copymode(config, path)  # safetensors writes them for their owner alone
-            # Without config.json there is no model: old weights never lie beside a new one, nor the other way around.
-            (folder / CONFIG).unlink(missing_ok=True)
-            for path in folder.iterdir():
-                if WRITTEN.fullmatch(path.name):
-                    path.unlink()
             for path in [*weights, config]:
                 path.replace(folder / path.name)
+            for path in old:
+                path.unlink()
+            for path in folder.glob(f"{name}.safetensors*"):  # one: the weights, or which shard has which
+                path.rename(folder / path.name.replace(name, "model"))
     except (OSError, SafetensorError) as error:
         size = sum(tensor.numel() * tensor.itemsize for tensor in state.values())
         raise write_error(error, folder, size) from error
@@ -166,31 +171,30 @@ def load_networks(
             Schedule(config.betas) if config.betas else None,
             None if config.text_encoder is None else TextEncoder(config.text_encoder),
         )
-    tensors, expected = _read_tensors(folder), shapes_of(model)
+    files = [f"{name}.safetensors" for name in (Path(config.weights).name, "model")]
+    places = [folder / f"{file}{kind}" for file in files for kind in (".index.json", "")]
+    path = next((place for place in places if place.is_file()), folder / files[1])
+    tensors, expected = _read_tensors(path), shapes_of(model)
     for name in expected.keys() - tensors.keys():
         if (finest := _name_in_finest(name)) in tensors:
             tensors[name] = tensors[finest]
-    check_shapes(folder / WEIGHTS, tensors, expected)
-    load_tensors(model, tensors.__getitem__, folder / WEIGHTS, device, dtype)
+    check_shapes(path, tensors, expected)
+    load_tensors(model, tensors.items(), path, device, dtype)
     if config.first_stage is not None:
-        check_used_codes(model.first_stage, folder / WEIGHTS)
+        check_used_codes(model.first_stage, path)
     return model
 
 
-def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder: copies, safe from what happens to its files, or mapped where they are large."""
-    path = folder / INDEX
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a file, or of an index's shards: copies, safe from what happens to the files; large ones mapped."""
+    names = {path.name}
     tensors: dict[str, Tensor] = {}
     try:
-        names = {WEIGHTS}
-        if path.is_file():
+        if path.suffix == ".json":
             names = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
-        paths = [folder / Path(name).name for name in sorted(names)]
-        for path in paths:
-            if not path.is_file():
-                raise FileNotFoundError(f"it is missing, expected beside {CONFIG}")
-        large = sum(path.stat().st_size for path in paths) > MAX_COPIED_BYTES
-        for path in paths:
+        files = [path.with_name(Path(name).name) for name in sorted(names)]
+        large = sum(file.stat().st_size for file in files) > MAX_COPIED_BYTES
+        for path in files:
             tensors |= load_file(path, backend="mmap" if large else "pread")
     except Exception as error:  # whatever a file holds
         raise WeightsError(f"{path} is damaged or cannot be read: {reason_of(error)}") from error
@@ -207,12 +211,12 @@ def read_config(path: Path) -> ModelConfig:
         raise WeightsError(f"{path} cannot be used: {error}") from error
 
 
-# Modules are made on the meta device, where they have shapes only, and then take tensors one at a time.
-
-
 @contextmanager
 def on_meta_device(where: object) -> Iterator[None]:
-    """Modules made here have shapes and no memory; raises WeightsError, naming `where`, if they cannot be made."""
+    """Modules made here have shapes and no memory; raises WeightsError, naming `where`, if they cannot be made.
+
+    Then `load_tensors` gives them theirs.
+    """
     try:
         with torch.device("meta"), _WithoutInit():
             yield
@@ -259,21 +263,21 @@ def check_shapes(where: object, tensors: Mapping[str, Tensor], expected: Shapes,
 
 def load_tensors(
     module: nn.Module,
-    read: Callable[[str], Tensor],
+    tensors: Iterable[tuple[str, Tensor]],
     where: object,
     device: torch.device,
     dtype: torch.dtype,
 ) -> None:
-    """Gives a module its tensors, each read by name and moved to the device; floats become dtype."""
-    tensors = {}
-    for name, wanted in module.state_dict().items():
-        tensor = read(name)
+    """Gives a module its tensors, one at a time, on the device; floats become dtype."""
+    expected_state, state = module.state_dict(), {}
+    for name, tensor in tensors:
+        wanted = expected_state[name]
         if tensor.is_floating_point() != wanted.is_floating_point():
             expected = "floating point" if wanted.is_floating_point() else "whole"
             raise WeightsError(f"{where} has {name} of type {tensor.dtype}, expected {expected} numbers")
         kind = dtype if wanted.is_floating_point() else wanted.dtype
-        tensors[name] = tensor.reshape(wanted.shape).to(device, kind).contiguous()
-    module.load_state_dict(tensors, assign=True)
+        state[name] = tensor.reshape(wanted.shape).to(device, kind).contiguous()
+    module.load_state_dict(state, assign=True)
 
 
 def check_used_codes(first_stage: FirstStage, where: object) -> None:
@@ -283,17 +287,8 @@ def check_used_codes(first_stage: FirstStage, where: object) -> None:
         raise WeightsError(f"{where} has used codes that are not ascending numbers from 0 to {size - 1}")
 
 
-# Model cards: README.md, as somebody wrote it.
-
-
 def read_card(folder: Path) -> str:
-    """A folder's README.md; "" where there is none."""
+    """The text of a folder's README.md, without its YAML header; "" where there is none."""
     path = folder / CARD
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-
-
-def without_header(card: str) -> str:
-    """A card's text after its YAML header."""
-    if card.startswith("---\n") and "\n---\n" in card[4:]:
-        return card[4:].split("\n---\n", 1)[1].lstrip()
-    return card
+    card = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    return re.sub(r"\A---\n.*?\n---\n\s*", "", card, flags=re.DOTALL)

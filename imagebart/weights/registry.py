@@ -4,8 +4,6 @@ How a stage is built stands here for each published model, and otherwise in scal
 beside its checkpoint. That file is read as data: the classes that it names are only compared.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -37,13 +35,6 @@ class PublishedStage:
     conditioner: Conditioner  # its tokens share the image tokens' embeddings
     config: StageConfig  # apart from t, beta and the start token, which its checkpoint knows
 
-    def stage_config(self, t: int, beta: float, start_token: int) -> StageConfig:
-        """The whole configuration of stage t."""
-        return self.config.replace(t=t, beta=beta, start_token=start_token)
-
-
-# scaleN.yaml, the original's configuration: its settings by the names that ours have.
-
 
 X_TRANSFORMER = "imagebart.modules.xtransformers.x_transformer"
 KINDS: dict[str, StageKind] = {
@@ -56,6 +47,7 @@ CONDITIONINGS: dict[str, Kind] = {
     "imagebart.util.ClassProvider": "class",
     "imagebart.util.BasicTokenizer": "text",
 }
+# The original's settings, by the names that ours have.
 ENCODER, DECODER = (
     {
         "dim": "width",
@@ -181,9 +173,6 @@ def _renamed(settings: Mapping[str, Any], names: Mapping[str, str], beside: Coll
     return {ours: settings[theirs] for theirs, ours in names.items()}
 
 
-# The seven models.
-
-
 @dataclass(frozen=True)
 class PublishedModel:
     """A published model. The defaults are what most of them share; all are for 256 x 256 pixels."""
@@ -305,15 +294,13 @@ def did_you_mean(name: str) -> str:
     return " ".join([*similar, f"There are {', '.join(MODELS)}."])
 
 
-# Where models are stored: installed by hand in checkpoints/NAME, or in our part of Hugging Face's cache (`HF_HOME`, by
-# default ~/.cache/huggingface): published/NAME as downloaded, converted/NAME what `convert` made of it.
-
-
 def published_folder(name: str) -> Path:
+    """Where a model's files are as downloaded, in Hugging Face's cache: `HF_HOME`, by default ~/.cache/huggingface."""
     return Path(constants.HF_HOME) / "imagebart" / "published" / name
 
 
 def converted_folder(name: str) -> Path:
+    """Where what `convert` made of them is."""
     return Path(constants.HF_HOME) / "imagebart" / "converted" / name
 
 
@@ -323,19 +310,16 @@ def model_folder(name: str) -> Path:
     return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
-# The card of a model for which nobody wrote one.
-
-
-CARD_HEADER = "---\nlibrary_name: imagebart\ntags:\n  - imagebart\n  - inpainting\n---\n"  # what the Hub reads
+CARD_HEADER = "---\nlibrary_name: imagebart\ntags:\n  - imagebart\n  - inpainting\n---\n\n"  # what the Hub reads
 
 
 def default_card(config: ModelConfig) -> str:
-    """README.md of a model without one: where it is from, what it generates and at which size."""
+    """The card of a model for which nobody wrote one: where it is from, what it generates and at which size."""
     about = config.about
     side = config.first_stage.resolution if config.first_stage is not None else 0
     made = "as CompVis published them in 2021, as safetensors" if about.name in MODELS else "of its own"
     ways = f"{len(config.stages)} scales" if config.stages else "one denoiser for every noise level"
-    lines = [f"{CARD_HEADER}\n# {about.name}\n", f"Weights of ImageBART {made}: {ways}, {side} × {side} pixels.\n"]
+    lines = [f"# {about.name}\n", f"Weights of ImageBART {made}: {ways}, {side} × {side} pixels.\n"]
     if about.knows:
         lines.append(
             f"It generates {about.knows} at {side} × {side} pixels and nothing else: other images can be edited, but "

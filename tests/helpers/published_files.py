@@ -129,7 +129,7 @@ def scale_tensors(
     description: PublishedStage, t: int, betas: tuple[float, ...], scale: float = TINY_SCALE
 ) -> dict[str, Planned]:
     """The state_dict of stage t; scale: the deviation of its weights."""
-    config = description.stage_config(t, betas[t - 1], 0)
+    config = description.config.replace(t=t, beta=betas[t - 1])
     with on_meta_device("a published model"):
         stage, first_stage = Stage(config, len(betas)), FirstStage(description.first_stage)
     layout = key_mapping(config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,7 @@ def test_large_models_are_split_and_mapped(tmp_path: Path, monkeypatch: pytest.M
     assert torch.equal(mapped.sample(1, seed=1), model.sample(1, seed=1))
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
     parts[1].unlink()
-    assert_refused(tmp_path, str(parts[1]), "is missing")
+    assert_refused(tmp_path, f"No such file or directory: '{parts[1]}'")
 
 
 def test_saving_again_replaces_the_model_and_nothing_else(tmp_path: Path) -> None:
@@ -154,18 +155,43 @@ def test_a_failed_save_leaves_the_old_model(tmp_path: Path, monkeypatch: pytest.
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-def test_a_killed_save_never_mixes_two_models(tmp_path: Path) -> None:
-    folder, old, new = tmp_path / "model", tiny_model(), tiny_model(seed=1)
-    old.save_pretrained(folder)
-    for _ in killed_at_every_step(lambda: new.save_pretrained(folder)):
-        if (folder / "config.json").is_file():
-            loaded = load(folder)
-            assert same_weights(loaded, old) or same_weights(loaded, new)
-        else:
-            assert (folder / ".new" / "config.json").is_file(), "all of the new one was written"
-        old.save_pretrained(folder)
-    new.save_pretrained(folder)
-    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+WHOLE, SHARDS, OTHER_SHARDS = 10**9, 600_000, 700_000  # bytes a file, at most
+
+
+@pytest.mark.parametrize(
+    ("old", "old_bytes", "new_bytes"),
+    [
+        (tiny_model("none"), SHARDS, OTHER_SHARDS),
+        (tiny_staged_model("none"), WHOLE, SHARDS),
+        (tiny_staged_model("none"), SHARDS, WHOLE),
+    ],
+    ids=["shards over shards", "shards over one file", "one file over shards"],
+)
+def test_a_killed_save_leaves_the_old_model_or_the_new(
+    tmp_path: Path, old: ImageBART, old_bytes: int, new_bytes: int
+) -> None:
+    """Killed before each file operation."""
+    new, replaced = tiny_model("none", seed=1), []
+    weights.save_folder(old, tmp_path, max_shard_bytes=old_bytes)
+    for _ in killed_at_every_step(lambda: weights.save_folder(new, tmp_path, max_shard_bytes=new_bytes)):
+        loaded = load(tmp_path)
+        replaced.append(same_weights(loaded, new))
+        assert replaced[-1] or same_weights(loaded, old)
+        weights.save_folder(old, tmp_path, max_shard_bytes=old_bytes)
+    assert set(replaced) == {False, True} and replaced == sorted(replaced), "from some step on it is the new one"
+    assert same_weights(load(tmp_path), new)
+    names = {re.sub(r"model-[0-9a-f]{8}-", "model-", path.name) for path in tmp_path.iterdir()}
+    weights.save_folder(new, tmp_path / "fresh", max_shard_bytes=new_bytes)
+    assert names == {path.name for path in (tmp_path / "fresh").iterdir()}, "nothing is left over"
+
+
+def test_a_killed_first_save_leaves_no_model_or_all_of_it(tmp_path: Path) -> None:
+    model = tiny_model("none")
+    for _ in killed_at_every_step(lambda: weights.save_folder(model, tmp_path, max_shard_bytes=SHARDS)):
+        if (tmp_path / "config.json").exists():
+            assert same_weights(load(tmp_path), model)
+            (tmp_path / "config.json").unlink()
+    assert same_weights(load(tmp_path), model)
 
 
 @pytest.fixture(scope="module")
@@ -234,6 +260,7 @@ ODD_DENOISER: list[Any] = [
     (("denoiser", "cond_length"), 3, "the denoiser has cond_length 3, expected the conditioner's 1"),
     (("conditioner",), {"type": "none"}, "the denoiser has cond_length 1, expected the conditioner's 0"),
     (("about", "sampling", "scales"), 9, "scales is 9"),
+    (("weights",), 5, "weights is 5, expected"),
 ]
 
 

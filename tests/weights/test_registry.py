@@ -62,7 +62,7 @@ def test_first_stages_match_tensor_by_tensor(name: str) -> None:
 @pytest.mark.parametrize(("name", "manifest"), EVERY_STAGE)
 def test_stages_match_tensor_by_tensor(name: str, manifest: dict[str, Any]) -> None:
     t, stages = manifest["stage"], MODELS[name].stages
-    config = MODELS[name].stage(t).stage_config(t, manifest["betas"][t], 0)
+    config = MODELS[name].stage(t).config.replace(t=t, beta=manifest["betas"][t])
     with on_meta_device(name):
         stage = Stage(config, stages)
     layout, ours = key_mapping(config), shapes_of(stage)
