@@ -1,7 +1,5 @@
 """The page in the browser; here what is decided before Gradio and torch are imported: settings, folder, device."""
 
-from __future__ import annotations
-
 import os
 import sys
 import tempfile
@@ -12,14 +10,12 @@ from typing import Any
 from imagebart.core.errors import InputError
 
 FOLDER_NAME = "imagebart"  # how the name of the page's own folder for files begins
-# Seconds for which ZeroGPU is asked: a run of the shipped model takes a few, one of a published model more.
-GPU_SECONDS = 60
+GPU_SECONDS = 60  # for which ZeroGPU is asked: a run of the shipped model takes a few, one of a published model more
 MAX_RUN_SECONDS = 600.0  # of a run, unless another limit is given: others wait for the model
 
 
 def set_environment() -> None:
-    """Sets the variables that Gradio and the Hub's library read when they are imported."""
-    # Nothing is reported to anyone.
+    """Sets the variables that Gradio and the Hub's library read when they are imported: they report to nobody."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     # Gradio would go over its notes on the last 10 000 runs after each run.

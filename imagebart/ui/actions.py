@@ -4,14 +4,13 @@ An action takes values of components by name, and returns an update: a dictionar
 components; what is missing stays as it is.
 """
 
-from __future__ import annotations
-
 import random
 import re
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from functools import partial, wraps
+from html import escape
 from pathlib import Path
 from shutil import copyfile
 from typing import Any
@@ -25,27 +24,15 @@ from anyio.to_thread import run_sync
 from PIL import Image
 
 from imagebart.core.errors import InputError
-from imagebart.imaging.files import read_recipe, write_png
+from imagebart.imaging.files import load_image, read_recipe, write_png
 from imagebart.pipeline import MISSED, OFFERED, Pipeline, PipelineEvent
-from imagebart.ui import MAX_RUN_SECONDS, messages, on_gpu
-from imagebart.ui.controls import (
-    MAX_IMAGES,
-    RESET,
-    Controls,
-    context_size,
-    link_values,
-    recipe_values,
-    slider_properties,
-    starting_values,
-)
-from imagebart.ui.files import MAX_PREVIEW_SIDE, ImageDeleted, describe_png, downscaled, find, publish, publish_file
+from imagebart.ui import MAX_RUN_SECONDS, files, messages, on_gpu
+from imagebart.ui.controls import MAX_IMAGES, RESET, Controls, context_size, link_values, recipe_values, starting_values
+from imagebart.ui.files import MAX_PREVIEW_SIDE, ImageDeleted, Sketch, SketchValue, pack_for_view
 from imagebart.ui.models import Models, model_properties
-from imagebart.ui.sketchpad import Sketch, SketchValue, pack_for_view
 
-UPDATED = ("run", "progress", "announcement", "messages", "seed")
-"""The components that a run changes; "run" is a message to the sketchpad."""
-RESTORED = ("words", "choice", *RESET)
-"""The controls that an image which was made here sets."""
+UPDATED = ("run", "progress", "announcement", "messages", "seed")  # by a run; "run" is a message to the sketchpad
+RESTORED = ("words", "choice", *RESET)  # the controls that an image which was made here sets
 
 MAX_PREVIEWS = 32  # kept of a run: beyond these every second one is dropped, as often as needed
 # Pixels of what a run changes up to which previews are kept: writing larger ones would hold up the model.
@@ -54,8 +41,6 @@ MAX_CANCELLED = 1000  # names of cancelled runs that are remembered
 MAX_CHECKED = 2000  # characters of a prompt
 
 Update = dict[str, Any]
-Box = tuple[int, int, int, int]
-Task = Callable[[Pipeline, Sketch, Controls], Iterator[PipelineEvent]]
 
 
 def answering(function: Callable[[Any], dict[str, Any]], limiter: CapacityLimiter) -> Callable[[Any], Any]:
@@ -103,8 +88,7 @@ class Actions:
 
     def __init__(self, models: Models, max_seconds: float = MAX_RUN_SECONDS) -> None:
         """max_seconds: of a run, which is then ended by a sentence, as others wait."""
-        self._models = models
-        self._max_seconds = max_seconds
+        self._models, self._max_seconds = models, max_seconds
         self._cancelled: deque[str] = deque(maxlen=MAX_CANCELLED)
         self._run_on_gpu = on_gpu(self._updates)
 
@@ -160,7 +144,7 @@ class Actions:
         """
         try:
             pipeline, sketch = self._asked(question)
-            image = sketch.open()
+            image = load_image(sketch.file())
             mask, prompt = mask_and_prompt(pipeline, image, sketch, question["words"] or None)
             options = edit_options(sketch, question["exact"], question["context"])
             fitted = pipeline.fit_mask(image, mask, prompt, **options)
@@ -190,7 +174,7 @@ class Actions:
     def recognize(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """{"note": a sentence where the model does not know such images, else ""}."""
         pipeline, sketch = self._asked(question)
-        small = find(sketch.view)  # what the browser shows: a large upload would take long
+        small = files.find(sketch.view)  # what the browser shows: a large upload would take long
         return {"note": " ".join(pipeline.domain_notes(small))}
 
     def _asked(self, question: Mapping[str, Any]) -> tuple[Pipeline, Sketch]:
@@ -216,9 +200,8 @@ class Actions:
         if recipe is None:
             return {}
         other = recipe.model if recipe.model != pipeline.name else None
-        values = recipe_values(recipe, pipeline)
         note = messages.of_model(messages.SETTINGS_RESTORED, other)
-        return {name: values[name] for name in RESTORED if name in values} | {"messages": messages.note_html(note)}
+        return {**recipe_values(recipe, pipeline), "messages": messages.note_html(note)}
 
     def open_link(self, link: Mapping[str, Any], model: str | None) -> Update:
         """The controls' values that a link holds; the browser reads it (images.js)."""
@@ -246,15 +229,15 @@ class Actions:
         except InputError as error:
             gr.Warning(str(error))
             pipeline, model = self._models.first, self._models.first.name
-        shown = {name: gr.update(**properties) for name, properties in model_properties(pipeline, model).items()}
-        examples = {"model": model, "examples": self._models.examples(model)}
-        return {**self.list_models(model), "examples": examples, **shown, **self.reset_settings(model)}
+        update: Update = self.list_models(model) | starting_values(pipeline)
+        for name, properties in model_properties(pipeline, model).items():
+            value = {"value": update[name]} if name in update else {}
+            update[name] = gr.update(**value, **properties)
+        return update | {"examples": {"model": model, "examples": self._models.examples(model)}}
 
     def reset_settings(self, model: str | None) -> Update:
         """A model's own settings."""
-        pipeline = self._models.get(model)
-        values, properties = starting_values(pipeline), slider_properties(pipeline)
-        return {name: gr.update(value=values[name], **properties.get(name, {})) for name in RESET}
+        return starting_values(self._models.get(model))
 
     def surprise(self, model: str | None) -> Update:
         """A random prompt of some suggestions, or a random class."""
@@ -304,16 +287,10 @@ def edit_options(sketch: Sketch, exact: bool, context: float) -> dict[str, Any]:
 
 def _edit(pipeline: Pipeline, sketch: Sketch, controls: Controls) -> Iterator[PipelineEvent]:
     """Regenerates what is painted on the sketchpad."""
-    image = sketch.open()
+    image = load_image(sketch.file())
     mask, prompt = mask_and_prompt(pipeline, image, sketch, controls.prompt(pipeline))
-    return pipeline.edit(
-        image,
-        mask,
-        prompt,
-        feather=controls.feather,
-        **edit_options(sketch, controls.exact, controls.context),
-        **controls.for_run(pipeline),
-    )
+    options = edit_options(sketch, controls.exact, controls.context) | controls.for_run(pipeline)
+    return pipeline.edit(image, mask, prompt, feather=controls.feather, **options)
 
 
 def _generate(pipeline: Pipeline, _: Sketch, controls: Controls) -> Iterator[PipelineEvent]:
@@ -323,35 +300,32 @@ def _generate(pipeline: Pipeline, _: Sketch, controls: Controls) -> Iterator[Pip
 
 def _vary(pipeline: Pipeline, sketch: Sketch, controls: Controls) -> Iterator[PipelineEvent]:
     """Regenerates the whole image on the sketchpad, as differently as the strength says."""
-    prompt, settings = controls.prompt(pipeline), controls.for_run(pipeline)
-    return pipeline.vary(sketch.file(), controls.strength, prompt, **settings)
+    return pipeline.vary(sketch.file(), controls.strength, controls.prompt(pipeline), **controls.for_run(pipeline))
 
 
-TASKS: dict[str, Task] = {"edit": _edit, "generate": _generate, "vary": _vary}
+TASKS = {"edit": _edit, "generate": _generate, "vary": _vary}
 
 
-def _update(event: PipelineEvent, history: RunHistory, message: Mapping[str, Any], again: bool) -> Update:
+def _update(event: PipelineEvent, history: "RunHistory", message: Mapping[str, Any], again: bool) -> Update:
     """What an event changes on the page.
 
     again: whether a result that misses what the words ask for may be tried again, as the best of four.
     """
-    notes = ""
-    for note in event.notes:
-        if event.elsewhere is not None and note in OFFERED:
-            continue  # the page says why, with a button: see `showOffer`
-        notes += messages.note_html(note, again=message["task"] if again and note == MISSED else "")
+    # What is offered, the page says with a button: see `showOffer`.
+    notes = [note for note in event.notes if event.elsewhere is None or note not in OFFERED]
+    html = [messages.note_html(note, again=message["task"] if again and note == MISSED else "") for note in notes]
     if event.kind == "result":
         run, progress, line = history.finish(event), messages.done_html(event), "The image is ready."
     else:
         run, progress, line = history.add(event), messages.progress_html(event), messages.scale_line(event)
-    update: Update = {"run": {**message, **run}, "progress": progress, "messages": notes}
+    update: Update = {"run": {**message, **run}, "progress": progress, "messages": "".join(html)}
     if event.kind in ("start", "result"):
         update["seed"] = event.seed
         if event.mask is not None:
             update["run"]["mask"] = pack_for_view(event.mask)
     if event.kind != "preview":
         line += " done" if event.kind == "stage" else ""
-        update["announcement"] = messages.announcement_html(line)
+        update["announcement"] = f"<span>{escape(line)}</span>"  # for screen readers only
     return update
 
 
@@ -364,7 +338,7 @@ class RunHistory:
     def __init__(self, edits: bool = False) -> None:
         """edits: whether the run changes an image."""
         self._edits = edits
-        self._box: Box | None = None  # the part of it that may change; None: all of it
+        self._box: tuple[int, int, int, int] | None = None  # the part of it that may change; None: all of it
         self._steps: list[dict[str, Any]] = []  # as the browser keeps them; "shown" and "parts" by variant
         self._labels: list[str] = []
 
@@ -380,31 +354,26 @@ class RunHistory:
             slot = min(last - event.stage + (0 if corrected else 1), last)
         share = event.position / event.total if event.kind == "preview" and event.total else 1.0
         caption = messages.step_caption(event)
-        return {
-            "film": self._labels,
-            "images": [self._keep(event, slot, caption)],
-            "slot": slot,
-            "share": share,
-            "caption": caption,
-        }
+        image = self._keep(event, slot, caption)
+        return {"film": self._labels, "images": [image], "slot": slot, "share": share, "caption": caption}
 
     def _keep(self, event: PipelineEvent, slot: int, caption: str) -> str:
         """Adds an event to the steps, where it is not too large; a small image of the first variant."""
         preview = event.kind == "preview"
-        small = [downscaled(image, MAX_PREVIEW_SIDE) for image in event.images]
+        small = [files.downscaled(image, MAX_PREVIEW_SIDE) for image in event.images]
         left, top, right, bottom = box = self._box or (0, 0, *event.images[0].size)
         if preview and (right - left) * (bottom - top) > MAX_KEPT_PIXELS:
-            return publish(small[0], "preview")
-        shown = parts = {number: publish(image) for number, image in zip(event.variants, small, strict=True)}
+            return files.publish(small[0], "preview")
+        shown = parts = {number: files.publish(image) for number, image in zip(event.variants, small, strict=True)}
         if self._edits or max(event.images[0].size) > MAX_PREVIEW_SIDE:
             parts = {
-                number: publish(image if box == (0, 0, *image.size) else image.crop(box))
+                number: files.publish(image if box == (0, 0, *image.size) else image.crop(box))
                 for number, image in zip(event.variants, event.images, strict=True)
             }
         self._steps.append({"caption": caption, "preview": preview, "slot": slot, "shown": shown, "parts": parts})
         # A slow browser asks for a preview long after it was made, when its step may have been dropped.
         first = shown[event.variants[0]]
-        sent = publish_file("image.png", lambda path: copyfile(first, path), "preview")
+        sent = files.publish_file("image.png", lambda path: copyfile(first, path), "preview")
         self._drop_previews()
         return sent
 
@@ -416,8 +385,8 @@ class RunHistory:
         for recipe, image in zip(event.recipes, event.images, strict=True):
             small = self._steps[-1]["shown"][recipe.variant]
             name = f"{recipe.task}-{recipe.seed}-{recipe.variant + 1}.png"
-            path = publish_file(name, partial(write_png, image, recipe=recipe))
-            results.append(describe_png(path, image) | {"small": small, "number": recipe.variant + 1})
+            path = files.publish_file(name, partial(write_png, image, recipe=recipe))
+            results.append(files.describe_png(path, image) | {"small": small, "number": recipe.variant + 1})
         return {
             "task": event.recipe.task,
             "film": self._labels,

@@ -1,9 +1,4 @@
-"""The page's controls by name: their sliders, their values on the way to a model, and the values that they begin with.
-
-Values come from a model's defaults, from the recipe of an image that was made here, or from a link.
-"""
-
-from __future__ import annotations
+"""The page's controls by name: sliders; values for a run; values from a model's defaults, a recipe or a link."""
 
 import math
 from collections.abc import Mapping
@@ -31,10 +26,9 @@ class Slider(NamedTuple):
     step: float
 
 
-def _setting(name: str, label: str, minimum: float, maximum: float, step: float, ends: str = "") -> Slider:
-    """The slider of a sampling setting; ends: what the ends of its range mean."""
-    info = f"{SamplingSettings.model_fields[name].description}{ends}"
-    return Slider(name, label, info, minimum, maximum, step)
+def _setting(name: str, label: str, minimum: float, maximum: float, step: float, note: str = "") -> Slider:
+    """The slider of a sampling setting, with its description and a note about its range."""
+    return Slider(name, label, f"{SamplingSettings.model_fields[name].description}{note}", minimum, maximum, step)
 
 
 SLIDERS = (
@@ -120,34 +114,20 @@ def context_size(context: float) -> float:
 
 
 def starting_values(pipeline: Pipeline) -> dict[str, Any]:
-    """A model's defaults for all controls but model, prompt and class; DEFAULT_SCALES or more where it can."""
-    values = {
-        "variants": 1,
-        "best_first": False,
-        "strength": DEFAULT_STRENGTH,
-        "seed": 0,
-        "new_seed": True,
-        "exact": False,
-        "feather": 4,
-        "context": MAX_CONTEXT,
-        **_sampling_values(pipeline.defaults, pipeline),
-    }
+    """A model's defaults for the controls that "Reset" sets; DEFAULT_SCALES or more where it can."""
+    values = _sampling_values(pipeline.defaults, pipeline)
+    values |= {"strength": DEFAULT_STRENGTH, "seed": 0, "new_seed": True}
+    values |= {"exact": False, "feather": 4, "context": MAX_CONTEXT}
     if pipeline.any_scales:
         values["scales"] = max(values["scales"], DEFAULT_SCALES)
     return _clamped(values)
 
 
-def slider_properties(pipeline: Pipeline) -> dict[str, dict[str, Any]]:
-    """Properties of the sliders that are not the same for all models."""
-    return {"guidance": {"visible": pipeline.conditioning != "none"}, "scales": {"visible": pipeline.any_scales}}
-
-
 def recipe_values(recipe: Recipe, pipeline: Pipeline) -> dict[str, Any]:
-    """The controls' values that make an image of this recipe again, alone."""
+    """The values of the controls in RESET, of the prompt and class, that make an image of this recipe again, alone."""
     values = starting_values(pipeline) | _sampling_values(recipe.settings, pipeline)
-    values |= {"words": recipe.prompt or "", "seed": recipe.own_seed, "new_seed": False}
-    values |= {"strength": recipe.strength or DEFAULT_STRENGTH, "exact": recipe.exact}
-    values |= {"feather": recipe.feather, "context": recipe.context}
+    values |= {"words": recipe.prompt or "", "seed": recipe.own_seed, "new_seed": False, "exact": recipe.exact}
+    values |= {"strength": recipe.strength or DEFAULT_STRENGTH, "feather": recipe.feather, "context": recipe.context}
     if pipeline.conditioning == "class":
         values["choice"] = [recipe.prompt] if recipe.prompt in pipeline.classes else pipeline.classes[:1]
     return _clamped(values)
@@ -157,7 +137,8 @@ def link_values(sent: Mapping[str, Any], pipeline: Pipeline) -> dict[str, Any]:
     """The controls' values in a link, without those that no page would write. Its seed is kept."""
     values = {name: sent[name] for name in NAMES if name in sent}
     try:
-        Controls(**{"model": None, "words": "", "choice": [], **starting_values(pipeline), **values})
+        others: dict[str, Any] = {"model": None, "words": "", "choice": [], "variants": 1, "best_first": False}
+        Controls(**{**others, **starting_values(pipeline), **values})
     except ValidationError as error:
         wrong = {problem["loc"][0] for problem in error.errors()}
         values = {name: value for name, value in values.items() if name not in wrong}
@@ -180,5 +161,5 @@ def _sampling_values(settings: SamplingSettings, pipeline: Pipeline) -> dict[str
 
 def _clamped(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values, those of sliders moved into their ranges: Gradio refuses others."""
-    sliders = [slider for slider in SLIDERS if slider.name in values]
-    return {**values, **{s.name: min(max(values[s.name], s.minimum), s.maximum) for s in sliders}}
+    clamped = {s.name: min(max(values[s.name], s.minimum), s.maximum) for s in SLIDERS if s.name in values}
+    return {**values, **clamped}

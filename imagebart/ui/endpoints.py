@@ -3,8 +3,6 @@
 Their docstrings describe them to other programs; Gradio reads one line for each argument.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import partial
@@ -14,7 +12,7 @@ import gradio as gr
 from gradio import FileData
 
 from imagebart.core.errors import InputError, format_value
-from imagebart.core.settings import DEFAULT_STRENGTH, SamplingSettings
+from imagebart.core.settings import DEFAULT_STRENGTH
 from imagebart.imaging.files import FORMAT_NAMES, load_image, write_png
 from imagebart.imaging.masks import load_mask, preset
 from imagebart.pipeline import Pipeline, PipelineEvent
@@ -24,10 +22,7 @@ from imagebart.ui.files import publish, publish_file
 
 
 class Endpoints:
-    """`/edit`, `/generate`, `/vary`, `/suggest_mask` and `/describe` on one pipeline.
-
-    Values come as they were sent; a file as a dictionary, see `FileData`.
-    """
+    """Each method is one, on one pipeline. Values come as they were sent; a file as a dictionary, see `FileData`."""
 
     def __init__(self, pipeline: Pipeline, max_seconds: float = MAX_RUN_SECONDS) -> None:
         self._pipeline, self._max_seconds = pipeline, max_seconds
@@ -61,12 +56,8 @@ class Endpoints:
         with _input_errors():
             upload = load_image(_path(image))
             painted = load_mask(_path(mask), upload.size) if mask else preset(area, upload.size)
-            settings = self._settings(guidance, scales)
-            yield from self._images(
-                self._pipeline.edit(
-                    upload, painted, _text(prompt), seed=seed, settings=settings, exact=exact, movable=not mask
-                )
-            )
+            options = self._options(seed, guidance, scales) | {"exact": exact, "movable": not mask}
+            yield from self._images(self._pipeline.edit(upload, painted, _text(prompt), **options))
 
     def generate(
         self, prompt: str = "", seed: int | None = None, guidance: float | None = None, scales: int | None = None
@@ -83,8 +74,8 @@ class Endpoints:
             the image so far; the last one is the result, and its name ends in the seed
         """
         with _input_errors():
-            settings = self._settings(guidance, scales)
-            yield from self._images(self._pipeline.generate(_text(prompt), seed=seed, settings=settings))
+            options = self._options(seed, guidance, scales)
+            yield from self._images(self._pipeline.generate(_text(prompt), **options))
 
     def vary(
         self,
@@ -109,8 +100,8 @@ class Endpoints:
             the image so far; the last one is the result, and its name ends in the seed
         """
         with _input_errors():
-            upload, settings = load_image(_path(image)), self._settings(guidance, scales)
-            yield from self._images(self._pipeline.vary(upload, strength, _text(prompt), seed=seed, settings=settings))
+            options = self._options(seed, guidance, scales)
+            yield from self._images(self._pipeline.vary(_path(image), strength, _text(prompt), **options))
 
     def suggest_mask(self, image: FileData, prompt: str) -> FileData:
         """Select what a prompt is about in an image: a mask for /edit, white where the prompt belongs.
@@ -131,18 +122,19 @@ class Endpoints:
         with _input_errors():
             return self._pipeline.describe(_path(image))
 
-    def _settings(self, guidance: float | None, scales: int | None) -> SamplingSettings:
-        given: dict[str, Any] = {"guidance": guidance, "scales": scales}
-        return self._pipeline.defaults.replace(**{name: value for name, value in given.items() if value is not None})
+    def _options(self, seed: int | None, guidance: float | None, scales: int | None) -> dict[str, Any]:
+        given = {"guidance": guidance, "scales": scales}
+        settings = {name: value for name, value in given.items() if value is not None}
+        return {"seed": seed, "settings": self._pipeline.defaults.replace(**settings)}
 
     def _images(self, events: Iterator[PipelineEvent]) -> Iterator[FileData]:
         with closing(within_time(events, self._max_seconds)) as in_time:
             for event in in_time:
-                if event.kind != "result":
-                    yield FileData(path=publish(event.image, "preview"))
+                if event.kind == "result":
+                    write = partial(write_png, event.image, recipe=event.recipe)
+                    yield FileData(path=publish_file(f"{event.recipe.task}-{event.seed}.png", write))
                 else:
-                    name = f"{event.recipe.task}-{event.seed}.png"
-                    yield FileData(path=publish_file(name, partial(write_png, event.image, recipe=event.recipe)))
+                    yield FileData(path=publish(event.image, "preview"))
 
 
 @contextmanager

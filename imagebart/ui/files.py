@@ -1,10 +1,9 @@
-"""The images that the page shows: files in a folder of its own, which the browser knows by their paths.
+"""What browser and server hand each other: images as files, masks as text, and what is on the sketchpad.
 
-Each is written once, under a name that nobody can guess, and deleted when it is old. No session holds them, so that
-they outlive a session and a restart of the server. What the browser may ask for by name is at the end.
+The browser knows an image by its path in the page's folder. Each is written once, under a name that nobody can guess,
+and deleted when it is old. No session holds them, so that they outlive a session and a restart of the server. The
+browser holds the one mask. What it may ask for by name is at the end.
 """
-
-from __future__ import annotations
 
 import os
 import time
@@ -16,10 +15,15 @@ from uuid import uuid4
 import numpy as np
 from gradio.utils import get_upload_folder
 from PIL import Image
+from pydantic import BaseModel, ValidationError
+from typing_extensions import Self
 
 from imagebart.core.errors import InputError
 from imagebart.imaging.files import MAX_PIXELS, flatten, load_image, read_recipe, save_animation
+from imagebart.imaging.masks import cover, load_mask, spans
 from imagebart.ui import messages
+
+SketchValue = Mapping[str, Any] | None  # what the browser sends with every event; None: nothing yet
 
 MAX_FILE = 40_000_000  # bytes of an upload; larger ones are refused while they are still arriving
 MAX_VIEW_SIDE = 1024  # pixels of the longer side of what is painted on; the same in mask.js
@@ -70,9 +74,8 @@ def publish_permanently(name: str, image: Image.Image) -> str:
     return str(path)
 
 
-def tidy(folder: Path, now: float | None = None) -> None:
+def tidy(folder: Path, now: float) -> None:
     """Deletes the files of `folder` that are too old at the time `now`, and empty folders."""
-    now = time.time() if now is None else now
     # From the leaves to the root, so that emptied folders are seen after their files.
     for parent, folders, names in os.walk(folder, topdown=False):
         for path in (Path(parent, name) for name in (*names, *folders)):
@@ -91,7 +94,7 @@ def tidy(folder: Path, now: float | None = None) -> None:
 def tidy_forever(folder: Path) -> None:
     """Tidies a folder every minute. Gradio would only delete the files that it wrote itself."""
     while True:
-        tidy(folder)
+        tidy(folder, time.time())
         time.sleep(TIDY_INTERVAL)
 
 
@@ -124,15 +127,84 @@ def downscaled(image: Image.Image, longest: int = MAX_VIEW_SIDE) -> Image.Image:
 
 def describe(path: str, image: Image.Image, view: str | None = None) -> dict[str, Any]:
     """An image as the sketchpad knows it: its file, its size, and a copy that any browser can show."""
-    size, painted = (
-        dict(zip(("width", "height"), sides, strict=True)) for sides in (image.size, view_size(image.size))
-    )
-    return {"path": path, **size, "view": view or publish(flatten(downscaled(image))), "mask_size": painted}
+    size, mask_size = ({"width": sides[0], "height": sides[1]} for sides in (image.size, view_size(image.size)))
+    return {"path": path, **size, "view": view or publish(flatten(downscaled(image))), "mask_size": mask_size}
 
 
 def describe_png(path: str, image: Image.Image) -> dict[str, Any]:
     """The same for a PNG that this page wrote: small ones are shown as they are."""
     return describe(path, image, path if max(image.size) <= MAX_VIEW_SIDE else None)
+
+
+def pack_mask(mask: Image.Image) -> str:
+    """An "L" mask as the sketchpad sends and takes it: values and how often each follows itself, by rows from the top.
+
+    "0 300 255 12 …"; "" where nothing is painted. Both sides read it at once: an image the browser would decode later,
+    when something else may have been painted.
+    """
+    pixels = np.asarray(mask).ravel()
+    if not pixels.any():
+        return ""
+    starts = np.flatnonzero(np.diff(pixels, prepend=int(pixels[0]) ^ 1))
+    lengths = np.diff(starts, append=pixels.size)
+    return " ".join(map(str, np.column_stack([pixels[starts], lengths]).ravel().tolist()))
+
+
+def unpack_mask(text: str, size: tuple[int, int]) -> Image.Image:
+    """The "L" mask of `size` (width, height) that was packed. Raises InputError for anything else."""
+    count = size[0] * size[1]
+    try:
+        values, lengths = np.array(text.split() or ["0", str(count)], np.int64).reshape(-1, 2).T
+    except (ValueError, OverflowError) as error:
+        raise InputError(messages.MASK_UNREADABLE) from error
+    fits = 1 <= lengths.min() <= lengths.max() <= count == lengths.sum()
+    if not fits or not 0 <= values.min() <= values.max() <= 255:
+        raise InputError(messages.MASK_UNREADABLE)
+    return Image.fromarray(np.repeat(values.astype(np.uint8), lengths).reshape(size[1], size[0]))
+
+
+def pack_for_view(mask: Image.Image) -> str:
+    """A mask of an image's size as the sketchpad takes it, see `pack_mask`."""
+    return pack_mask(scale_mask(mask, view_size(mask.size)))
+
+
+def scale_mask(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """A mask scaled to `size` (width, height) without losing the thinnest stroke."""
+    if mask.size == size:
+        return mask
+    if size[0] > mask.width or size[1] > mask.height:
+        return mask.resize(size, Image.Resampling.NEAREST)
+    rows, columns = spans(0, mask.height, size[1]), spans(0, mask.width, size[0])
+    return Image.fromarray(cover(np.asarray(mask), rows, columns))
+
+
+class Sketch(BaseModel, frozen=True):
+    """What is on the sketchpad when a button is pressed."""
+
+    version: int = 0  # of the image and mask; answers repeat it
+    image: str | None = None  # its file
+    view: str = ""  # a small copy of it
+    mask: str = ""  # packed, in the sketchpad's pixels; "": nothing is painted
+    movable: bool = False  # nobody painted the mask: an example's, a ready one, one that words found
+    mode: str = "fill"  # what Edit does, see modes.js
+
+    @classmethod
+    def read(cls, value: SketchValue) -> Self:
+        """What the browser sent. Raises InputError for what no sketchpad sends."""
+        try:
+            return cls.model_validate(value or {})
+        except ValidationError as error:
+            raise InputError(messages.SKETCH_UNREADABLE) from error
+
+    def file(self) -> Path:
+        """The image's file. Raises InputError if there is no image, and ImageDeleted if it is no longer there."""
+        if self.image is None:
+            raise InputError(messages.NO_IMAGE)
+        return find(self.image)
+
+    def painted(self, size: tuple[int, int]) -> Image.Image | None:
+        """The mask, of the image's `size`; None where nothing is painted. Raises InputError for what is no mask."""
+        return scale_mask(unpack_mask(self.mask, view_size(size)), size) if self.mask else None
 
 
 # What the browser may call by name, see `answering` in actions.py: JSON in, JSON out.
@@ -182,6 +254,14 @@ def animate(run: Mapping[str, Any]) -> dict[str, Any]:
     """A run as an animation: {"shown": its steps' files} to {"path": …}."""
     frames = [_open_png(path).convert("RGB") for path in run["shown"][:MAX_FRAMES]]
     return {"path": publish_file("run.webp", lambda path: save_animation(frames, path, ANIMATION_SECONDS))}
+
+
+def open_mask(request: Mapping[str, Any]) -> dict[str, Any]:
+    """An uploaded mask for an image: {"path": a file, "size": that of what is painted on} to {"mask": …}."""
+    width, height = (request["size"][side] for side in ("width", "height"))
+    if not 1 <= min(width, height) <= max(width, height) <= MAX_VIEW_SIDE:
+        raise InputError(messages.MASK_UNREADABLE)
+    return {"mask": pack_mask(load_mask(find(request["path"]), (width, height)))}
 
 
 def _open_png(path: str) -> Image.Image:

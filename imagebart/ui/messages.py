@@ -1,14 +1,10 @@
 """What the page says: sentences, and pure functions from events to text and HTML."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from imagebart.pipeline import PipelineEvent
-    from imagebart.weights.registry import PublishedModel
+from imagebart.pipeline import Pipeline, PipelineEvent
+from imagebart.weights.registry import PublishedModel
 
 SKETCH_UNREADABLE = "The server cannot read what the sketchpad sent; reload the page."
 MASK_UNREADABLE = "The mask cannot be read, or belongs to another image; reload the page."
@@ -94,17 +90,14 @@ def position_line(event: PipelineEvent) -> str:
     """How far a run is: tokens, and scale and pass where there are several."""
     if event.corrector_step:
         return f"Correcting {event.total} tokens"
-    parts = [f"{event.position} of {event.total} tokens"]
-    if event.resamples > 1:
-        parts.insert(0, f"pass {event.resample_index + 1} of {event.resamples}")
-    if event.stages > 1:
-        parts.insert(0, scale_line(event))
-    return " · ".join(parts)
+    scale = f"{scale_line(event)} · " if event.stages > 1 else ""
+    number = f"pass {event.resample_index + 1} of {event.resamples} · " if event.resamples > 1 else ""
+    return f"{scale}{number}{event.position} of {event.total} tokens"
 
 
 def progress_html(event: PipelineEvent) -> str:
     """How far a run is, elapsed time, and remaining time where it is known, above a progress bar."""
-    percent = round(100 * min(1.0, max(0.0, event.fraction)))
+    percent = round(100 * event.fraction)
     remaining = "" if event.remaining is None else f", about {event.remaining:.1f} s left"
     position, time = escape(position_line(event)), f"{event.elapsed:.1f} s{remaining}"
     return (
@@ -140,17 +133,13 @@ def note_html(note: str, again: str = "") -> str:
     return f'<p class="ib-message ib-note">{escape(note)}{button if again else ""}</p>'
 
 
-def announcement_html(sentence: str) -> str:
-    """A sentence for screen readers only."""
-    return f"<span>{escape(sentence)}</span>"
-
-
 # The page around it, and what it shows of a model.
 
-
 TITLE = "ImageBART in the browser"
-SUMMARY = "Paint over a part of an image, say what should be there, and watch it appear."
-HEADING = f'<header class="ib-heading"><h1>{TITLE}</h1><p>{SUMMARY}</p></header>'
+HEADING = (
+    f'<header class="ib-heading"><h1>{TITLE}</h1>'
+    "<p>Paint over a part of an image, say what should be there, and watch it appear.</p></header>"
+)
 HISTORY = (
     '<section class="sp-history" id="history" aria-label="History" hidden>'
     '<h2 class="ib-label">History: go back to any of them</h2>'
@@ -178,10 +167,11 @@ NO_VOCABULARY = {
 }
 
 
-def model_html(name: str, knows: str, side: int, grid: int, stages: int | None) -> str:
-    """Which model is loaded, what it knows, and its sizes. stages: None where it takes any number of scales."""
-    steps = "any number of scales" if stages is None else f"{stages} stage{'' if stages == 1 else 's'}"
-    known = f"knows {escape(knows)} only · " if knows else ""
+def model_html(pipeline: Pipeline, name: str) -> str:
+    """Which model is loaded, what it knows, and its sizes."""
+    side, grid, stages = pipeline.image_size, pipeline.grid, pipeline.stages
+    steps = "any number of scales" if pipeline.any_scales else f"{stages} stage{'' if stages == 1 else 's'}"
+    known = f"knows {escape(pipeline.knows)} only · " if pipeline.knows else ""
     sizes = f"{side} × {side} pixels · {grid} × {grid} tokens · {steps}"
     return f'<p class="ib-model">Model <b>{escape(name)}</b> · {known}{sizes}</p>'
 
@@ -195,18 +185,12 @@ def suggestions_html(suggestions: Mapping[str, Sequence[str]]) -> str:
     """Words to add to the prompt, a fold for each attribute; prompt.js opens folds and adds words."""
     if not suggestions:
         return ""
-    tabs, groups = [], []
-    for number, (attribute, words) in enumerate(suggestions.items()):
-        tabs.append(
-            f'<button type="button" class="ib-chip ib-tab" aria-expanded="false" aria-controls="suggest-{number}">'
-            f"{escape(attribute)}</button>"
-        )
-        chips = "".join(
-            f'<button type="button" class="ib-chip" aria-pressed="false" data-add="{escape(word)}">'
-            f"{escape(word)}</button>"
-            for word in words
-        )
-        label = f'role="group" aria-label="{escape(attribute)}"'
-        groups.append(f'<div class="ib-chips" id="suggest-{number}" {label} hidden>{chips}</div>')
-    head = f'<div class="ib-chips" role="group" aria-label="Suggestions by what they describe">{"".join(tabs)}</div>'
-    return head + "".join(groups)
+    chip = '<button type="button" class="ib-chip'
+    tabs, groups = "", ""
+    for number, (name, words) in enumerate((escape(attribute), words) for attribute, words in suggestions.items()):
+        tabs += f'{chip} ib-tab" aria-expanded="false" aria-controls="suggest-{number}">{name}</button>'
+        groups += f'<div class="ib-chips" id="suggest-{number}" role="group" aria-label="{name}" hidden>'
+        for word in map(escape, words):
+            groups += f'{chip}" aria-pressed="false" data-add="{word}">{word}</button>'
+        groups += "</div>"
+    return f'<div class="ib-chips" role="group" aria-label="Suggestions by what they describe">{tabs}</div>{groups}'

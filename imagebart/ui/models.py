@@ -4,8 +4,6 @@ A model's examples are images to start from, each with a mask over what to chang
 `NAME.png`, and beside it, where there are any, `NAME.mask.png` (white: regenerate) and `NAME.txt` (the prompt).
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import re
@@ -23,8 +21,7 @@ from imagebart.imaging.files import flatten, load_image
 from imagebart.imaging.masks import MASK_SUFFIX, load_mask
 from imagebart.pipeline import Pipeline
 from imagebart.ui import messages
-from imagebart.ui.files import describe, downscaled, publish_permanently
-from imagebart.ui.sketchpad import pack_for_view
+from imagebart.ui.files import describe, downscaled, pack_for_view, publish_permanently
 from imagebart.weights.folder import CONFIG, EXAMPLES
 from imagebart.weights.registry import MODELS, PublishedModel, model_folder
 
@@ -120,9 +117,8 @@ class Models:
 
     def choices(self) -> list[tuple[str, str]]:
         """What can be chosen, the first model first: a line about each model, and its name."""
-        here = [(name, name) for name in (self.first.name, *self.folders())]
-        missing = self.missing().items()
-        return here + [(f"{name}: {model.download_gb:g} GB to download", name) for name, model in missing]
+        missing = [(f"{name}: {model.download_gb:g} GB to download", name) for name, model in self.missing().items()]
+        return [(name, name) for name in (self.first.name, *self.folders())] + missing
 
     def fetch(self, name: str) -> None:
         """Downloads a published model. Raises InputError where that cannot be done."""
@@ -176,10 +172,8 @@ def is_model(folder: Path) -> bool:
 def model_properties(pipeline: Pipeline, name: str | None = None) -> dict[str, dict[str, Any]]:
     """Properties of the components that show a model; `name` is what it was chosen by, else its own name is shown."""
     kind, vocabulary, suggestions = pipeline.conditioning, pipeline.vocabulary, pipeline.suggestions
-    stages = None if pipeline.any_scales else pipeline.stages
-    line = messages.model_html(name or pipeline.name, pipeline.knows, pipeline.image_size, pipeline.grid, stages)
     return {
-        "model_line": {"value": line},
+        "model_line": {"value": messages.model_html(pipeline, name or pipeline.name)},
         "suggestions": {"value": messages.suggestions_html(suggestions), "visible": bool(suggestions)},
         "surprise": {"visible": kind != "none"},
         "best_first": {"visible": pipeline.can_rank},
@@ -187,4 +181,6 @@ def model_properties(pipeline: Pipeline, name: str | None = None) -> dict[str, d
         "card": {"value": pipeline.card or "This model has no card."},
         "words": {"visible": kind == "text"},
         "choice": {"choices": pipeline.classes, "value": pipeline.classes[:1], "visible": kind == "class"},
+        "guidance": {"visible": kind != "none"},
+        "scales": {"visible": pipeline.any_scales},
     }

@@ -1,14 +1,10 @@
-"""The page: its layout and looks, which action belongs to which event, and the server that it runs on.
-
-Actions know components by their names only: they take values by name, and return updates by name (see `connect`).
-"""
-
-from __future__ import annotations
+"""The page: its layout and looks, its scripts, which action belongs to which event, and the server that it runs on."""
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from functools import partial
+from functools import cache, partial
 from importlib.resources import files
 from inspect import isgeneratorfunction
 from pathlib import Path
@@ -21,11 +17,9 @@ from gradio.utils import get_upload_folder
 
 from imagebart.ui import FOLDER_NAME, MAX_RUN_SECONDS, messages
 from imagebart.ui.actions import RESTORED, TASKS, UPDATED, Actions, answering, failed, waiting
-from imagebart.ui.controls import BASIC, MAX_IMAGES, NAMES, RESET, SLIDERS, Slider, slider_properties, starting_values
-from imagebart.ui.endpoints import add_endpoints
-from imagebart.ui.files import MAX_FILE, animate, compose, expand, link_token, open_image, tidy_forever
+from imagebart.ui.controls import BASIC, MAX_IMAGES, NAMES, RESET, SLIDERS, Slider, starting_values
+from imagebart.ui.files import MAX_FILE, animate, compose, expand, link_token, open_image, open_mask, tidy_forever
 from imagebart.ui.models import Models, model_properties
-from imagebart.ui.sketchpad import add_channel, add_receiver, add_sketchpad, open_mask
 
 MAX_QUEUE = 48  # runs that wait at once; further ones are told that the server is busy
 MODEL_QUEUE = "model"  # all that use the model take turns
@@ -38,6 +32,9 @@ WITH_RUN_NAME = f"(sketchpad, ...values) => [{{ ...sketchpad, run: {RUN_NAME} }}
 RUN_OVER = "() => imagebart.send('run_over', true)"
 RUN_FAILED = f"() => {{ imagebart.send('run', {{ ended: {RUN_NAME} }}); imagebart.send('run_over', true); }}"
 ASKED_WITH = ("exact", "context")  # the settings that what Edit changes depends on
+
+IMPORT = re.compile(r"^import \{([^}]*)\} from \"\./([\w-]+)\.js\";$", re.MULTILINE)
+EXPORT = re.compile(r"^export (?:const|class) (\w+)", re.MULTILINE)
 
 
 def send(message: str, names: Sequence[str]) -> str:
@@ -64,6 +61,8 @@ def build_page(models: Models, max_run_seconds: float = MAX_RUN_SECONDS) -> gr.B
 
     max_run_seconds: after which a run is ended by a sentence, as others wait for the model.
     """
+    from imagebart.ui.endpoints import add_endpoints  # for other programs: nothing on the page goes through them
+
     pipeline = models.first
     properties = model_properties(pipeline)
     actions = Actions(models, max_run_seconds)
@@ -77,18 +76,17 @@ def build_page(models: Models, max_run_seconds: float = MAX_RUN_SECONDS) -> gr.B
         actions.cancel(run)  # at once, in no thread, of which none may be free
 
     values = starting_values(pipeline)
-    with gr.Blocks(title=messages.TITLE, analytics_enabled=False, fill_width=False) as page:
+    with gr.Blocks(title=messages.TITLE, analytics_enabled=False) as page:
         # First, because later events whose functions have the same names get other names.
         add_endpoints(pipeline, MODEL_QUEUE, max_run_seconds)
         parts = add_heading(models.choices(), properties)
-        with gr.Row(elem_id="desk", equal_height=False):
+        with gr.Row(elem_id="desk"):
             with gr.Column(min_width=300, elem_id="left"):
                 controls = {"model": pipeline.name, **{name: values[name] for name in ASKED_WITH}}
-                examples = models.examples(pipeline.name)
-                parts["sketchpad"] = add_sketchpad(examples, controls, [*functions, stop])
+                parts["sketchpad"] = add_sketchpad(models.examples(pipeline.name), controls, [*functions, stop])
             with gr.Column(min_width=300, elem_id="right"):
                 parts |= add_prompt_and_buttons(properties)
-                parts |= add_settings(values, slider_properties(pipeline))
+                parts |= add_settings(values, properties)
                 parts |= add_about(properties)
         parts |= {name: add_channel(name) for name in ("run", "examples", "random_prompt")}
         parts |= {"link": add_receiver("open_link"), "made": add_receiver("restore_settings")}
@@ -122,8 +120,7 @@ def connect(
 
     def stream(*values: Any) -> Any:
         with closing(action(**dict(zip(inputs, values, strict=True)))) as moments:
-            for update in moments:
-                yield updates(update)
+            yield from map(updates, moments)
 
     function = stream if isgeneratorfunction(action) else call
     return event(function, [parts[name] for name in inputs], [parts[name] for name in outputs], **options)
@@ -183,7 +180,7 @@ def _connect_model(parts: Parts, actions: Actions, shown: Sequence[str], page: g
     parts["model"].change(
         switch,
         parts["model"],
-        [parts[name] for name in ("model", "examples", *shown, *RESET)],
+        [parts[name] for name in dict.fromkeys(("model", "examples", *shown, *RESET))],
         show_progress_on=parts["model_line"],
         concurrency_limit=None,  # a download holds up nobody
         **PRIVATE,
@@ -213,19 +210,14 @@ def launch_page(page: gr.Blocks, **options: Any) -> tuple[Any, str, str]:
     )
 
 
-def add_heading(models: Sequence[tuple[str, str]], properties: Properties) -> Parts:
+def add_heading(models: list[tuple[str, str]], properties: Properties) -> Parts:
     """The title, the model that is used, and the others that can be chosen."""
     with gr.Row(elem_id="top"):
         gr.HTML(messages.HEADING, elem_id="heading")
         return {
             "model_line": gr.HTML(elem_id="model", **properties["model_line"]),
             "model": gr.Dropdown(
-                list(models),
-                value=models[0][1],
-                label="Model",
-                filterable=False,
-                visible=len(models) > 1,
-                elem_id="model-choice",
+                models, label="Model", filterable=False, visible=len(models) > 1, elem_id="model-choice"
             ),
         }
 
@@ -239,20 +231,13 @@ def add_prompt_and_buttons(properties: Properties) -> Parts:
         with gr.Row(elem_id="ask"):
             parts["words"] = gr.Textbox(
                 placeholder="What should be there? A few words, such as: sunglasses",
-                lines=1,
                 max_lines=3,
-                submit_btn=False,
                 elem_id="prompt",
                 **label,
                 **properties["words"],
             )
             parts["choice"] = gr.Dropdown(
-                filterable=True,
-                multiselect=True,
-                max_choices=MAX_IMAGES,
-                elem_id="choice",
-                **label,
-                **properties["choice"],
+                multiselect=True, max_choices=MAX_IMAGES, elem_id="choice", **label, **properties["choice"]
             )
             parts["surprise"] = gr.Button("Surprise me", elem_id="surprise", **small, **properties["surprise"])
         with gr.Row(elem_id="actions"):
@@ -266,10 +251,8 @@ def add_prompt_and_buttons(properties: Properties) -> Parts:
             parts["messages"] = gr.HTML(elem_id="messages")
             gr.HTML(messages.PROMPT_CHECK)
     parts["suggestions"] = gr.HTML(elem_id="suggestions", **properties["suggestions"])
-    counts = list(range(1, MAX_IMAGES + 1))
-    parts["variants"] = gr.Radio(counts, value=1, label="Images at once", elem_id="how-many")
+    parts["variants"] = gr.Radio(range(1, MAX_IMAGES + 1), value=1, label="Images at once", elem_id="how-many")
     parts["best_first"] = gr.Checkbox(
-        False,
         label="Best first",
         info="The images that match your prompt best come first.",
         elem_id="best-first",
@@ -315,26 +298,73 @@ def add_settings(values: Mapping[str, Any], properties: Properties) -> Parts:
 
 
 def _add_slider(parts: Parts, slider: Slider, values: Mapping[str, Any], properties: Properties) -> None:
-    """A slider with its line of help."""
-    parts[slider.name] = gr.Slider(
-        slider.minimum,
-        slider.maximum,
-        values[slider.name],
-        step=slider.step,
-        label=slider.label,
-        info=slider.info,
-        elem_id=slider.name.replace("_", "-"),
-        **properties.get(slider.name, {}),
-    )
+    options = {**slider._asdict(), **properties.get(slider.name, {})}
+    name = options.pop("name")
+    parts[name] = gr.Slider(value=values[name], elem_id=name.replace("_", "-"), **options)
 
 
 def add_about(properties: Properties) -> Parts:
     """What a model knows, what it is, and its card, folded."""
+    parts: Parts = {}
     with gr.Accordion("Words this model knows", open=False, elem_id="words"):
-        vocabulary = gr.HTML(**properties["vocabulary"])
+        parts["vocabulary"] = gr.HTML(**properties["vocabulary"])
     with gr.Accordion("About this model", open=False, elem_id="card"):
-        card = gr.Markdown(**properties["card"])
-    return {"vocabulary": vocabulary, "card": card}
+        parts["card"] = gr.Markdown(**properties["card"])
+    return parts
+
+
+def add_sketchpad(
+    examples: list[dict[str, Any]], controls: Mapping[str, Any], functions: list[Callable[..., Any]]
+) -> gr.HTML:
+    """The sketchpad. Nothing is ever sent back into its value, so that no answer overwrites what was painted.
+
+    controls: the first values of what it sends with its questions. functions: those of the server that it may call by
+    name. (A class derived from `gr.HTML` would not do: Gradio writes a file of stubs beside its source.)
+    """
+    start = "new sketchpad.Sketchpad(element.firstElementChild, props, server, upload);"
+    return gr.HTML(
+        {},
+        html_template=_read("sketchpad/template.html"),
+        js_on_load="\n".join(['"use strict";', *scripts().values(), start]),
+        apply_default_css=False,
+        server_functions=functions,
+        elem_id="sketchpad",
+        examples=examples,
+        controls=controls,
+        max_file=MAX_FILE,
+    )
+
+
+def add_channel(name: str) -> gr.HTML:
+    """A hidden part whose value, any JSON, is sent to the page's scripts as the message `name`: see channel.js.
+
+    Each message has a part of its own: a part holds its last value only, and two messages may come at the same moment.
+    """
+    return _add_hidden(name, f"watch('value', () => props.value && imagebart.send('{name}', props.value));")
+
+
+def add_receiver(name: str) -> gr.HTML:
+    """A hidden part whose value is what the page's scripts last sent as the message `name`; its event is `input`."""
+    return _add_hidden(name, f"imagebart.on('{name}', (value) => {{ props.value = value; trigger('input'); }});")
+
+
+def _add_hidden(name: str, js: str) -> gr.HTML:
+    return gr.HTML(html_template="<span></span>", js_on_load=js, elem_classes="sp-channel", elem_id=f"channel-{name}")
+
+
+@cache
+def scripts(name: str = "sketchpad") -> dict[str, str]:
+    """A module and before it those that it imports, by their names, each as a script in a scope of its own.
+
+    Together they are one script, so that the page asks for no further file.
+    """
+    source = _read(f"sketchpad/{name}.js")
+    found: dict[str, str] = {}
+    for _, imported in IMPORT.findall(source):
+        found |= scripts(imported)
+    body = EXPORT.sub(lambda export: export[0].removeprefix("export "), IMPORT.sub(r"const {\1} = \2;", source))
+    given = ", ".join(EXPORT.findall(source))
+    return found | {name: f"const {name} = (() => {{\n{body}\nreturn {{ {given} }};\n}})();"}
 
 
 def _read(name: str) -> str:
@@ -343,32 +373,25 @@ def _read(name: str) -> str:
 
 def theme() -> gr.themes.Base:
     """Quiet surfaces, one strong color, and the system's own fonts, so that nothing is fetched."""
-    sans = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
-    mono = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
-    look = {
-        "body_background_fill": ("*neutral_50", "*neutral_950"),
-        "body_text_color_subdued": ("*neutral_600", "*neutral_300"),
-        "block_info_text_color": ("*neutral_600", "*neutral_300"),
-        "block_label_text_color": ("*neutral_700", "*neutral_200"),
-        "block_title_text_color": ("*neutral_700", "*neutral_200"),
-        "button_primary_background_fill": ("*primary_600", "*primary_600"),
-        "button_primary_background_fill_hover": ("*primary_700", "*primary_700"),
-        "input_background_fill": ("white", "*neutral_900"),
-        "input_placeholder_color": ("*neutral_500", "*neutral_400"),
-    }
     return gr.themes.Base(
-        primary_hue=gr.themes.colors.violet,
-        secondary_hue=gr.themes.colors.violet,
-        neutral_hue=gr.themes.colors.slate,
-        radius_size=gr.themes.sizes.radius_lg,
-        font=sans,
-        font_mono=mono,
+        primary_hue="violet",
+        secondary_hue="violet",
+        neutral_hue="slate",
+        radius_size="lg",
+        font=("system-ui", "sans-serif"),
+        font_mono=("ui-monospace", "monospace"),
     ).set(
-        **{name: light for name, (light, _) in look.items()},
-        **{f"{name}_dark": dark for name, (_, dark) in look.items()},
-        block_border_width="1px",
+        body_background_fill="*neutral_50",
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_label_text_color="*neutral_700",
+        block_title_text_color="*neutral_700",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        button_transition="none",  # at once: half way between two states a label is hard to read
+        input_background_fill="white",
+        input_background_fill_dark="*neutral_900",
         input_border_width="1px",
-        button_primary_text_color="white",
-        # At once: half way between two states a label is hard to read.
-        button_transition="none",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
     )

@@ -13,8 +13,7 @@ from PIL import Image, ImageDraw
 from playwright.sync_api import expect
 
 from imagebart.imaging import masks
-from imagebart.ui.files import view_size
-from imagebart.ui.sketchpad import scale_mask
+from imagebart.ui.files import scale_mask, view_size
 
 pytestmark = pytest.mark.browser
 

@@ -22,8 +22,8 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, 
 from tiny_models import tiny_model
 
 from imagebart.imaging.masks import preset
+from imagebart.ui.files import unpack_mask
 from imagebart.ui.models import find_examples
-from imagebart.ui.sketchpad import unpack_mask
 
 # Few stages for what is waited for; enough for a run that is still going when it is cancelled.
 STAGES, MANY_STAGES = 5, 8

@@ -11,8 +11,7 @@ from PIL import Image
 from imagebart.imaging.masks import preset
 from imagebart.pipeline import Pipeline
 from imagebart.ui.controls import starting_values
-from imagebart.ui.files import publish, view_size
-from imagebart.ui.sketchpad import pack_mask, scale_mask
+from imagebart.ui.files import pack_mask, publish, scale_mask, view_size
 
 
 def noise_image(size: tuple[int, int], seed: int = 0) -> Image.Image:
@@ -34,6 +33,8 @@ def control_values(pipeline: Pipeline, **values: Any) -> dict[str, Any]:
         "model": pipeline.name,
         "words": "hat",
         "choice": None,
+        "variants": 1,
+        "best_first": False,
         "feather": 0,
         "seed": 7,
         "new_seed": False,

@@ -27,9 +27,8 @@ from imagebart.pipeline import MISSED, Pipeline
 from imagebart.ui import messages
 from imagebart.ui.actions import MAX_CANCELLED, MAX_CHECKED, MAX_PREVIEWS, Actions, RunHistory, Update
 from imagebart.ui.endpoints import Endpoints
-from imagebart.ui.files import ImageDeleted, compose, view_size
+from imagebart.ui.files import ImageDeleted, compose, scale_mask, unpack_mask, view_size
 from imagebart.ui.models import Models
-from imagebart.ui.sketchpad import scale_mask, unpack_mask
 
 pytestmark = pytest.mark.usefixtures("own_files")
 PIPELINE = tiny_pipeline()

@@ -13,7 +13,7 @@ from imagebart.core.settings import SamplingSettings
 from imagebart.imaging.files import Recipe
 from imagebart.pipeline import Pipeline
 from imagebart.ui.actions import Actions
-from imagebart.ui.controls import NAMES, Controls, context_size, recipe_values, starting_values
+from imagebart.ui.controls import RESET, Controls, context_size, recipe_values, starting_values
 from imagebart.ui.models import Models
 
 PIPELINE = tiny_pipeline(scales=3)
@@ -57,11 +57,11 @@ def test_a_recipe_restores_the_controls_that_made_it() -> None:
     settings = SamplingSettings(temperature=0.8, top_k=40, top_p=0.9, guidance=2.5, resamples=2, scales=5)
     recipe = Recipe(model="tiny", task="edit", prompt="a hat", seed=3, settings=settings, feather=7, context=0.75)
     values = starting_values(PIPELINE) | recipe_values(recipe, PIPELINE)
-    asked = Controls(**{"model": "tiny", "choice": None, **values})
+    asked = Controls(**{"model": "tiny", "choice": None, "variants": 1, "best_first": False, **values})
     given = asked.for_run(PIPELINE)
     assert (given["settings"], given["seed"], asked.words) == (settings, 3, "a hat")
     assert (asked.feather, context_size(asked.context)) == (7, 0.75)
-    assert set(values) | {"model", "choice"} == set(NAMES)
+    assert set(values) == {"words", *RESET}
 
 
 ACTIONS = Actions(Models(tiny_pipeline()))

@@ -6,7 +6,9 @@ import re
 from dataclasses import dataclass
 
 import pytest
+from tiny_models import tiny_pipeline, tiny_staged_model
 
+from imagebart.pipeline import Pipeline
 from imagebart.ui import messages
 
 
@@ -94,15 +96,16 @@ def test_what_people_typed_cannot_become_markup() -> None:
         messages.problem_html(bad),
         messages.note_html(bad),
         messages.vocabulary_html([bad]),
-        messages.announcement_html(bad),
-        messages.model_html(bad, bad, 32, 8, 1),
+        messages.model_html(tiny_pipeline(), bad),
         messages.suggestions_html({bad: (bad,)}),
     ):
         assert "<img" not in html and "&lt;img" in html
 
 
 def test_the_model_line_says_what_the_model_knows() -> None:
-    line = "knows avatars only · 128 × 128 pixels · 16 × 16 tokens · 2 stages</p>"
-    assert messages.model_html("mine", "avatars", 128, 16, 2).endswith(f"<b>mine</b> · {line}")
-    assert "1 stage</p>" in messages.model_html("mine", "", 256, 16, 1)
-    assert "any number of scales" in messages.model_html("mine", "", 256, 16, None)
+    line = messages.model_html(Pipeline(tiny_staged_model(stages=2)), "mine")
+    assert line.endswith("<b>mine</b> · knows nothing only · 32 × 32 pixels · 8 × 8 tokens · 2 stages</p>")
+    pipeline = tiny_pipeline()
+    pipeline.knows = "hats"
+    assert "knows hats only" in messages.model_html(pipeline, "mine")
+    assert "any number of scales" in messages.model_html(pipeline, "mine")

@@ -21,8 +21,8 @@ from imagebart.core.errors import WeightsError
 from imagebart.pipeline import Pipeline
 from imagebart.text.conditioners import TextConditioner
 from imagebart.ui.actions import Actions
+from imagebart.ui.files import unpack_mask
 from imagebart.ui.models import Models, find_examples, model_properties
-from imagebart.ui.sketchpad import unpack_mask
 from imagebart.weights.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -181,7 +181,7 @@ def test_only_a_model_with_a_judge_can_put_the_best_first(actions: Actions) -> N
 
 def test_reset_sets_the_model_s_best(actions: Actions) -> None:
     values = actions.reset_settings("tiny")
-    assert values["temperature"]["value"] == 1 and values["new_seed"]["value"] is True
+    assert values["temperature"] == 1 and values["new_seed"] is True
     assert values["guidance"]["value"] == FIRST.defaults.guidance
 
 

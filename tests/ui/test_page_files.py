@@ -15,9 +15,19 @@ from imagebart.core.errors import InputError
 from imagebart.imaging.files import Recipe, write_png
 from imagebart.imaging.masks import preset
 from imagebart.ui import files, temporary_folder
-from imagebart.ui.files import MAX_AGE, MAX_AGES, ImageDeleted, downscaled, publish, tidy, view_size
+from imagebart.ui.files import (
+    MAX_AGE,
+    MAX_AGES,
+    ImageDeleted,
+    downscaled,
+    open_mask,
+    pack_mask,
+    publish,
+    scale_mask,
+    tidy,
+    view_size,
+)
 from imagebart.ui.models import find_examples
-from imagebart.ui.sketchpad import open_mask, pack_mask, scale_mask
 
 
 @pytest.fixture
@@ -59,7 +69,7 @@ def test_a_copy_of_an_old_file_is_new(folder: Path) -> None:
     copy = folder / "example.png"
     copy.write_bytes(b"an example")
     os.utime(copy, (0, 0))  # as shutil.copy2 leaves it
-    tidy(folder)
+    tidy(folder, time.time())
     assert copy.exists()
 
 

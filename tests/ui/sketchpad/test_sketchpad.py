@@ -16,7 +16,8 @@ from PIL import Image, ImageChops
 from imagebart.core.errors import InputError
 from imagebart.imaging import masks
 from imagebart.imaging.masks import preset
-from imagebart.ui.sketchpad import SCRIPTS, pack_mask, scripts, unpack_mask
+from imagebart.ui.files import pack_mask, unpack_mask
+from imagebart.ui.page import scripts
 
 
 def test_a_mask_comes_back_as_it_was() -> None:
@@ -66,15 +67,17 @@ def test_the_modules_pass_their_own_tests() -> None:
 
 
 def test_all_modules_together_are_one_script() -> None:
-    in_node("--check", "-", text=f"function load(element, props) {{ {scripts()} }}")
-    assert "import {" not in scripts() and "export " not in scripts()
+    script = "\n".join(scripts().values())
+    in_node("--check", "-", text=f"function load(element, props) {{ {script} }}")
+    assert "import {" not in script and "export " not in script
 
 
 def test_every_module_comes_after_what_it_needs() -> None:
-    assert {path.stem for path in SOURCES.glob("*.js")} == set(SCRIPTS)
-    for place, name in enumerate(SCRIPTS):
+    names = list(scripts())
+    assert {path.stem for path in SOURCES.glob("*.js")} == set(names)
+    for place, name in enumerate(names):
         needed = re.findall(r'from "\./([\w-]+)\.js"', (SOURCES / f"{name}.js").read_text(encoding="utf-8"))
-        assert set(needed) <= set(SCRIPTS[:place]), name
+        assert set(needed) <= set(names[:place]), name
 
 
 def speckled(size: tuple[int, int], share: float = 0.05) -> Image.Image:
