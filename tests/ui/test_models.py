@@ -182,7 +182,7 @@ def test_only_a_model_with_a_judge_can_put_the_best_first(actions: Actions) -> N
 def test_reset_sets_the_model_s_best(actions: Actions) -> None:
     values = actions.reset_settings("tiny")
     assert values["temperature"] == 1 and values["new_seed"] is True
-    assert values["guidance"]["value"] == FIRST.defaults.guidance
+    assert values["guidance"] == FIRST.defaults.guidance
 
 
 def test_surprises_are_words_that_the_model_knows(actions: Actions) -> None:
