@@ -100,26 +100,26 @@ def progress_html(event: PipelineEvent) -> str:
     percent = round(100 * event.fraction)
     remaining = "" if event.remaining is None else f", about {event.remaining:.1f} s left"
     position, time = escape(position_line(event)), f"{event.elapsed:.1f} s{remaining}"
-    return (
-        f'<div class="ib-progress" role="progressbar" aria-label="Progress" aria-valuemin="0" '
-        f'aria-valuemax="100" aria-valuenow="{percent}" aria-valuetext="{position} · {time}">'
-        f'<span class="ib-line"><span>{position}</span><span>{time}</span></span>{_track(percent)}</div>'
+    attributes = (
+        f' role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent}"'
+        f' aria-valuetext="{position} · {time}"'
     )
+    return _bar(f"<span>{position}</span><span>{time}</span>", percent, attributes)
 
 
 def waiting_html() -> str:
     """Before the first event: the bar is there already, so that the page does not jump."""
-    return f'<div class="ib-progress"><span class="ib-line">Waiting for the model …</span>{_track(0)}</div>'
+    return _bar("Waiting for the model …", 0)
 
 
 def done_html(event: PipelineEvent) -> str:
     """After the last event."""
-    line = f"Done in {event.elapsed:.1f} s · seed {event.seed}"
-    return f'<div class="ib-progress"><span class="ib-line">{line}</span>{_track(100)}</div>'
+    return _bar(f"Done in {event.elapsed:.1f} s · seed {event.seed}", 100)
 
 
-def _track(percent: int) -> str:
-    return f'<span class="ib-track"><span class="ib-fill" style="width:{percent}%"></span></span>'
+def _bar(line: str, percent: int, attributes: str = "") -> str:
+    track = f'<span class="ib-track"><span class="ib-fill" style="width:{percent}%"></span></span>'
+    return f'<div class="ib-progress"{attributes}><span class="ib-line">{line}</span>{track}</div>'
 
 
 def problem_html(sentence: str) -> str:
