@@ -10,18 +10,15 @@ A model with a frame was trained on boxes of one size. Each thing is drawn in a 
 the middle of the model's view; the image's edge goes on beyond its border. So a thing may have any place and any size.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
+from operator import itemgetter
 from random import Random
-from typing import NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageChops
@@ -31,15 +28,13 @@ from imagebart.core.errors import InputError
 from imagebart.core.settings import SamplingSettings
 from imagebart.imaging import crop, masks
 from imagebart.imaging.crop import Box, Region
-from imagebart.imaging.files import to_tensor
-from imagebart.imaging.masks import Bytes, Size
+from imagebart.imaging.files import Recipe, to_tensor
+from imagebart.imaging.masks import Bools, Bytes, Size
 from imagebart.models.imagebart import ImageBARTModel
 from imagebart.sampling.inpainting import fill_nearest, suggest_mask
 from imagebart.text.prompts import Prompt
 from imagebart.worlds.ranking import Describer, Scorer
 from imagebart.worlds.things import Asked, Found, ThingScorer, relation
-
-Patches = npt.NDArray[np.bool_]  # [grid, grid]
 
 MIN_COVERAGE = 0.1  # share of a patch that is painted, from which it is regenerated
 COMPLETE_PROMPT_GUIDANCE = 1.0  # at most, with a prompt that describes all of an image; 2.5 gave smears
@@ -53,17 +48,6 @@ REPLACED, WHOLE = 0.5, 0.95  # share of a thing's box that another takes, from w
 GONE = 0.6  # … from which it goes where nothing is asked for
 FIT_NOTE = "There is room for {} of the {} things."
 MEASURED = 512  # pixels of the longer side of a mask whose shape is measured
-
-
-@dataclass(frozen=True)
-class EditOptions:
-    """How an edit takes its mask: see `Pipeline.edit`."""
-
-    exact: bool = False  # nothing changes but what is painted
-    movable: bool = False  # nobody painted the mask: words about another place move it
-    remove: bool = False  # what is painted goes, and the words are not used
-    feather: int = 0  # pixels over which the change fades in at the mask's edge, inwards; not in frames
-    context: float = math.inf  # how much around the mask the model sees, over the mask's longer side
 
 
 @dataclass(frozen=True)
@@ -93,13 +77,8 @@ class FittedMask:
     notes: tuple[str, ...] = ()  # sentences for the user
     elsewhere: Image.Image | None = None  # the place that the words are about, where it is another one
 
-    @property
-    def prompt(self) -> Prompt:
-        """What is drawn first, as the model is asked for it."""
-        return self.passes[0].prompt
-
     @classmethod
-    def of(cls, passes: Sequence[Pass], settings: SamplingSettings, *notes: str) -> FittedMask:
+    def of(cls, passes: Sequence[Pass], settings: SamplingSettings, *notes: str) -> "FittedMask":
         """The mask of passes on an image."""
         drawn = [step.region.mask for step in passes if step.region is not None]
         return cls(reduce(ImageChops.lighter, drawn), tuple(passes), settings, notes)
@@ -111,24 +90,28 @@ def fit_patches(
     upload: Image.Image,
     mask: Image.Image | None,
     words: str,
-    settings: SamplingSettings,
-    options: EditOptions,
+    recipe: Recipe,
 ) -> FittedMask:
     """Whole patches, joined with the place that the words need. mask: "L", the image's size; None: that place alone.
 
     Raises InputError where there is neither a mask nor such a place.
     """
-    config = model.first_stage.config
-    everything = mask or masks.preset("everything", upload.size)
-    box = crop.crop_box(everything, config.resolution, math.inf if mask is None else options.context)
+    config, settings = model.first_stage.config, recipe.settings
+    whole = crop.whole_box(upload.size)
+    box = whole if mask is None else crop.crop_box(mask, config.resolution, recipe.context)
     pixels = to_tensor(crop.extract(upload, box, config.resolution)).to(model.device)
     texts = scorer.contrast(pixels, words) if words and isinstance(scorer, Describer) else None
-    place = _place_of_words(model, pixels, words, texts, required=mask is None)
+    place = np.zeros((config.side, config.side), np.uint8)  # 255 where the words need it
+    try:
+        place[suggest_mask(model, pixels, words, texts).numpy()] = 255
+    except InputError:
+        if mask is None:
+            raise
     notes, elsewhere, patches = list[str](), None, place
     if mask is not None:
         patches = painted_patches(mask, box, config.side)
         if place.any() and not place[cv2.dilate(patches, np.ones((3, 3), np.uint8)) > 0].any():
-            if options.movable:
+            if recipe.movable:
                 patches = place
             else:
                 notes, elsewhere = [ELSEWHERE], crop.paint_patches(place, box, upload.size)
@@ -137,41 +120,23 @@ def fit_patches(
     completed = words if texts is None else texts[0]
     if completed != words and settings.guidance == model.about.sampling.guidance:  # not where somebody set another
         settings = settings.replace(guidance=min(settings.guidance, COMPLETE_PROMPT_GUIDANCE))
-    region = Region.of_patches(patches, box, upload.size, config.resolution, options.feather)
+    region = Region.of_patches(patches, box, upload.size, config.resolution, recipe.feather)
     return replace(FittedMask.of([Pass(completed or None, region)], settings, *notes), elsewhere=elsewhere)
 
 
 def painted_patches(mask: Image.Image, box: Box, grid: int) -> Bytes:
     """The strength of each patch of a square that is painted by MIN_COVERAGE, or else the most: [grid, grid]."""
-    share = crop.coverage(mask, box, grid)
-    strength = crop.paint_in(masks.strengths(mask), box, (grid, grid))
+    inside = mask.crop(box.edges).point([0] + [255] * 255)
+    share = np.asarray(inside.resize((grid, grid), Image.Resampling.BOX)) / 255
+    strength = crop.paint_in(masks.strengths(mask), box, grid)
     return np.where(share >= min(MIN_COVERAGE, share.max()), strength, np.uint8(0))
 
 
-def _place_of_words(
-    model: ImageBARTModel, pixels: Tensor, words: str, texts: tuple[str, str] | None, required: bool
-) -> Bytes:
-    """The patches that the words need, 255 or 0: [grid, grid]. Raises InputError where one is required."""
-    try:
-        found = suggest_mask(model, pixels, words, texts)
-    except InputError:
-        if required:
-            raise
-        return np.zeros((model.first_stage.config.side,) * 2, np.uint8)
-    return np.where(found.numpy(), np.uint8(255), np.uint8(0))
+def shape_of(mask: Image.Image) -> tuple[float, float, float]:
+    """The center (x, y) of what is painted, and the side of a square as large as the box around it, in pixels.
 
-
-class Shape(NamedTuple):
-    """What is painted, without its gaps: the center of its convex hull, and the side of a square as large as the box
-    around it, in pixels."""
-
-    x: float
-    y: float
-    side: float
-
-
-def shape_of(mask: Image.Image) -> Shape:
-    """The shape of the convex hull of what is painted: strokes have gaps."""
+    The center is that of the convex hull, as strokes have gaps.
+    """
     scale, small = min(1.0, MEASURED / max(mask.size)), np.asarray(mask)
     if scale < 1:
         rows, columns = (masks.spans(0, side, max(1, round(side * scale))) for side in small.shape)
@@ -181,7 +146,7 @@ def shape_of(mask: Image.Image) -> Shape:
     cv2.fillConvexPoly(hull, cv2.convexHull(points), 1)
     y, x = hull.nonzero()
     *_, width, height = cv2.boundingRect(points)
-    return Shape((x.mean() + 0.5) / scale, (y.mean() + 0.5) / scale, math.sqrt(width * height) / scale)
+    return (x.mean() + 0.5) / scale, (y.mean() + 0.5) / scale, math.sqrt(width * height) / scale
 
 
 def square(x: float, y: float, side: float, size: Size) -> Box:
@@ -200,19 +165,20 @@ def square(x: float, y: float, side: float, size: Size) -> Box:
 
 @dataclass(frozen=True)
 class View:
-    """All of an image as the model sees it: its square, its pixels [3, S, S], and its things, at the mask if any."""
+    """All of an image of `size` as the model sees it: its square, pixels [3, S, S] and things, at the mask if any."""
 
+    size: Size
     box: Box
     pixels: Tensor
     things: list[Found]
     grid: int
 
     @property
-    def detailed(self) -> Patches:
+    def detailed(self) -> Bools:
         """The patches with more than one color: bool [grid, grid]."""
         side = self.pixels.shape[1] // self.grid
         most, least = F.max_pool2d(self.pixels, side), F.max_pool2d(-self.pixels, side)
-        detailed: Patches = ((most + least).amax(0) * 127.5 > DETAIL).cpu().numpy()
+        detailed: Bools = ((most + least).amax(0) * 127.5 > DETAIL).cpu().numpy()
         return detailed
 
     def in_pixels(self, box: Box) -> Box:
@@ -222,21 +188,12 @@ class View:
         return Box(left, top, max(2 * round(box.side * cell / 2), 2))
 
 
-@dataclass(frozen=True)
 class Frames:
     """Fits masks for a model with a frame: a box of `patches` x `patches` in the middle of its view."""
 
-    model: ImageBARTModel
-    scorer: ThingScorer
-    patches: int
-
-    @property
-    def grid(self) -> int:
-        return self.model.first_stage.config.side
-
-    @property
-    def resolution(self) -> int:
-        return self.model.first_stage.config.resolution
+    def __init__(self, model: ImageBARTModel, scorer: ThingScorer, patches: int) -> None:
+        self.scorer, self.patches = scorer, patches
+        self.resolution, self.grid = model.first_stage.config.resolution, model.first_stage.config.side
 
     def draw(self, box: Box, prompt: Prompt, size: Size) -> Pass:
         """A square of an image of `size` (width, height), drawn in the frame."""
@@ -248,12 +205,11 @@ class Frames:
         view = Box(box.left - margin, box.top - margin, side)
         return Pass(prompt, Region.of_patches(inside, view, size, self.resolution), self.patches)
 
-    def erase(self, patches: Patches, view: View, size: Size) -> Pass:
+    def erase(self, patches: Bools, view: View) -> Pass:
         """The ground goes on in these patches of all of an image, bool [grid, grid]."""
-        strength = np.where(patches, np.uint8(255), np.uint8(0))
-        return Pass(None, Region.of_patches(strength, view.box, size, self.resolution))
+        return Pass(None, Region.of_patches(patches * np.uint8(255), view.box, view.size, self.resolution))
 
-    def with_rest(self, found: Found, view: View) -> Patches:
+    def with_rest(self, found: Found, view: View) -> Bools:
         """The patches of a thing's box, and those up to two beyond it in which the thing goes on."""
         patches, detailed = np.zeros((self.grid, self.grid), bool), view.detailed
         for other in view.things:
@@ -264,55 +220,48 @@ class Frames:
             patches |= (cv2.dilate(patches.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0) & detailed
         return patches
 
-    def fit(
-        self,
-        upload: Image.Image,
-        mask: Image.Image | None,
-        words: str,
-        settings: SamplingSettings,
-        options: EditOptions,
-    ) -> FittedMask | None:
+    def fit(self, upload: Image.Image, mask: Image.Image | None, words: str, recipe: Recipe) -> FittedMask | None:
         """The squares of what is asked for; None where words or mask are about no thing."""
-        size, asked = upload.size, self.scorer.asked(words)  # of a removal there are no words
+        asked, settings = self.scorer.asked(words), recipe.settings  # of a removal there are no words
         if not asked and (words or mask is None):
             return None
-        view = self._view(upload, None if options.remove else mask, asked)  # what goes must not take others with it
+        view = self._view(upload, None if recipe.remove else mask, asked)  # what goes must not take others with it
         if mask is None:
-            passes = self._where_found(view, asked, size)
+            passes = self._where_found(view, asked)
             return FittedMask.of(passes, settings) if passes else None
         painted = painted_patches(mask, view.box, self.grid) > 0
         shares = {found: _share(mask, view.in_pixels(found.box)) for found in view.things}
         touched = [found for found, share in shares.items() if share >= TOUCHED]
         if not asked and not touched:
             return None
-        gone = [found for found in touched if options.remove or (shares[found] >= GONE and not asked)]
+        gone = [found for found in touched if recipe.remove or (shares[found] >= GONE and not asked)]
         if gone:
             boxes = [self.with_rest(found, view) for found in gone]
             rest = painted & view.detailed & ~np.any(boxes, 0)
-            erased = [self.erase(patches, view, size) for patches in (*boxes, rest) if patches.any()]
+            erased = [self.erase(patches, view) for patches in (*boxes, rest) if patches.any()]
             return FittedMask.of(erased, settings)
         each = [thing for thing in asked for _ in range(thing.count)]
         if len(each) <= 1:
             for found in sorted(touched, key=shares.__getitem__, reverse=True):
                 if not each or self.scorer.is_a(found.noun, found.color, each[0]):
-                    return FittedMask.of(self._completed(found, painted, view, size), settings)
-        squares = _squares(mask, len(each), relation(asked))
-        drawn = [self.draw(box, self._text(thing), size) for thing, box in zip(each, squares, strict=False)]
+                    return FittedMask.of(self._completed(found, painted, view), settings)
+        squares = squares_in(mask, len(each), relation(asked))
+        drawn = [self.draw(box, self._text(thing), view.size) for thing, box in zip(each, squares, strict=False)]
         # What these cover for the most part goes with all of it.
         taken = FittedMask.of(drawn, settings).mask
         shares = {found: _share(taken, view.in_pixels(found.box)) for found in view.things}
         cut = [self.with_rest(found, view) for found, share in shares.items() if REPLACED <= share < WHOLE]
         notes = (FIT_NOTE.format(len(squares), len(each)),) if len(squares) < len(each) else ()
-        return FittedMask.of([*(self.erase(patches, view, size) for patches in cut), *drawn], settings, *notes)
+        return FittedMask.of([*(self.erase(patches, view) for patches in cut), *drawn], settings, *notes)
 
-    def _completed(self, found: Found, painted: Patches, view: View, size: Size) -> list[Pass]:
+    def _completed(self, found: Found, painted: Bools, view: View) -> list[Pass]:
         """A thing that is painted in part, drawn again in its box; what else is painted goes before."""
         beside = painted.copy()
         beside[found.box.cells] = False
-        passes = [self.erase(beside, view, size)] if beside.sum() > BESIDE * painted.sum() else []
-        return [*passes, self.draw(view.in_pixels(found.box), self.scorer.phrase(found.noun, found.color), size)]
+        passes = [self.erase(beside, view)] if beside.sum() > BESIDE * painted.sum() else []
+        return [*passes, self.draw(view.in_pixels(found.box), self.scorer.phrase(found.noun, found.color), view.size)]
 
-    def _where_found(self, view: View, asked: list[Asked], size: Size) -> list[Pass]:
+    def _where_found(self, view: View, asked: list[Asked]) -> list[Pass]:
         """Where the things are that are asked for, or free places for them."""
         passes, taken = [], [found.box for found in view.things]
         for thing in asked:
@@ -320,7 +269,7 @@ class Frames:
             if not boxes:
                 boxes = self.scorer.free_boxes(taken, thing)
                 taken += boxes
-            passes += [self.draw(view.in_pixels(box), self._text(thing), size) for box in boxes]
+            passes += [self.draw(view.in_pixels(box), self._text(thing), view.size) for box in boxes]
         return passes
 
     def plan(self, prompt: str, seed: int) -> tuple[Pass, ...] | None:
@@ -347,54 +296,43 @@ class Frames:
         return asked.text if len(asked.nouns) > 1 else self.scorer.phrase(asked.nouns[0], asked.color)
 
     def _view(self, upload: Image.Image, mask: Image.Image | None, asked: Sequence[Asked]) -> View:
-        whole = crop.crop_box(masks.preset("everything", upload.size), self.resolution)
+        whole = crop.whole_box(upload.size)
         pixels = to_tensor(crop.extract(upload, whole, self.resolution))[0]
+        near = None if mask is None else torch.from_numpy(painted_patches(mask, whole, self.grid) > 0)
         expected = {noun for thing in asked for noun in thing.nouns}
-        if mask is None:
-            return View(whole, pixels, self.scorer.things(pixels, None, expected), self.grid)
-        near = torch.from_numpy(painted_patches(mask, whole, self.grid) > 0)
-        view = View(whole, pixels, self.scorer.things(pixels, near, expected), self.grid)
-        if view.things or not view.detailed[near.numpy()].any():
+        view = View(upload.size, whole, pixels, self.scorer.things(pixels, near, expected), self.grid)
+        if mask is None or near is None or view.things or not view.detailed[near.numpy()].any():
             return view
         # What is painted may hide a thing: it is looked for with the colors around in its place.
-        paint = torch.from_numpy(crop.paint_in(np.asarray(mask), whole, (self.resolution,) * 2) > 0)
+        paint = torch.from_numpy(crop.paint_in(np.asarray(mask), whole, self.resolution) > 0)
         (filled,) = fill_nearest(pixels[None].cpu(), paint[None])
         return replace(view, things=self.scorer.things(filled, near, expected))
 
 
 def _share(mask: Image.Image, box: Box) -> float:
     """How much of a square is painted, 0 to 1."""
-    return float((np.asarray(mask.crop((box.left, box.top, box.left + box.side, box.top + box.side))) > 0).mean())
+    return float((np.asarray(mask.crop(box.edges)) > 0).mean())
 
 
-def _squares(mask: Image.Image, count: int, relation: str) -> list[Box]:
-    """The squares of things that are asked for, in their order; relation: see `imagebart.worlds.things.relation`."""
-    if count == 1:
-        shape = shape_of(mask)
-        return [square(shape.x, shape.y, shape.side, mask.size)]
-    if not relation:
-        return side_by_side(mask, count)
-    boxes = side_by_side(mask, count, columns=2 if relation in ("left", "right") else 1)
-    return boxes[::-1] if relation in ("right", "below") else boxes
+def squares_in(mask: Image.Image, count: int, relation: str = "") -> list[Box]:
+    """The squares of `count` things within what is painted, in their order; fewer where there is no room for all.
 
-
-def side_by_side(mask: Image.Image, count: int, columns: int | None = None) -> list[Box]:
-    """As many squares within what is painted, in reading order; fewer where there is no room for all.
-
-    Where it has as many parts, one in each. columns: of squares; None: as many as make them large.
+    Where it has as many parts, one in each. relation: see `imagebart.worlds.things.relation`; "": as makes them large.
     """
+    if count == 1:
+        return [square(*shape_of(mask), mask.size)]
     parts, labels = cv2.connectedComponents((np.asarray(mask) > 0).astype(np.uint8), connectivity=8)
-    if parts - 1 == count and columns is None:
-        shapes = [
-            shape_of(Image.fromarray(np.where(labels == part, np.uint8(255), np.uint8(0)))) for part in range(1, parts)
-        ]
-        return [square(part.x, part.y, part.side, mask.size) for part in sorted(shapes, key=lambda part: part.x)]
+    if parts - 1 == count and not relation:
+        shapes = [shape_of(Image.fromarray((labels == part).astype(np.uint8))) for part in range(1, parts)]
+        return [square(*shape, mask.size) for shape in sorted(shapes, key=itemgetter(0))]
     left, top, right, bottom = masks.bounds(mask)
 
     def side(columns: int) -> float:
         return min((right - left) / columns, (bottom - top) / math.ceil(count / columns))
 
-    columns = columns or max(range(1, count + 1), key=side)
+    columns = max(range(1, count + 1), key=side)
+    if relation:
+        columns = 2 if relation in ("left", "right") else 1
     rows, length = math.ceil(count / columns), max(side(columns), MIN_SIDE)
     across, down = max((right - left) / columns, length), max((bottom - top) / rows, length)
     boxes: list[Box] = []
@@ -403,9 +341,9 @@ def side_by_side(mask: Image.Image, count: int, columns: int | None = None) -> l
         x = (left + right) / 2 + (column - (min(columns, count - row * columns) - 1) / 2) * across
         y = (top + bottom) / 2 + (row - (rows - 1) / 2) * down
         boxes.append(square(x, y, length, mask.size))
-    return [box for i, box in enumerate(boxes) if not any(_near(box, earlier) for earlier in boxes[:i])]
 
+    def near(a: Box, b: Box) -> bool:
+        return max(abs(a.left - b.left), abs(a.top - b.top)) < min(a.side, b.side) / 2
 
-def _near(a: Box, b: Box) -> bool:
-    """Whether the middles of two squares are less than half a side apart."""
-    return max(abs(a.left - b.left), abs(a.top - b.top)) < min(a.side, b.side) / 2
+    boxes = [box for i, box in enumerate(boxes) if not any(near(box, earlier) for earlier in boxes[:i])]
+    return boxes[::-1] if relation in ("right", "below") else boxes

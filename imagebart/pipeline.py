@@ -5,13 +5,13 @@ after the other, of which a new image and a variation have the simplest. The cha
 are decoded into `PipelineEvent`s. `Pipeline.edit_batch` samples the runs of several images in one chain.
 """
 
-from __future__ import annotations
-
 import math
 import secrets
 import time
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import zip_longest
@@ -23,11 +23,11 @@ import torch
 from PIL import Image, ImageChops
 from torch import Tensor
 
-from imagebart.core.errors import InputError, format_value
+from imagebart.core.errors import InputError
 from imagebart.core.settings import SamplingSettings
-from imagebart.fitting import ELSEWHERE, EditOptions, FittedMask, Frames, Pass, fit_patches
-from imagebart.imaging import crop, masks
-from imagebart.imaging.crop import Box, Region
+from imagebart.fitting import ELSEWHERE, FittedMask, Frames, Pass, fit_patches
+from imagebart.imaging import masks
+from imagebart.imaging.crop import Region, extract, whole_box
 from imagebart.imaging.files import LONGEST_NAME, Recipe, Source, Task, load_image, to_images, to_tensor
 from imagebart.model import ImageBART, locate
 from imagebart.sampling.inpainting import ADVICE, encode_masked, out_of_domain, paste_blended
@@ -61,8 +61,7 @@ class LazyImages:
 
     def __call__(self) -> list[Image.Image]:
         if self._make is not None:
-            self._made = self._make()
-            self._make = None  # frees the upload
+            self._made, self._make = self._make(), None  # frees the upload
         return self._made
 
 
@@ -148,21 +147,18 @@ class Run:
 
     recipes: tuple[Recipe, ...]  # of each variant; they differ in its number and prompt alone
     settings: SamplingSettings  # that are sampled by; the recipes have those that were asked for
-    images: list[Image.Image | None]  # of each variant; None: a new one
+    images: Sequence[Image.Image | None]  # of each variant; None: a new one
     passes: Sequence[tuple[Pass, ...]]  # of each variant
-    best_first: bool
     notes: tuple[str, ...] = ()  # sentences for the user
     mask: Image.Image | None = None
     elsewhere: Image.Image | None = None
+    best_first: bool = False
     # Of the pass that is drawn: its part of each variant, and the squares of the images that the model sees.
     current: tuple[Pass, ...] = ()
-    squares: list[Image.Image | None] = field(default_factory=list)
-    # Over all passes so far, how well each variant shows what was asked for, and whether something is missed in it.
-    scores: list[float] = field(init=False)
-    missed: list[bool] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.scores, self.missed = [0.0] * len(self.recipes), [False] * len(self.recipes)
+    squares: Sequence[Image.Image | None] = ()
+    # Over all passes so far: how well each variant shows what was asked for, and those in which something is missed.
+    scores: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))
+    missed: set[int] = field(default_factory=set)
 
     @property
     def turns(self) -> list[tuple[Pass, ...]]:
@@ -175,20 +171,15 @@ class Run:
         sizes = [1.0 if part.region is None else float(part.region.regenerated.mean()) for part, *_ in turns]
         return [1 + size for size in sizes for _ in range(steps // len(turns))]
 
-    def paster(self) -> Callable[[Sequence[Image.Image]], list[Image.Image | None]]:
-        """What pastes the squares that a pass has generated, of the first variants or all, into their regions."""
-        images, current, squares = list(self.images), self.current, self.squares
-
-        def paste(generated: Sequence[Image.Image]) -> list[Image.Image | None]:
-            pasted: list[Image.Image | None] = []
-            for image, part, original, square in zip(images, current, squares, generated, strict=False):
-                if image is None or original is None:
-                    pasted.append(square)
-                else:
-                    pasted.append(image if part.region is None else paste_blended(image, part.region, original, square))
-            return pasted
-
-        return paste
+    def paste(self, generated: Sequence[Image.Image]) -> list[Image.Image]:
+        """The images of the first variants or all, with the squares that the current pass has generated for them."""
+        pasted = []
+        for image, part, before, square in zip(self.images, self.current, self.squares, generated, strict=False):
+            if image is None or before is None:
+                pasted.append(square)
+            else:
+                pasted.append(image if part.region is None else paste_blended(image, part.region, before, square))
+        return pasted
 
 
 @dataclass(frozen=True)
@@ -211,6 +202,7 @@ class Pipeline:
         self.model, self.card, self.scorer = model, card, scorer
         self.name, self.knows = about.name, about.knows  # knows: what the training images show, "" where unknown
         self.suggestions = about.suggestions  # words to add to a prompt, by what they describe ("hair")
+        self.surprises = about.surprises  # suggestions in a random prompt, at most
         self.conditioning, self.classes = model.conditioner.kind, list(model.classes)  # [] where it has none
         self.image_size, self.grid = shape.resolution, shape.side  # pixels a side of the model's images, tokens a side
         self.stages, self.any_scales = model.scales_of(None), model.denoiser is not None  # T, and whether others go too
@@ -220,7 +212,7 @@ class Pipeline:
     @classmethod
     def from_pretrained(
         cls, source: str | PathLike[str], device: str = "cpu", dtype: str = "float32", revision: str | None = None
-    ) -> Pipeline:
+    ) -> "Pipeline":
         """Loads a model (see `ImageBART.from_pretrained`), its card, the folder's README.md, and its scorer, if any."""
         folder = locate(source, revision=revision)
         model = ImageBART.from_pretrained(folder, device, dtype)
@@ -241,11 +233,6 @@ class Pipeline:
             return []
         return sorted((*conditioner.words, *conditioner.understood))
 
-    @property
-    def surprises(self) -> int:
-        """How many suggestions a random prompt has at most."""
-        return self.model.about.surprises
-
     def unknown_words(self, prompt: str) -> list[str]:
         """The prompt's words that the model will leave out, as written, each once."""
         conditioner = self.model.conditioner
@@ -255,11 +242,6 @@ class Pipeline:
         """The prompt's words that will be read as others: {"sunglases": "sunglasses"}."""
         conditioner = self.model.conditioner
         return dict(conditioner.corrections(prompt)) if isinstance(conditioner, TextConditioner) else {}
-
-    @property
-    def can_rank(self) -> bool:
-        """Whether variants can be ranked, best first."""
-        return self.scorer is not None
 
     def fit_mask(
         self,
@@ -273,36 +255,30 @@ class Pipeline:
         """What an edit of a mask changes, and how: see `imagebart.fitting`.
 
         mask: see `masks.as_mask`; None, or nothing painted: the place that the words are about, as the model's scorer
-        finds it. options: see `EditOptions`. Raises InputError for bad input, and where there is neither a mask nor
-        such a place.
+        finds it. options: see `edit`. Raises InputError for bad input, and where there is neither a mask nor such a
+        place.
         """
-        return self._fit(load_image(image), mask, prompt, settings or self.defaults, EditOptions(**options))
+        upload, (recipe,) = load_image(image), self._recipes("edit", [prompt], 0, settings, **options)
+        return self._fit(upload, mask, prompt, recipe)
 
-    def _fit(
-        self,
-        upload: Image.Image,
-        mask: Image.Image | None,
-        prompt: Prompt,
-        settings: SamplingSettings,
-        options: EditOptions,
-    ) -> FittedMask:
-        prompt = None if options.remove else prompt
+    def _fit(self, upload: Image.Image, mask: Image.Image | None, prompt: Prompt, recipe: Recipe) -> FittedMask:
+        prompt = None if recipe.remove else prompt
         if mask is not None:
-            mask = masks.as_mask(mask, upload.size, empty=bool(prompt) and not options.exact)
+            mask = masks.as_mask(mask, upload.size, empty=bool(prompt) and not recipe.exact)
             mask = mask if mask.getbbox() else None
         words = prompt if isinstance(prompt, str) and self.conditioning == "text" else ""
-        if mask is not None and options.exact:
-            region = Region.of(mask, self.image_size, self.grid, options.context, options.feather)
-            fitted = FittedMask.of([Pass(prompt, region)], settings)
+        if mask is not None and recipe.exact:
+            region = Region.of(mask, self.image_size, self.grid, recipe.context, recipe.feather)
+            fitted = FittedMask.of([Pass(prompt, region)], recipe.settings)
         else:
-            thing = self._frames.fit(upload, mask, words, settings, options) if self._frames is not None else None
-            fitted = thing or fit_patches(self.model, self.scorer, upload, mask, words, settings, options)
+            thing = self._frames.fit(upload, mask, words, recipe) if self._frames is not None else None
+            fitted = thing or fit_patches(self.model, self.scorer, upload, mask, words, recipe)
             if not words and thing is None:  # a class
                 fitted = replace(fitted, passes=(Pass(prompt, fitted.passes[0].region),))
         if fitted.mask.getbbox() is None:  # patches past a long, narrow image's edge, or smaller than a pixel
             if mask is None:
                 raise InputError(f'What "{words:.60}" would change lies outside of this image; {ADVICE}.')
-            return self._fit(upload, mask, prompt, settings, replace(options, exact=True))
+            return self._fit(upload, mask, prompt, recipe.replace(exact=True))
         return fitted
 
     def suggest_mask(self, image: Source, prompt: str | None) -> Image.Image:
@@ -327,11 +303,11 @@ class Pipeline:
             raise InputError(f"This model{known} cannot say for sure what this image shows.")
         return words
 
+    @torch.no_grad()
     def domain_notes(self, image: Source) -> tuple[str, ...]:
         """A sentence where the model does not know such images; none where it does, or does not say what it knows."""
         pixels, first_stage = self._whole(load_image(image)), self.model.first_stage
-        with torch.no_grad():
-            reconstructed = first_stage.decode(first_stage.encode(pixels))
+        reconstructed = first_stage.decode(first_stage.encode(pixels))
         return out_of_domain(self.model, pixels, reconstructed, torch.ones(self.grid**2, dtype=torch.bool))
 
     def generate(
@@ -354,8 +330,8 @@ class Pipeline:
         if self._frames is not None:
             plans = [self._frames.plan(recipe.prompt or "", recipe.own_seed) for recipe in recipes]
             passes = [plan or simple for plan, simple in zip(plans, passes, strict=True)]
-        run = Run(recipes, recipes[0].settings, [None] * len(prompts), passes, best_first)
-        return self._started(run, prompts)
+        run = Run(recipes, recipes[0].settings, [None] * len(prompts), passes)
+        return self._started(run, prompts, best_first)
 
     def edit(
         self,
@@ -383,27 +359,22 @@ class Pipeline:
         best_first: as for `generate`. Raises InputError before the first event for bad input.
         """
         prompts = prompt_per_variant(None if remove else prompt, variants, MAX_VARIANTS)
-        options = EditOptions(exact, movable, remove, feather, context)
-        recipes = self._recipes("edit", prompts, seed, settings, **vars(options))
-        return self._started(self._edit(image, mask, prompts, recipes, best_first), prompts)
+        options = {"exact": exact, "movable": movable, "remove": remove, "feather": feather, "context": context}
+        recipes = self._recipes("edit", prompts, seed, settings, **options)
+        return self._started(self._edit(image, mask, prompts, recipes), prompts, best_first)
 
     def edit_batch(
-        self,
-        edits: Sequence[Edit],
-        *,
-        settings: SamplingSettings | None = None,
-        **options: Any,
+        self, edits: Sequence[Edit], *, settings: SamplingSettings | None = None, **options: Any
     ) -> Iterator[PipelineEvent]:
         """The results of `edit` for several images, in their order, all sampled in one chain; options: see `edit`.
 
         Each is what `edit` gives with its mask, prompt and seed; but sums of a batch are rounded differently, so that
         now and then a token differs where two are almost equally likely. Raises InputError before the first.
         """
-        options = vars(EditOptions(**options))
-        self._recipes("edit", [None], 0, settings, **options)  # also without edits
+        (checked,) = self._recipes("edit", [None], 0, settings, **options)  # also without edits
         runs = []
         for edit in edits:
-            prompts = prompt_per_variant(None if options["remove"] else edit.prompt, 1, 1)
+            prompts = prompt_per_variant(None if checked.remove else edit.prompt, 1, 1)
             recipes = self._recipes("edit", prompts, edit.seed, settings, **options)
             runs.append(self._edit(edit.image, edit.mask, prompts, recipes))
             runs[-1].notes += self._prompt_notes(prompts)
@@ -429,38 +400,23 @@ class Pipeline:
         upload = load_image(image)
         region = Region.of(masks.preset("everything", upload.size), self.image_size, self.grid)
         passes = [(Pass(words, region),) for words in prompts]
-        run = Run(recipes, recipes[0].settings, [upload] * len(prompts), passes, best_first, self.domain_notes(upload))
-        return self._started(run, prompts)
+        run = Run(recipes, recipes[0].settings, [upload] * len(prompts), passes, self.domain_notes(upload))
+        return self._started(run, prompts, best_first)
 
     def _recipes(
         self, task: Task, prompts: list[Prompt], seed: int | None, settings: SamplingSettings | None, **more: Any
     ) -> tuple[Recipe, ...]:
         """The recipe of each image, with a new seed where none is given. Raises InputError for bad values."""
-        if settings is not None and not isinstance(settings, SamplingSettings):
-            raise InputError(f"The settings are {format_value(settings)}; they must be SamplingSettings.")
-        settings = settings or self.defaults
-        self.model.sampler.steps(settings)  # raises for scales that the model does not have
-        common = {
-            "model": self.name[:LONGEST_NAME],
-            "task": task,
-            "seed": secrets.randbelow(2**32) if seed is None else seed,
-            "settings": settings,
-            **more,
-        }
+        more |= {"task": task, "model": self.name[:LONGEST_NAME], "settings": settings or self.defaults}
+        more["seed"] = secrets.randbelow(2**32) if seed is None else seed
         texts = [None if prompt is None else str(prompt) for prompt in prompts]
-        return tuple(Recipe.parse(prompt=text, variant=i, **common) for i, text in enumerate(texts))
+        recipes = tuple(Recipe.parse(prompt=text, variant=i, **more) for i, text in enumerate(texts))
+        self.model.sampler.steps(recipes[0].settings)  # raises for scales that the model does not have
+        return recipes
 
-    def _edit(
-        self,
-        image: Source,
-        mask: Image.Image | None,
-        prompts: list[Prompt],
-        recipes: tuple[Recipe, ...],
-        best_first: bool = False,
-    ) -> Run:
-        upload, recipe = load_image(image), recipes[0]
-        options = EditOptions(recipe.exact, recipe.movable, recipe.remove, recipe.feather, recipe.context)
-        fits = {prompt: self._fit(upload, mask, prompt, recipe.settings, options) for prompt in dict.fromkeys(prompts)}
+    def _edit(self, image: Source, mask: Image.Image | None, prompts: list[Prompt], recipes: tuple[Recipe, ...]) -> Run:
+        upload = load_image(image)
+        fits = {prompt: self._fit(upload, mask, prompt, recipes[0]) for prompt in dict.fromkeys(prompts)}
         fitted = [fits[prompt] for prompt in prompts]
         passes = [fit.passes for fit in fitted]
         if self._frames is not None:  # of a group of things, each variant has its own
@@ -470,31 +426,21 @@ class Pipeline:
         strengths = {value for region in regions for value in np.unique(region.strength) if value}
         if not self.any_scales and len(strengths) > 1:
             notes[ONE_STRENGTH.format(max(strengths) / 255)] = None
-        return Run(
-            recipes,
-            fitted[0].settings,
-            [upload] * len(prompts),
-            passes,
-            best_first,
-            tuple(notes),
-            mask=reduce(ImageChops.lighter, (fit.mask for fit in fits.values())),
-            elsewhere=fitted[0].elsewhere,
-        )
-
-    def _whole_box(self, upload: Image.Image) -> Box:
-        """The square that holds all of an image."""
-        return crop.crop_box(masks.preset("everything", upload.size), self.image_size, math.inf)
+        shown = reduce(ImageChops.lighter, (fit.mask for fit in fits.values()))
+        images, settings, elsewhere = [upload] * len(prompts), fitted[0].settings, fitted[0].elsewhere
+        return Run(recipes, settings, images, passes, tuple(notes), shown, elsewhere)
 
     def _whole(self, upload: Image.Image) -> Tensor:
         """All of an image as the model sees it, float [1, 3, size, size]."""
-        return to_tensor(crop.extract(upload, self._whole_box(upload), self.image_size)).to(self.model.device)
+        return to_tensor(extract(upload, whole_box(upload.size), self.image_size)).to(self.model.device)
 
-    def _started(self, run: Run, prompts: list[Prompt]) -> Iterator[PipelineEvent]:
+    def _started(self, run: Run, prompts: list[Prompt], best_first: bool) -> Iterator[PipelineEvent]:
         """The stream of a run's events. Raises InputError for what cannot be ranked, and bad prompts."""
-        if run.best_first and self.scorer is None:
+        if best_first and self.scorer is None:
             raise InputError("This model has no scorer that could rank variants; ask for them as they come.")
-        if run.best_first and any(prompt != prompts[0] for prompt in prompts):
+        if best_first and any(prompt != prompts[0] for prompt in prompts):
             raise InputError("Images of several prompts have no best; ask for one prompt, or for them as they come.")
+        run.best_first = best_first
         run.notes += self._prompt_notes(prompts)
         return self._stream(run)
 
@@ -508,12 +454,11 @@ class Pipeline:
     def _stream(self, run: Run) -> Iterator[PipelineEvent]:
         """The events of a run. Closing it stops the model and frees its caches."""
         with closing(self._chains(run)) as chains:
-            last = next(chains)
+            last, corrects = next(chains), run.settings.corrector_steps
             clock = Clock(run.settings, run.costs(last.stages))
             yield self._event("start", last, run, clock)
             for last in chains:
                 # The end of the last step is the result, unless the corrector follows, whose end is.
-                corrects = run.settings.corrector_steps
                 final = last.stage == 1 and last.resample_index == last.resamples - 1 and not corrects
                 if last.done and not final and not last.corrector_step:
                     yield self._event("stage", last, run, clock)
@@ -564,11 +509,12 @@ class Pipeline:
         run.current = run.turns[number]
         squares: dict[tuple[int, int], Image.Image | None] = {}
         known: dict[tuple[int, int], KnownTokens] = {}
+        nothing = np.zeros((self.grid, self.grid), np.uint8)  # of a variant that has fewer passes than others
         keys = [(id(image), id(part.region)) for image, part in zip(run.images, run.current, strict=True)]
         for key, image, part in zip(keys, run.images, run.current, strict=True):
             if image is not None and key not in known:
-                region = part.region or self._nothing(image)
-                square = squares[key] = crop.extract(image, region.box, self.image_size)
+                region = part.region or Region.of_patches(nothing, whole_box(image.size), image.size, self.image_size)
+                square = squares[key] = extract(image, region.box, self.image_size)
                 pixels, strength = to_tensor(square).to(self.model.device), torch.from_numpy(region.token_strength)
                 if run.recipes[0].task == "vary":
                     known[key] = KnownTokens(self.model.first_stage.encode(pixels))
@@ -578,11 +524,6 @@ class Pipeline:
         run.squares = [squares.get(key) for key in keys]
         return KnownTokens.concatenate([known[key] for key in (keys if len(known) > 1 else known)]) if known else None
 
-    def _nothing(self, image: Image.Image) -> Region:
-        """The region of a variant that has fewer passes than others."""
-        nothing = np.zeros((self.grid, self.grid), np.uint8)
-        return Region.of_patches(nothing, self._whole_box(image), image.size, self.image_size)
-
     def _sample(self, runs: Sequence[Run], known: KnownTokens | None, number: int) -> Generator[ChainEvent, None, None]:
         """The chain of one pass of several runs: its start, then an event after every pass of the decoder."""
         sampler, recipe = self.model.sampler, runs[0].recipes[0]
@@ -590,26 +531,19 @@ class Pipeline:
         cond, settings = self.model.condition(tokens, runs[0].settings)
         seeds = [run.recipes[0].seed + number * PASS_SEEDS + row for run in runs for row in range(len(run.recipes))]
         state = sampler.prepare(len(seeds), settings, cond, known=known, strength=recipe.strength or 1.0, seed=seeds)
+        stage, resamples, total = len(state.steps), settings.resamples, state.total
         yield ChainEvent(
-            tokens=state.x,
-            stage=len(state.steps),
-            stages=state.scales,
-            resample_index=0,
-            resamples=settings.resamples,
-            total=state.total,
+            tokens=state.x, stage=stage, stages=state.scales, resample_index=0, resamples=resamples, total=total
         )
         with closing(sampler.stream(state, settings)) as chain:  # type: ignore[type-var]
             yield from chain
 
+    @torch.no_grad()
     def _finish(self, run: Run, tokens: Tensor) -> None:
         """Ends a pass that others follow: its images are what the next one begins from."""
-        squares = self._decode(tokens)
+        squares = self.model.first_stage.decode(tokens)
         self._judge(run, squares)
-        run.images = run.paster()(to_images(squares))
-
-    @torch.no_grad()
-    def _decode(self, tokens: Tensor) -> Tensor:
-        return self.model.first_stage.decode(tokens)
+        run.images = run.paste(to_images(squares))
 
     def _judge(self, run: Run, squares: Tensor) -> None:
         """Scores what a pass has drawn: squares, float [B, 3, S, S]."""
@@ -618,43 +552,44 @@ class Pipeline:
             return
         if not any(part.frame for variant in run.passes for part in variant):
             if run.best_first:
-                run.scores = scorer.score(squares, words).tolist()
+                run.scores.update(enumerate(scorer.score(squares, words).tolist()))
             # One of things looks at one thing at a time.
             if words and isinstance(scorer, Checker) and not isinstance(scorer, ThingScorer):
-                run.missed = [not shown for shown in scorer.shows(squares, words)]
+                run.missed = {row for row, shown in enumerate(scorer.shows(squares, words)) if not shown}
             return
         for row, part in enumerate(run.current):
             if part.frame:  # a thing, not the ground
                 square, thing = squares[row : row + 1], str(part.prompt)
                 if run.best_first:
                     run.scores[row] += float(scorer.score(square, thing)[0])
-                shown = not isinstance(scorer, Checker) or all(scorer.shows(part.framed(square), thing))
-                run.missed[row] = run.missed[row] or not shown
+                if isinstance(scorer, Checker) and not all(scorer.shows(part.framed(square), thing)):
+                    run.missed.add(row)
 
+    @torch.no_grad()
     def _event(self, kind: EventKind, event: ChainEvent, run: Run, clock: Clock) -> PipelineEvent:
         """Decodes an event's tokens, to be pasted on the first use of its images."""
         began = time.perf_counter()
         fraction = 1.0 if kind == "result" else clock.fraction(event)
-        squares = self._decode(event.tokens[:1] if kind == "preview" else event.tokens)
+        squares = self.model.first_stage.decode(event.tokens[:1] if kind == "preview" else event.tokens)
         order, notes = list(range(len(squares))), list(run.notes)
         if kind == "result":
             self._judge(run, squares)
             if run.best_first:
                 order.sort(key=lambda number: -run.scores[number])
-            if run.missed[order[0]]:
+            if order[0] in run.missed:
                 notes.append(MISSED)
             original, region = run.squares[0], run.current[0].region
             if original is not None and region is not None and run.mask is not None:
                 pixels, keep = to_tensor(original).to(squares.device), torch.from_numpy(~region.regenerated).flatten()
                 notes = [*out_of_domain(self.model, pixels, squares[:1], keep, EDIT_MARGIN), *notes]
-        paste, generated = run.paster(), to_images(squares)
+        this_pass, generated = copy(run), to_images(squares)
         clock.record(kind, time.perf_counter() - began)
 
         def images() -> list[Image.Image]:
             began = time.perf_counter()
-            pasted = paste(generated)
+            pasted = this_pass.paste(generated)
             clock.record(kind, time.perf_counter() - began, pasted=True)
-            return [image for number in order if (image := pasted[number]) is not None]
+            return [pasted[number] for number in order]
 
         elapsed = clock.elapsed()
         return PipelineEvent(
@@ -669,6 +604,6 @@ class Pipeline:
             recipes=tuple(run.recipes[number] for number in order),
             mask=run.mask,
             elsewhere=run.elsewhere,
-            missed=run.missed[order[0]],
+            missed=order[0] in run.missed,
             drawing=str(run.current[0].prompt or "") if len(run.turns) > 1 else "",
         )

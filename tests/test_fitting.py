@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from tiny_models import tiny_model, tiny_pipeline
 
 from imagebart import InputError, Pipeline
-from imagebart.fitting import MIN_COVERAGE, MIN_SIDE, shape_of, side_by_side, square
+from imagebart.fitting import MIN_COVERAGE, MIN_SIDE, shape_of, square, squares_in
 from imagebart.imaging.files import read_recipe, to_tensor, write_png
 from imagebart.pipeline import Edit
 from imagebart.worlds.things import ThingScorer
@@ -89,7 +89,7 @@ def test_the_place_of_the_words_joins_what_is_painted_where_both_touch() -> None
         fitted = HAT.fit_mask(GREY, painted(box), "a hat")
         assert ((patches(fitted.mask) > 0) == (own | hat if joined else own)).all()
         assert (fitted.elsewhere is None) == joined and bool(fitted.notes) == (not joined)
-        assert fitted.prompt == "a hat, red hair", "completed by what else the image shows"
+        assert fitted.passes[0].prompt == "a hat, red hair", "completed by what else the image shows"
         moved = HAT.fit_mask(GREY, painted(box), "a hat", movable=True)
         assert ((patches(moved.mask) > 0) == (own | hat if joined else hat)).all() and not moved.notes
         if fitted.elsewhere is not None:
@@ -110,13 +110,13 @@ def test_nothing_painted_means_the_place_of_the_words() -> None:
 def test_exact_changes_what_is_painted_alone_and_takes_the_words_as_they_are() -> None:
     mask = painted((5, 9, 22, 15))
     fitted = HAT.fit_mask(GREY, mask, "a hat", exact=True)
-    assert fitted.mask.tobytes() == mask.tobytes() and fitted.prompt == "a hat"
+    assert fitted.mask.tobytes() == mask.tobytes() and fitted.passes[0].prompt == "a hat"
 
 
 def test_a_class_is_drawn_in_what_is_painted() -> None:
     classes = tiny_pipeline("class")
     fitted = classes.fit_mask(GREY, painted((5, 9, 22, 15)), "dog")
-    assert fitted.prompt == "dog" and (patches(fitted.mask) > 0).sum() == 10
+    assert fitted.passes[0].prompt == "dog" and (patches(fitted.mask) > 0).sum() == 10
 
 
 def test_a_png_says_how_its_edit_is_done_again(tmp_path: Path) -> None:
@@ -147,31 +147,31 @@ def test_a_square_lies_inside_the_image_where_it_can(x: float, y: float, side: f
 def test_a_square_is_as_large_as_the_box_around_a_stroke_with_gaps() -> None:
     mask = Image.new("L", (200, 200))
     ImageDraw.Draw(mask).line([(60, 60), (120, 60), (60, 90), (120, 90), (60, 120), (120, 120)], 255, 8)
-    shape = shape_of(mask)
+    x, y, side = shape_of(mask)
     left, top, right, bottom = mask.getbbox() or (0, 0, 0, 0)
-    assert shape.side**2 == pytest.approx((right - left) * (bottom - top))
-    assert abs(shape.x - 90) < 3 and abs(shape.y - 90) < 3
+    assert side**2 == pytest.approx((right - left) * (bottom - top))
+    assert abs(x - 90) < 3 and abs(y - 90) < 3
     dot = Image.new("L", (20_000, 20))
     dot.putpixel((12_345, 7), 1)
-    assert abs(shape_of(dot).x - 12_345) < 40, "the thinnest stroke on the largest image is not lost"
-    large = shape_of(mask.resize((2000, 2000), Image.Resampling.NEAREST))
-    assert abs(large.x / 10 - shape.x) < 1 and abs(large.side / 10 - shape.side) < 2
+    assert abs(shape_of(dot)[0] - 12_345) < 40, "the thinnest stroke on the largest image is not lost"
+    large_x, _, large_side = shape_of(mask.resize((2000, 2000), Image.Resampling.NEAREST))
+    assert abs(large_x / 10 - x) < 1 and abs(large_side / 10 - side) < 2
 
 
 @pytest.mark.parametrize(
-    ("boxes", "count", "columns", "centers"),
+    ("boxes", "count", "relation", "centers"),
     [
-        ([(20, 50, 180, 100)], 2, None, [(60, 75), (140, 75)]),
-        ([(50, 20, 100, 180)], 3, None, [(75, 47), (75, 100), (75, 153)]),
-        ([(20, 20, 120, 120)], 4, None, [(45, 45), (95, 45), (45, 95), (95, 95)]),
-        ([(20, 20, 120, 120)], 2, 1, [(70, 45), (70, 95)]),
-        ([(120, 20, 160, 60), (20, 100, 80, 160)], 2, None, [(50, 130), (140, 40)]),
+        ([(20, 50, 180, 100)], 2, "", [(60, 75), (140, 75)]),
+        ([(50, 20, 100, 180)], 3, "", [(75, 47), (75, 100), (75, 153)]),
+        ([(20, 20, 120, 120)], 4, "", [(45, 45), (95, 45), (45, 95), (95, 95)]),
+        ([(20, 20, 120, 120)], 2, "above", [(70, 45), (70, 95)]),
+        ([(120, 20, 160, 60), (20, 100, 80, 160)], 2, "", [(50, 130), (140, 40)]),
     ],
 )
-def test_several_things_lie_side_by_side_or_in_a_part_of_the_mask_each(
-    boxes: list[tuple[int, int, int, int]], count: int, columns: int | None, centers: list[tuple[int, int]]
+def test_several_things_lie_squares_in_or_in_a_part_of_the_mask_each(
+    boxes: list[tuple[int, int, int, int]], count: int, relation: str, centers: list[tuple[int, int]]
 ) -> None:
-    found = side_by_side(painted(*boxes, size=(200, 200)), count, columns)
+    found = squares_in(painted(*boxes, size=(200, 200)), count, relation)
     for box, (x, y) in zip(found, centers, strict=True):
         assert abs(box.left + box.side / 2 - x) <= 1 and abs(box.top + box.side / 2 - y) <= 1
 

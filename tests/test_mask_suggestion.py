@@ -144,10 +144,10 @@ def test_the_rest_is_told_where_the_judge_is_sure_of_it() -> None:
     pipe.model.about = pipe.model.about.replace(sampling=best)
     mask = preset("everything", LIGHT.size)
     fitted = pipe.fit_mask(LIGHT, mask, "a hat")
-    assert (fitted.prompt, fitted.settings.guidance) == ("a hat, red hair", COMPLETE_PROMPT_GUIDANCE)
+    assert (fitted.passes[0].prompt, fitted.settings.guidance) == ("a hat, red hair", COMPLETE_PROMPT_GUIDANCE)
     for other in (pipe.fit_mask(DARK, mask, "a hat"), tiny_pipeline().fit_mask(LIGHT, mask, "a hat", settings=best)):
-        assert (other.prompt, other.settings) == ("a hat", best)
-    assert pipe.fit_mask(LIGHT, mask, None).prompt is None
+        assert (other.passes[0].prompt, other.settings) == ("a hat", best)
+    assert pipe.fit_mask(LIGHT, mask, None).passes[0].prompt is None
     for guidance in (1.0, 2.0, 5.0):  # somebody wants it so
         wanted = best.replace(guidance=guidance)
         assert pipe.fit_mask(LIGHT, mask, "a hat", settings=wanted).settings == wanted

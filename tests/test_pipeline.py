@@ -126,7 +126,7 @@ def test_known_tokens_reach_the_chain_and_masked_ones_change(pipe: Pipeline) -> 
     known = pipe.model.first_stage.encode(to_tensor(upload))
     mask = Image.new("L", (32, 32))
     mask.putpixel((9, 17), 1)  # one faint pixel: token row 4, column 2
-    paint = crop.paint_in(np.asarray(mask), crop.Box(0, 0, 32), (8, 8))
+    paint = crop.paint_in(np.asarray(mask), crop.Box(0, 0, 32), 8)
     cond, keep = pipe.model.conditioner.encode(["red hair"]).tokens, torch.from_numpy(paint == 0).flatten()
     for event in pipe.model.stream(1, cond, None, known, keep, seed=0):
         assert event.total == 1
@@ -372,7 +372,7 @@ BAD: list[tuple[str, str, dict[str, Any], str]] = [
     ("text", "generate", {"variants": 0}, "variants is 0"),
     ("text", "generate", {"variants": 2.0}, "variants is 2"),
     ("text", "generate", {"variants": "two"}, "variants is 'two'"),
-    ("text", "generate", {"settings": {"resamples": 2}}, "they must be SamplingSettings"),
+    ("text", "generate", {"settings": 5}, "settings is 5, expected an object"),
     ("text", "generate", {"prompt": "a" * 20_001}, "at most 20000 characters"),
     ("class", "generate", {"prompt": []}, "variants is 0"),
     ("class", "generate", {"prompt": ["cat"] * 9}, "variants is 9"),

@@ -9,25 +9,20 @@
    their color, it gets that color.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
+
+from imagebart.imaging.masks import Bools, Bytes, Floats
 
 REACH = 8.0  # pixels over which a residual decays by a factor of e along a straight edge
 STEPS, TOLERANCE = 200, 1e-8  # of conjugate gradients, at most; mean square error, in levels
 OTHER_CONTENT, OTHER_MEDIANS = 24, 3  # a larger residual, in levels and in medians of all, is not the decoder's error
 FLAT_SIDE, FLAT_LEAST, FLAT_COLORS = 5, 64, 32  # pixels a side and pixels in all of a flat color; colors, at most
 SAME, DIFFERENT = 6, 12  # levels off a flat color up to which a pixel gets it, and from which it stays as it is
-
-Floats = npt.NDArray[np.float32]
-Bools = npt.NDArray[np.bool_]
-Bytes = npt.NDArray[np.uint8]
 
 
 def blend(generated: Image.Image, before: Image.Image, painted: Bools) -> Image.Image:

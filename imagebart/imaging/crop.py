@@ -1,18 +1,15 @@
 """The square of the upload that the model works on, which of its tokens are kept, and pasting the result back."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from imagebart.imaging import masks
 from imagebart.imaging.files import flatten
-from imagebart.imaging.masks import Bytes, Floats, Size
+from imagebart.imaging.masks import Bools, Bytes, Size
 
 BAND = 64  # rows that are pasted at a time, which fit the processor's cache
 MIN_CONTEXT = 1 / 8  # of a painted area's length, on each side where the image has it
@@ -34,7 +31,12 @@ class Box:
         """The rows and the columns inside, of an array as large as the image or grid."""
         return slice(self.top, self.top + self.side), slice(self.left, self.left + self.side)
 
-    def overlap(self, other: Box) -> int:
+    @property
+    def edges(self) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom, the last two exclusive, as Pillow has them."""
+        return self.left, self.top, self.left + self.side, self.top + self.side
+
+    def overlap(self, other: "Box") -> int:
         """How many pixels, or tokens, both hold."""
         spans = ((self.top, other.top), (self.left, other.left))
         rows, columns = (max(0, min(a + self.side, b + other.side) - max(a, b)) for a, b in spans)
@@ -52,17 +54,17 @@ class Region:
     feather: int  # pixels over which the change fades in at the mask's edge, inwards
 
     @classmethod
-    def of(cls, mask: Image.Image, model_size: int, grid: int, context: float = math.inf, feather: int = 0) -> Region:
+    def of(cls, mask: Image.Image, model_size: int, grid: int, context: float = math.inf, feather: int = 0) -> "Region":
         """The region of an "L" mask of the upload's size, for a model of grid x grid tokens.
 
         context, feather: see `crop_box` and `masks.alpha`. Raises InputError if nothing is painted.
         """
         box = crop_box(mask, model_size, context)
-        strength = paint_in(masks.strengths(mask), box, (model_size, model_size))
+        strength = paint_in(masks.strengths(mask), box, model_size)
         return cls(box, strength, grid, mask, feather)
 
     @classmethod
-    def of_patches(cls, patches: Bytes, box: Box, size: Size, model_size: int, feather: int = 0) -> Region:
+    def of_patches(cls, patches: Bytes, box: Box, size: Size, model_size: int, feather: int = 0) -> "Region":
         """The region that regenerates whole patches of a square in an image of `size` (width, height).
 
         patches: the strength of each, uint8 [grid, grid], rows from the top; 0: it is kept.
@@ -72,7 +74,7 @@ class Region:
         return cls(box, strength, len(patches), paint_patches(patches, box, size), feather)
 
     @property
-    def painted(self) -> npt.NDArray[np.bool_]:
+    def painted(self) -> Bools:
         """The model's pixels that paint touches: [size, size]."""
         return self.strength > 0
 
@@ -84,11 +86,11 @@ class Region:
         return largest
 
     @property
-    def regenerated(self) -> npt.NDArray[np.bool_]:
+    def regenerated(self) -> Bools:
         """The patches whose tokens are regenerated, as paint touches them: [grid, grid], rows from the top."""
         return self.token_strength > 0
 
-    def unknown(self, size: Size) -> npt.NDArray[np.bool_]:
+    def unknown(self, size: Size) -> Bools:
         """The model's pixels that are painted or past the edge of an image of `size` (width, height)."""
         count = len(self.painted)
         columns, rows = (
@@ -130,36 +132,34 @@ def crop_box(mask: Image.Image, model_size: int, context: float = 0.5) -> Box:
     return Box(start(left + right, width), start(top + bottom, height), side)
 
 
+def whole_box(size: Size) -> Box:
+    """The square that holds all of an image of `size` (width, height), in the middle."""
+    side = max(size)
+    return Box(-((side - size[0]) // 2), -((side - size[1]) // 2), side)
+
+
 def extract(image: Image.Image, box: Box, size: int) -> Image.Image:
     """The square of an "RGB" or "RGBA" image, "RGB" of `size` x `size` pixels, on white.
 
     Pixels are copied, not resampled, where box.side is size. Past the image's edge, its edge pixels repeat.
     """
-    right, bottom = box.left + box.side, box.top + box.side
-    inside = min(box.left, box.top) >= 0 and right <= image.width and bottom <= image.height
+    left, top, right, bottom = box.edges
+    inside = min(left, top) >= 0 and right <= image.width and bottom <= image.height
     # One axis at a time, so that padding stays small; with the pixels around the square that the filter reads.
     reach = 2 * max(1, math.ceil(box.side / size)) + 1 if inside else 0
-    left, top = max(box.left - reach, 0), max(box.top - reach, 0)
+    left, top = max(left - reach, 0), max(top - reach, 0)
     right, bottom = min(right + reach, image.width), min(bottom + reach, image.height)
     strip = _resize_columns(flatten(image.crop((left, top, right, bottom))), box.left - left, box.side, size)
     upright = strip.transpose(Image.Transpose.TRANSPOSE)
     return _resize_columns(upright, box.top - top, box.side, size).transpose(Image.Transpose.TRANSPOSE)
 
 
-def paint_in(paint: Bytes, box: Box, grid: tuple[int, int]) -> Bytes:
-    """The largest of the upload's pixels, uint8 [H, W], that overlap each patch of the square: uint8 [rows, columns].
+def paint_in(paint: Bytes, box: Box, grid: int) -> Bytes:
+    """The largest of the upload's pixels, uint8 [H, W], that overlap each patch of the square: uint8 [grid, grid].
 
-    grid: (rows, columns). However little of a pixel overlaps, it counts. Past the image's edge there is nothing, 0.
+    However little of a pixel overlaps, it counts. Past the image's edge there is nothing, 0.
     """
-    rows, columns = grid
-    return masks.cover(paint, masks.spans(box.top, box.side, rows), masks.spans(box.left, box.side, columns))
-
-
-def coverage(paint: Image.Image, box: Box, grid: int) -> Floats:
-    """The painted share of each patch of the square: an "L" mask of the upload's size -> [grid, grid], 0 to 1."""
-    inside = paint.crop((box.left, box.top, box.left + box.side, box.top + box.side)).point([0] + [255] * 255)
-    share: Floats = np.divide(np.asarray(inside.resize((grid, grid), Image.Resampling.BOX)), 255, dtype=np.float32)
-    return share
+    return masks.cover(paint, masks.spans(box.top, box.side, grid), masks.spans(box.left, box.side, grid))
 
 
 def paint_patches(patches: Bytes, box: Box, size: Size) -> Image.Image:
@@ -186,9 +186,8 @@ def paste_back(upload: Image.Image, generated: Image.Image, alpha: Image.Image, 
     edges.
     """
     result = upload.copy()
-    left, top, right, bottom = alpha.getbbox() or (0, 0, 0, 0)
-    left, top = max(left, box.left), max(top, box.top)
-    right, bottom = min(right, box.left + box.side), min(bottom, box.top + box.side)
+    painted = alpha.getbbox() or (0, 0, 0, 0)
+    (left, top), (right, bottom) = map(max, painted[:2], box.edges[:2]), map(min, painted[2:], box.edges[2:])
     if left >= right:
         return result
     for start in range(top, bottom, BAND):
@@ -240,8 +239,5 @@ def _over(old: Bytes, new: Bytes, weight: Bytes) -> Bytes:
     before, over = (255 - weight).astype(np.float32) * old[:, 3], weight.astype(np.float32) * 255
     opacity = before + over  # 255 times what it is
     half = np.floor(opacity / 2)
-    result = np.empty((len(old), 4), np.uint8)
-    for channel in range(3):
-        result[:, channel] = (before * old[:, channel] + over * new[:, channel] + half) / opacity
-    result[:, 3] = (opacity + 127) / 255
-    return result
+    colors = (before * old[:, :3].T + over * new.T + half) / opacity
+    return np.vstack([colors, (opacity + 127) / 255]).T.astype(np.uint8)

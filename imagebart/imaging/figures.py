@@ -1,7 +1,5 @@
 """Figures for training and evaluation: contact sheets of many images."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
@@ -35,13 +33,6 @@ def sheet(
         for i, caption in enumerate(captions[y] if captions else ()):
             wide = len(row) // len(captions[y]) * cell
             place = (label + i * wide + 4, top + cell - 1)
-            pen.text(place, caption, fill="black", font_size=_font_size(pen, caption, wide - 6))
+            size = 11 * min(1, (wide - 6) / max(pen.textlength(caption, font_size=11), 1))
+            pen.text(place, caption, fill="black", font_size=max(size, 5))
     return page
-
-
-def _font_size(pen: ImageDraw.ImageDraw, text: str, width: int) -> float:
-    """The largest size up to 11 at which a text fits a width."""
-    size = 11.0
-    while size > 5 and pen.textlength(text, font_size=size) > width:
-        size -= 0.5
-    return size

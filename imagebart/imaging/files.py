@@ -1,12 +1,11 @@
 """Image files: opened safely, written whole, with the recipe that made them; images to tensors and back; animations."""
 
-from __future__ import annotations
-
 import math
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from io import BytesIO
+from os.path import getsize, isfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -45,19 +44,13 @@ def load_image(source: Source, name: str = "image") -> Image.Image:
         return _decode(source, name)
     if not isinstance(source, str | Path | bytes):
         raise InputError(f"The {name} is {format_value(source)}; give a {FORMAT_NAMES} file or an opened image.")
-    file: Path | BytesIO = BytesIO(source) if isinstance(source, bytes) else Path(source)
-    try:
-        size = file.stat().st_size if isinstance(file, Path) else len(file.getbuffer())
-        if isinstance(file, Path) and not file.is_file():
-            raise FileNotFoundError
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        raise InputError(
-            f"There is no {name} file {str(source)[-150:]!r}; choose an existing {FORMAT_NAMES} file."
-        ) from error
+    if not isinstance(source, bytes) and not isfile(source):
+        raise InputError(f"There is no {name} file {str(source)[-150:]!r}; choose an existing {FORMAT_NAMES} file.")
+    size = len(source) if isinstance(source, bytes) else getsize(source)
     if size > MAX_BYTES:
         raise InputError(f"The {name} file has {size:,} bytes; it may have {MAX_BYTES:,}.")
     try:
-        with Image.open(file, formats=FORMATS) as image:
+        with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
             return _decode(image, name)
     except InputError:
         raise
@@ -180,12 +173,9 @@ class Recipe(Settings):
     variant: Annotated[int, Field(ge=0, le=99)] = 0  # which of the run's variants this is, from 0
 
     @model_validator(mode="after")
-    def _check(self) -> Recipe:
+    def _check(self) -> "Recipe":
         if (self.strength is not None) != (self.task == "vary"):
-            given = format_value(self.strength)
-            raise InputError(
-                f"The strength is {given} in a recipe to {self.task}; a variation has one, nothing else does."
-            )
+            raise InputError(f"The strength is {self.strength} in a recipe to {self.task}; only a variation has one.")
         return self
 
     @property

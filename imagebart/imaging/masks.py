@@ -5,8 +5,6 @@ A value is a strength: how much of what is there is forgotten, as the noise leve
 strokes are not lost.
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import cv2
@@ -26,6 +24,7 @@ EDGE = 2  # pixels from 0 to 255, at most, that an antialiased edge takes on eac
 Size = tuple[int, int]
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
 
 
 def load_mask(source: Source, size: Size) -> Image.Image:
@@ -99,7 +98,7 @@ def preset(name: str, size: Size) -> Image.Image:
     return ImageChops.invert(mask) if name == "border" else mask
 
 
-def preset_array(name: str, side: int) -> npt.NDArray[np.bool_]:
+def preset_array(name: str, side: int) -> Bools:
     """A preset as bool [side, side], True where it is painted."""
     return np.asarray(preset(name, (side, side))) > 0
 

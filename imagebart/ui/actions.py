@@ -125,7 +125,7 @@ class Actions:
             history = RunHistory(edits=task != "generate")
             with closing(within_time(TASKS[task](pipeline, sketch, controls), self._max_seconds)) as events:
                 for event in events:
-                    yield _update(event, history, message, again=pipeline.can_rank and not tried)
+                    yield _update(event, history, message, again=pipeline.scorer is not None and not tried)
         except ImageDeleted as error:
             yield {**failed(str(error)), "run": {**message, "deleted": True}}
         except InputError as error:

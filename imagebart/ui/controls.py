@@ -97,7 +97,7 @@ class Controls(Settings):
         given = {"seed": None if self.new_seed else self.seed, "settings": settings}
         if self._several_classes(pipeline):
             return given
-        return {**given, "variants": self.variants, "best_first": self.best_first and pipeline.can_rank}
+        return {**given, "variants": self.variants, "best_first": self.best_first and pipeline.scorer is not None}
 
     def _several_classes(self, pipeline: Pipeline) -> bool:
         return pipeline.conditioning == "class" and len(self.choice or ()) > 1

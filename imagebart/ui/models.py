@@ -176,7 +176,7 @@ def model_properties(pipeline: Pipeline, name: str | None = None) -> dict[str, d
         "model_line": {"value": messages.model_html(pipeline, name or pipeline.name)},
         "suggestions": {"value": messages.suggestions_html(suggestions), "visible": bool(suggestions)},
         "surprise": {"visible": kind != "none"},
-        "best_first": {"visible": pipeline.can_rank},
+        "best_first": {"visible": pipeline.scorer is not None},
         "vocabulary": {"value": messages.vocabulary_html(vocabulary) if vocabulary else messages.NO_VOCABULARY[kind]},
         "card": {"value": pipeline.card or "This model has no card."},
         "words": {"visible": kind == "text"},

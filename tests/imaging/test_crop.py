@@ -30,15 +30,15 @@ def pasted(upload: np.ndarray, generated: np.ndarray, alpha: np.ndarray, box: Bo
     return np.asarray(paste_back(*(Image.fromarray(each) for each in (upload, generated, alpha)), box))
 
 
-def slow_keep(mask: np.ndarray, box: Box, rows: int, columns: int) -> list[bool]:
+def slow_keep(mask: np.ndarray, box: Box, grid: int) -> list[bool]:
     """Every patch against every painted pixel, as open intervals that do or do not overlap, in exact fractions."""
     keep = []
     painted = np.argwhere(mask > 0)
-    height, width = Fraction(box.side, rows), Fraction(box.side, columns)
-    for row in range(rows):
-        top, bottom = box.top + row * height, box.top + (row + 1) * height
-        for column in range(columns):
-            left, right = box.left + column * width, box.left + (column + 1) * width
+    side = Fraction(box.side, grid)
+    for row in range(grid):
+        top, bottom = box.top + row * side, box.top + (row + 1) * side
+        for column in range(grid):
+            left, right = box.left + column * side, box.left + (column + 1) * side
             keep.append(not any(x < right and x + 1 > left and y < bottom and y + 1 > top for y, x in painted.tolist()))
     return keep
 
@@ -52,17 +52,17 @@ def test_kept_tokens_are_exact_for_any_size(seed: int) -> None:
     for _ in range(random.integers(1, 6)):
         y, x = random.integers(0, height), random.integers(0, width)
         mask[y : y + random.integers(1, 9), x : x + random.integers(1, 9)] = random.choice([1, 255])
-    rows, columns = (int(n) for n in random.integers(1, 17, 2))
+    grid = int(random.integers(1, 17))
     image = Image.fromarray(mask)
     square = crop_box(image, int(random.integers(16, 64)), float(random.uniform(0, 2)))
     for box in (
         square,
         Box(int(random.integers(-40, 60)), int(random.integers(-40, 60)), int(random.integers(1, 120))),
     ):
-        assert (paint_in(mask, box, (rows, columns)) == 0).flatten().tolist() == slow_keep(mask, box, rows, columns)
+        assert (paint_in(mask, box, grid) == 0).flatten().tolist() == slow_keep(mask, box, grid)
     region = Region.of(image, 32, 8)
-    assert (~region.painted).flatten().tolist() == slow_keep(mask, region.box, 32, 32)
-    assert (~region.regenerated).flatten().tolist() == slow_keep(mask, region.box, 8, 8)
+    assert (~region.painted).flatten().tolist() == slow_keep(mask, region.box, 32)
+    assert (~region.regenerated).flatten().tolist() == slow_keep(mask, region.box, 8)
 
 
 def test_what_is_past_the_image_is_unknown() -> None:
@@ -167,7 +167,7 @@ def test_a_line_of_one_pixel_on_a_large_image_changes_its_tokens_alone() -> None
     mask = rectangle(size, (3210, 100, 3211, 2900))
     box = crop_box(mask, 128, math.inf)
     assert box == Box(1000, 0, 3000)
-    keep = paint_in(np.asarray(mask), box, (16, 16)) == 0
+    keep = paint_in(np.asarray(mask), box, 16) == 0
     column = (3210 - box.left) * 16 // box.side
     rows = range((100 - box.top) * 16 // box.side, (2899 - box.top) * 16 // box.side + 1)
     assert [(int(r), int(c)) for r, c in np.argwhere(~keep)] == [(row, column) for row in rows]
@@ -281,7 +281,7 @@ def test_painted_patches_are_the_ones_that_are_regenerated(size: tuple[int, int]
     cells = np.random.default_rng(0).random((8, 8)) < 0.5
     box = crop_box(masks.preset("everything", size), 32, math.inf)
     mask = paint_patches(np.where(cells, np.uint8(255), np.uint8(0)), box, size)
-    regenerated = paint_in(np.asarray(mask), box, (8, 8)) > 0
+    regenerated = paint_in(np.asarray(mask), box, 8) > 0
     assert mask.size == size and regenerated.any() and not (regenerated & ~cells).any()
     if size[0] == size[1]:
         assert (regenerated == cells).all()

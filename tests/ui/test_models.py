@@ -185,12 +185,12 @@ def test_reset_sets_the_model_s_best(actions: Actions) -> None:
     assert values["guidance"] == FIRST.defaults.guidance
 
 
-def test_surprises_are_words_that_the_model_knows(actions: Actions) -> None:
+def test_surprises_are_words_that_the_model_knows(actions: Actions, monkeypatch: pytest.MonkeyPatch) -> None:
     prompts = {actions.surprise("tiny")["random_prompt"]["words"] for _ in range(20)}
     assert len(prompts) > 3
     for prompt in prompts:
         assert prompt and FIRST.unknown_words(prompt) == []
-    FIRST.model.about = FIRST.model.about.replace(surprises=1)
+    monkeypatch.setattr(FIRST, "surprises", 1)
     single = {actions.surprise("tiny")["random_prompt"]["words"] for _ in range(20)}
     assert single <= {phrase for phrases in FIRST.suggestions.values() for phrase in phrases}
     assert actions.surprise("animals") in [{"choice": [animal]} for animal in ("cat", "dog", "bird")]

@@ -85,7 +85,7 @@ def test_edits_and_variations_are_ordered_and_keep_what_they_should(pipe: Pipeli
 
 def test_without_a_scorer_there_is_no_order() -> None:
     pipe = tiny_pipeline()
-    assert not pipe.can_rank
+    assert pipe.scorer is None
     with pytest.raises(InputError, match="no scorer"):
         pipe.generate("a hat", best_first=True)
 
@@ -97,8 +97,8 @@ def test_a_scorer_is_loaded_from_the_model_s_folder_and_used_by_the_command_line
     save_model_with_scorer(folder)
     tiny_model().save_pretrained(plain)
     pipe = Pipeline.from_pretrained(folder)
-    assert pipe.can_rank and pipe.scorer is not None
-    assert not Pipeline.from_pretrained(plain).can_rank
+    assert pipe.scorer is not None
+    assert Pipeline.from_pretrained(plain).scorer is None
     command = ["generate", "--prompt", "red hair", "--seed", "3", "--variants", "4", "--best-first"]
     assert main([*command, "--model", str(plain), "--out", str(tmp_path / "no.png")]) == 2
     assert "no scorer" in capsys.readouterr().err
