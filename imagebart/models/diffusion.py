@@ -94,15 +94,9 @@ def gumbel_noise(shape: tuple[int, ...], generators: list[torch.Generator]) -> T
 
 
 def posterior(x_t: Tensor, x_0: Tensor, t: int, schedule: Schedule, vocab_size: int) -> Tensor:
-    """q(x_{t-1} | x_t, x_0), float [..., K]: proportional to q(x_t | x_{t-1}) q(x_{t-1} | x_0).
-
-    Section 3.1, eq. 4.
-    """
-    beta, survive = schedule.betas[t - 1], schedule.alphacum(t - 1)
-    likelihood = (1 - beta) * F.one_hot(x_t, vocab_size) + beta / vocab_size
-    prior = survive * F.one_hot(x_0, vocab_size) + (1 - survive) / vocab_size
-    product = likelihood * prior
-    return product / product.sum(-1, keepdim=True)
+    """q(x_{t-1} | x_t, x_0), float [..., K] (section 3.1, eq. 4)."""
+    p_x0 = 1.0 * F.one_hot(x_0, vocab_size)
+    return reverse_step(p_x0, x_t, 1 - schedule.alphacum(t), 1 - schedule.alphacum(t - 1))
 
 
 def reverse_step(p_x0: Tensor, x_t: Tensor, noise_t: float | Tensor, noise_s: float) -> Tensor:

@@ -10,17 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imagebart.core.settings import (
-    Count,
-    Length,
-    Offset,
-    Positive,
-    SamplingSettings,
-    Settings,
-    Share,
-    Steps,
-    Vocabulary,
-)
+from imagebart.core.settings import Length, Offset, Positive, SamplingSettings, Settings, Share, Steps, Vocabulary
 from imagebart.models.diffusion import log_likelihood
 from imagebart.models.transformer import Cache, TextEncoder, TextEncoderConfig, Transformer, TransformerConfig
 
@@ -42,7 +32,7 @@ class StageConfig(Settings):
     start_token: Offset = 0  # before the first image token in an encoder-decoder stage's decoder
     text: TextEncoderConfig | None = None  # encodes the conditioning tokens; None: they precede the image tokens
     temperature: Positive = 1.0  # times a run's
-    top_k: Count | None = None  # where a run gives none
+    top_k: Vocabulary | None = None  # where a run gives none
 
     def sampling(self, settings: SamplingSettings) -> SamplingSettings:
         """A run's settings at this stage."""

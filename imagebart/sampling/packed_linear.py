@@ -13,9 +13,8 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from copy import copy
+from copy import deepcopy
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +22,6 @@ from torch import Tensor, nn
 
 from imagebart.models.transformer import Transformer
 
-M = TypeVar("M", bound=nn.Module)
 Matrix = Callable[[Tensor], Tensor]  # [rows, in] -> [rows, out]
 Kernel = Callable[[nn.Linear], Matrix]
 ROWS = 8  # for which oneDNN orders the weights
@@ -84,20 +82,15 @@ class PackedLinear(nn.Module):
         return self.multiply(x.flatten(0, -2)).view(*x.shape[:-1], -1)
 
 
-def with_kernel(module: M, kernel: Kernel) -> M:
-    """A copy of a module that computes with a kernel and shares all other parts.
+def with_kernel(module: Transformer, kernel: Kernel) -> Transformer:
+    """A copy of a transformer that computes with a kernel and shares all other parts.
 
     The maps to cross-attention's keys and values, computed once a step, stay as they are.
     """
-    if not any(isinstance(part, nn.Linear) for part in module.modules()):
-        return module  # also parametrized embeddings, in training, which cannot be copied
-    copied = copy(module)
-    copied._modules = {}
-    for name, child in module._modules.items():
-        if isinstance(child, nn.Linear):
-            copied._modules[name] = child if name == "kv" else PackedLinear(child, kernel)
-        else:
-            copied._modules[name] = None if child is None else with_kernel(child, kernel)
+    copied = deepcopy(module, {id(shared): shared for shared in (*module.parameters(), *module.buffers())})
+    for name, child in module.named_modules():
+        if isinstance(child, nn.Linear) and not name.endswith(".kv"):
+            copied.set_submodule(name, PackedLinear(child, kernel))
     return copied
 
 
