@@ -16,6 +16,7 @@ from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.imaging import masks
 from imagebart.models.diffusion import add_uniform_noise
 from imagebart.sampling.sampler import correct
+from imagebart.sampling.steps import ChainEvent
 from imagebart.worlds.attribute_classifier import AvatarScorer
 from imagebart.worlds.avatars import PLAIN
 from recipes.avatars.artwork import BACKGROUNDS, region_mask, rendered
@@ -48,7 +49,8 @@ def test_the_corrector_finds_wrong_tokens_and_mends_them(pipe: Pipeline) -> None
     settings = pipe.defaults.replace(corrector_steps=2)
     cond = model.conditioner.encode([item["text"] for item in items]).tokens
     state = model.sampler.prepare(len(x0), settings, cond, seed=1)
-    *_, last = correct(state, damaged, model.sampler.packed, settings)
+    end = ChainEvent(tokens=damaged, stage=1, stages=1, resample_index=0, resamples=1)
+    *_, last = correct(state, end, model.sampler.packed, settings)
     before, damage, after = (model.first_stage.decode(x) for x in (x0, damaged, last.tokens))
     assert (last.tokens != damaged)[wrong].float().mean() > 0.9
     assert (last.tokens != damaged)[~wrong].float().mean() < 0.05

@@ -167,9 +167,8 @@ class Transformer(nn.Module):
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_in, config.width)
         self.position_embedding = nn.Parameter(torch.empty(config.positions, config.width))
-        self.blocks: Iterable[Block] = nn.ModuleList(  # type: ignore[assignment]
-            Block(config) for _ in range(config.depth)
-        )
+        blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.blocks: Iterable[Block] = blocks  # type: ignore[assignment]
         self.norm = nn.LayerNorm(config.width)
         head = Linear(config.width, config.vocab_out, bias=config.head_bias) if config.vocab_out else nn.Identity()
         self.head: nn.Module = head

@@ -128,16 +128,6 @@ class AttentionBlock(nn.Module):
         return x + self.proj_out(rearrange(out, "b 1 (h w) c -> b c h w", h=x.shape[2]))
 
 
-def downsample(channels: int) -> nn.Sequential:
-    pad = nn.ZeroPad2d((0, 1, 0, 1))  # right and bottom only, as the published weights expect
-    return nn.Sequential(OrderedDict(pad=pad, conv=nn.Conv2d(channels, channels, 3, stride=2)))
-
-
-def upsample(channels: int) -> nn.Sequential:
-    enlarge = nn.Upsample(scale_factor=2.0)
-    return nn.Sequential(OrderedDict(enlarge=enlarge, conv=nn.Conv2d(channels, channels, 3, padding=1)))
-
-
 class Level(nn.Module):
     """One resolution: residual blocks, each followed by attention where the level has it."""
 
@@ -171,7 +161,9 @@ class Encoder(nn.Module):
         for i, (channels, attention) in enumerate(config.levels):
             level = Level(width, channels, config.res_blocks, attention)
             if i < len(config.levels) - 1:
-                level.downsample = downsample(channels)
+                pad = nn.ZeroPad2d((0, 1, 0, 1))  # right and bottom only, as the published weights expect
+                conv = nn.Conv2d(channels, channels, 3, stride=2)
+                level.downsample = nn.Sequential(OrderedDict(pad=pad, conv=conv))
             self.down.append(level)
             width = channels
         self.mid = middle(width)
@@ -222,14 +214,14 @@ class Decoder(nn.Module):
         width = config.levels[-1][0]
         self.conv_in = nn.Conv2d(config.latent_channels, width, 3, padding=1)
         self.mid = middle(width)
-        ups: list[nn.Module] = []
+        self.up = nn.ModuleList()  # finest first, as in the encoder; run from the coarsest
         for i, (channels, attention) in reversed(list(enumerate(config.levels))):
             level = Level(width, channels, config.res_blocks + 1, attention)
             if i > 0:
-                level.upsample = upsample(channels)
-            ups.insert(0, level)
+                conv = nn.Conv2d(channels, channels, 3, padding=1)
+                level.upsample = nn.Sequential(OrderedDict(enlarge=nn.Upsample(scale_factor=2.0), conv=conv))
+            self.up.insert(0, level)
             width = channels
-        self.up = nn.ModuleList(ups)  # finest first, as in the encoder; run from the coarsest
         self.norm_out = group_norm(width)
         self.conv_out = nn.Conv2d(width, 3 * config.pixel_unshuffle**2, 3, padding=1)
         self.pixel_shuffle = nn.PixelShuffle(config.pixel_unshuffle)

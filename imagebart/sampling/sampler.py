@@ -4,6 +4,7 @@ import math
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from imagebart.models.imagebart import ImageBARTModel
 from imagebart.models.stages import Stage
 from imagebart.models.transformer import Transformer
 from imagebart.sampling.packed_linear import PackedDecoder
-from imagebart.sampling.steps import ChainEvent, ChainState, KnownTokens, Step, denoising_steps, sample_step
+from imagebart.sampling.steps import ChainEvent, ChainState, KnownTokens, Step, sample_step
 
 SEED_OFFSET = 0x9E3779B9  # added to a seed for the noise that a variation starts from, which is not the chain's own
 
@@ -44,7 +45,7 @@ def sample_chain(
                 x = event.tokens
                 yield event
     if settings.corrector_steps:
-        yield from correct(state, x, packed, settings)
+        yield from correct(state, replace(begun, tokens=x), packed, settings)
 
 
 # The corrector: after the chain, tokens that do not fit the others are sampled again.
@@ -60,19 +61,21 @@ TOP_P = 0.5  # at most, for tokens that are sampled again
 
 @torch.no_grad()
 def correct(
-    state: ChainState, x: Tensor, packed: Callable[[Transformer], Transformer], settings: SamplingSettings
+    state: ChainState, event: ChainEvent, packed: Callable[[Transformer], Transformer], settings: SamplingSettings
 ) -> Iterator[ChainEvent]:
-    """Corrects the x_0 of a chain, int64 [B, N], `settings.corrector_steps` times; an event after every pass.
+    """Corrects the x_0 of a chain `settings.corrector_steps` times; an event after every pass.
 
-    state: the chain's start; what it keeps is never changed. packed: packs a decoder's weights. There is no guidance:
-    the few tokens that are sampled follow from the others, and half the passes are saved.
+    state: the chain's start; what it keeps is never changed. event: of the chain's end, its tokens are x_0. packed:
+    packs a decoder's weights. There is no guidance: the few tokens that are sampled follow from the others, and half
+    the passes are saved.
     """
     denoiser = state.steps[0].network
     assert isinstance(denoiser, Denoiser), "stages predict x_{t-1} and have no corrector"
     step, decoder, state = Step(denoiser, 1.0, 0.0), packed(denoiser.decoder), state.without_guidance()
     settings = settings.replace(guidance=1.0, top_p=min(settings.top_p or 1.0, TOP_P))
-    again = torch.ones_like(x, dtype=torch.bool)
+    again = torch.ones_like(event.tokens, dtype=torch.bool)
     for number in range(1, settings.corrector_steps + 1):
+        x = event.tokens
         (rows,) = again.any(1).nonzero(as_tuple=True)  # an image of which nothing was sampled again is finished
         if not len(rows):
             return
@@ -80,17 +83,9 @@ def correct(
         noisy = torch.where(state.noise_level < 1, state.x, state.uniform())
         chances = probabilities(denoiser, state.select(rows), x[rows], noisy[rows])
         again = torch.zeros_like(again).index_copy(0, rows, chances < settings.corrector_threshold)
-        begun = ChainEvent(
-            tokens=x,
-            stage=1,
-            stages=state.scales,
-            resample_index=settings.resamples - 1,
-            resamples=settings.resamples,
-            corrector_step=number,
-        )
         unknown = replace(state, x=torch.where(again, noisy, x), noise_level=state.noise_level.where(again, 0.0))
+        begun = replace(event, corrector_step=number)
         for event in sample_step(step, decoder, unknown, settings, noise, begun):
-            x = event.tokens
             yield event
 
 
@@ -131,12 +126,13 @@ class Sampler:
     def steps(self, settings: SamplingSettings, strength: float = 1.0) -> Sequence[Step]:
         """The chain's steps, t = 1 first, from noise level `strength`, over 0 and at most 1, on.
 
-        A model of stages starts with the finest that expects at least as much noise. Raises InputError for steps that
-        the model does not have.
+        Each of a denoiser's removes as much noise. A model of stages starts with the finest that expects at least as
+        much noise. Raises InputError for steps that the model does not have.
         """
         model, scales = self.model, self.model.scales_of(settings.scales)
         if model.denoiser is not None:
-            return denoising_steps(model.denoiser, scales, strength)
+            levels = [strength * t / scales for t in range(scales + 1)]
+            return [Step(model.denoiser, noise_t, noise_s) for noise_s, noise_t in pairwise(levels)]
         if settings.corrector_steps:
             raise InputError("This model has no corrector: the number of corrector steps must be 0.")
         levels = [1 - model.schedule.alphacum(t) for t in range(scales + 1)]

@@ -96,12 +96,6 @@ class Step:
         return torch.where(self.keeps(noise_level), self.noise_t, noise_level.clamp(max=self.noise_t))
 
 
-def denoising_steps(denoiser: Denoiser, scales: int, noise_t: float = 1.0) -> list[Step]:
-    """Steps of the denoiser from a noise level down to 0, t = 1 first; each removes as much noise (geometric betas)."""
-    levels = [noise_t * t / scales for t in range(scales + 1)]
-    return [Step(denoiser, levels[t], levels[t - 1]) for t in range(1, scales + 1)]
-
-
 @dataclass(frozen=True)
 class ChainState:
     """Where a chain starts: n tokens of each of B images, and what they are conditioned on."""

@@ -140,6 +140,11 @@ def random_step(
     return Step(stage, 1.0, 0.0 if kind != "decoder_only" else 0.5)
 
 
+def denoising_steps(denoiser: Denoiser, scales: int) -> list[Step]:
+    """Steps of the denoiser from noise down to 0, t = 1 first, that remove as much noise each."""
+    return [Step(denoiser, t / scales, (t - 1) / scales) for t in range(1, scales + 1)]
+
+
 def chain_state(
     steps: Sequence[Step],
     x: Tensor,

@@ -34,7 +34,8 @@ def started(noise_level: Tensor, seed: int = 0) -> tuple[ChainState, Tensor]:
 
 
 def corrected(state: ChainState, x: Tensor, settings: SamplingSettings = SETTINGS) -> Tensor:
-    for event in correct(state, x, lambda decoder: decoder, settings):
+    end = ChainEvent(tokens=x, stage=1, stages=1, resample_index=0, resamples=1)
+    for event in correct(state, end, lambda decoder: decoder, settings):
         assert event.stage == 1 and 1 <= event.corrector_step <= settings.corrector_steps
         x = event.tokens
     return x

@@ -24,7 +24,7 @@ from oracles import (
     plain_reverse,
     teacher_forced,
 )
-from random_networks import chain_state, random_cond, random_denoiser, random_stage
+from random_networks import chain_state, denoising_steps, random_cond, random_denoiser, random_stage
 from tiny_models import tiny_model, tiny_staged_model
 from torch import Tensor
 
@@ -37,7 +37,7 @@ from imagebart.models.transformer import Cache, Transformer
 from imagebart.sampling import steps as steps_module
 from imagebart.sampling.packed_linear import PackedDecoder
 from imagebart.sampling.sampler import ChainEvent, sample_chain
-from imagebart.sampling.steps import KnownTokens, Step, denoising_steps
+from imagebart.sampling.steps import KnownTokens, Step
 
 CODES, TOKENS = 24, 64  # of tiny models
 DEFAULTS = SamplingSettings()
@@ -72,8 +72,7 @@ def half_kept() -> Tensor:
 @pytest.mark.parametrize("noise_t", [1.0, 0.3])
 def test_steps_lose_the_same_share_each(plain: ImageBART, scales: int, noise_t: float) -> None:
     """Rates fall from the first to 0, in equal parts: geometric betas, where that is noise alone."""
-    assert plain.denoiser is not None
-    steps = denoising_steps(plain.denoiser, scales, noise_t)
+    steps = plain.sampler.steps(SamplingSettings(scales=scales), noise_t)
     assert [s.noise_t for s in steps] == pytest.approx([noise_t * t / scales for t in range(1, scales + 1)])
     assert [s.noise_s for s in steps] == [0, *(s.noise_t for s in steps[:-1])]
     if noise_t == 1:
