@@ -1,7 +1,5 @@
 """ImageBART in the browser: mask, prompt, and watch the image emerge, coarse to fine."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from imagebart.core.errors import InputError
-from imagebart.evaluation.metrics import Measure, measure, median_of, share_of
+from imagebart.evaluation.metrics import Measure, median_of, share_of
 from imagebart.imaging.figures import sheet
 from imagebart.pipeline import Pipeline, PipelineEvent
 
@@ -57,8 +57,8 @@ def common_measures(cases: Sequence[Case], results: Sequence[PipelineEvent]) -> 
     for case, last in zip(cases, results, strict=True):
         kept = ~changed_pixels(last)
         stayed.append(bool((np.asarray(last.image)[kept] == np.asarray(case.image)[kept]).all()))
-    yield measure("no pixel changed outside the mask", share_of(stayed), len(cases), "%", "100 %")
-    yield measure("time of an edit, median", median_of([last.elapsed for last in results]), len(cases), "s")
+    yield Measure("no pixel changed outside the mask", *share_of(stayed), len(cases), "%", "100 %")
+    yield Measure("time of an edit, median", *median_of([last.elapsed for last in results]), len(cases), "s")
 
 
 def suggestion_iou(pipe: Pipeline, image: Image.Image, words: str, place: np.ndarray) -> float:

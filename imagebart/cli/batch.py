@@ -1,7 +1,5 @@
 """`imagebart edit` over a folder: several images in one chain. What has a result is left alone."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -36,11 +34,10 @@ def open_mask(mask: str, size: tuple[int, int]) -> Image.Image:
 
 
 def find_jobs(images: Path, out: Path, mask: str, prompt: str | None) -> list[Job]:
-    """The images of a folder by name, those in folders of it left out.
+    """The images of a folder by name, not those of folders in it; raises InputError where there are none, or too many.
 
     mask: a preset, a file for all, or a folder with NAME.mask.png or an image of the same name for each. prompt: for
     all; if None, that of metadata.jsonl (`file_name`, `text`), or else of NAME.txt beside the image.
-    Raises InputError for no images, two of one name, a folder that is both, and prompts that cannot be read.
     """
     if out.resolve() == images.resolve():
         raise InputError("--image and --out are the same folder; name another one for the results.")
@@ -89,10 +86,9 @@ def read_prompts(file: Path) -> dict[str, str]:
 
 
 def edit_folder(pipe: Pipeline, jobs: Sequence[Job], seed: int | None, **options: Any) -> None:
-    """Edits every image that has no result yet; prints the results' paths.
+    """Edits every image that has no result yet; prints the results' paths. seed: None for a new one for each image.
 
-    seed: of each image; None: a new one for each. options: those of `Pipeline.edit_batch`. An image that cannot be
-    edited is named on standard error, and the others go on; raises InputError in the end if there are any.
+    An image that cannot be edited is named on standard error, and the others go on; InputError is raised in the end.
     """
     pipe.edit_batch([], **options)  # raises for bad options
     jobs[0].out.parent.mkdir(parents=True, exist_ok=True)

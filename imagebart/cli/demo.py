@@ -1,7 +1,5 @@
 """`imagebart demo`: loads a model and serves the page."""
 
-from __future__ import annotations
-
 import os
 import signal
 from pathlib import Path
@@ -13,34 +11,20 @@ from imagebart.cli.options import DEFAULT_MODEL, command
 from imagebart.core.errors import InputError
 from imagebart.ui import MAX_RUN_SECONDS, find_device, set_environment
 
+DOWNLOADS = "Whether people on the page may get published models; not on a Space."
+
 app = typer.Typer()
 
 
 @command(app)
 def demo(
-    model: Annotated[
-        str | None, typer.Option(help="Folder of a model, a published model's name, or owner/name; else avatars.")
-    ] = None,
-    models: Annotated[
-        Path | None, typer.Option(help="Folder of several models; --model, or the first of them, is opened.")
-    ] = None,
+    model: Annotated[str | None, typer.Option(help="Folder of a model, its name, or owner/name; else avatars.")] = None,
+    models: Annotated[Path | None, typer.Option(help="Folder of several models; opens --model, or the first.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on; GRADIO_SERVER_NAME, else 127.0.0.1.")] = None,
-    port: Annotated[
-        int | None, typer.Option(help="Port to listen on; GRADIO_SERVER_PORT, else a free one from 7860.")
-    ] = None,
-    max_run_seconds: Annotated[
-        float, typer.Option(min=1, help="Seconds after which a run is ended, since others wait for it.")
-    ] = MAX_RUN_SECONDS,
-    downloads: Annotated[
-        bool | None,
-        typer.Option(
-            envvar="IMAGEBART_DOWNLOADS", help="Whether people on the page may get published models; not on a Space."
-        ),
-    ] = None,
-    mcp: Annotated[
-        bool,
-        typer.Option("--mcp", envvar="GRADIO_MCP_SERVER", help="Offer the endpoints as tools for MCP clients, too."),
-    ] = False,
+    port: Annotated[int | None, typer.Option(help="Port; GRADIO_SERVER_PORT, else a free one from 7860.")] = None,
+    max_run_seconds: Annotated[float, typer.Option(min=1, help="Seconds after which a run ends.")] = MAX_RUN_SECONDS,
+    downloads: Annotated[bool | None, typer.Option(help=DOWNLOADS, envvar="IMAGEBART_DOWNLOADS")] = None,
+    mcp: Annotated[bool, typer.Option("--mcp", help="Tools for MCP clients, too.", envvar="GRADIO_MCP_SERVER")] = False,
 ) -> None:
     """Open the page: serves it until it is stopped."""
     set_environment()

@@ -1,7 +1,5 @@
 """`imagebart generate`, `edit`, `vary` and `describe`: what the page does, in the page's words."""
 
-from __future__ import annotations
-
 import math
 import sys
 from collections.abc import Iterable
@@ -47,17 +45,12 @@ class Output:
     like: Annotated[Path | None, typer.Option(help="A PNG made before: gives what is not given here.")] = None
     seed: Annotated[int | None, typer.Option(help="The same gives the same image; a new one if not given.")] = None
     variants: Annotated[int, typer.Option(help="How many images.")] = 1
-    best_first: Annotated[
-        bool, typer.Option("--best-first", help="Variants in order, best first, by the model's scorer.")
-    ] = False
+    best_first: Annotated[bool, typer.Option("--best-first", help="Order variants by the model's scorer.")] = False
     best_of: Annotated[int | None, typer.Option(help="Sample so many and write the best alone.")] = None
-    scorer: Annotated[
-        str | None,
-        typer.Option(help="What ranks: a classifier or CLIP, by folder or Hub name, in place of the model's own."),
-    ] = None
+    scorer: Annotated[str | None, typer.Option(help="Ranks: classifier or CLIP, folder or Hub name.")] = None
 
     @cached_property
-    def recipe(self) -> Recipe | None:
+    def recipe(self) -> "Recipe | None":
         """That of --like."""
         from imagebart.imaging.files import read_recipe
 
@@ -93,7 +86,7 @@ class Output:
         if self.best_of is not None and self.variants != 1:
             raise InputError("--best-of writes the best image alone; leave out --variants.")
 
-    def pipeline(self) -> Pipeline:
+    def pipeline(self) -> "Pipeline":
         """The model, with what ranks."""
         from imagebart.pipeline import Pipeline
 
@@ -107,11 +100,11 @@ class Output:
             print(plain(f"{self.like.name} was made by the model {made_by}; this one is {pipe.name}."), file=sys.stderr)
         return pipe
 
-    def arguments(self, sampling: Sampling, pipe: Pipeline) -> dict[str, Any]:
+    def arguments(self, sampling: Sampling, pipe: "Pipeline") -> dict[str, Any]:
         """What all methods of `Pipeline` take."""
         return {
             "seed": self.first(self.seed, "own_seed"),
-            "settings": sampling.over(self.first(None, "settings", pipe.defaults)),
+            "settings": self.first(None, "settings", pipe.defaults).replace(**sampling),
             "variants": self.best_of or self.variants,
             "best_first": self.best_first or self.best_of is not None,
         }
@@ -124,10 +117,7 @@ class Fill:
     exact: Annotated[bool, typer.Option("--exact", help="Change nothing but what the mask marks.")] = False
     remove: Annotated[bool, typer.Option("--remove", help="Remove what the mask marks, without a prompt.")] = False
     feather: Annotated[int | None, typer.Option(help="Pixels over which the change fades in; 0 if not given.")] = None
-    context: Annotated[
-        float | None,
-        typer.Option(help="How much around the mask the model sees, over its longer side; all if not given."),
-    ] = None
+    context: Annotated[float | None, typer.Option(help="Seen around the mask, over its longer side; else all.")] = None
 
     def arguments(self, output: Output, mask: str) -> dict[str, Any]:
         """What `Pipeline.edit` takes; nobody painted a ready mask, which may so be moved."""
@@ -201,8 +191,7 @@ def vary(
     output: Output,
     sampling: Sampling,
     strength: Annotated[
-        float | None,
-        typer.Option(help=f"Share that is regenerated, over 0, at most 1; {DEFAULT_STRENGTH} if not given."),
+        float | None, typer.Option(help=f"Share to regenerate, 0 to 1; else {DEFAULT_STRENGTH}.")
     ] = None,
 ) -> None:
     """Images like an image."""
@@ -220,7 +209,7 @@ def describe(image: Annotated[Path, typer.Argument(help="The image.")], model: M
     print(Pipeline.from_pretrained(model).describe(image))
 
 
-def _follow(run: Iterable[PipelineEvent], output: Output) -> None:
+def _follow(run: Iterable["PipelineEvent"], output: Output) -> None:
     """Shows the progress on standard error; writes the images, and prints their paths on standard output."""
     from tqdm import tqdm
 

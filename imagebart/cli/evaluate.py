@@ -1,7 +1,5 @@
 """`imagebart evaluate ...`: how good a model is, on images that were held back and by the paper's measures."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -56,13 +54,13 @@ def folder(
         save_image(folder_sheet(study), sheet, optimize=True)
 
 
-def load_image_sampler(model: str | Path, sampling: Sampling, batch: int, device: str = "cpu") -> ImageSampler:
+def load_image_sampler(model: str | Path, sampling: Sampling, batch: int, device: str = "cpu") -> "ImageSampler":
     """A model with its own sampling settings, but for those that were given."""
     from imagebart.evaluation.image_sampler import ImageSampler
     from imagebart.model import ImageBART
 
     loaded = ImageBART.from_pretrained(model, device)
-    return ImageSampler(loaded, sampling.over(loaded.about.sampling), batch)
+    return ImageSampler(loaded, loaded.about.sampling.replace(**sampling), batch)
 
 
 @command(app)

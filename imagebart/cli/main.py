@@ -1,7 +1,5 @@
 """Runs a command of the command line."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 

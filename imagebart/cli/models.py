@@ -1,7 +1,5 @@
 """`imagebart list`, `download`, `convert` and `push`: models on their way to and from this machine."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
@@ -42,7 +40,7 @@ def download(
 def convert(
     source: Annotated[str, typer.Argument(help="A name as `list` has it, or a folder with scale1.ckpt and so on.")],
     out: Annotated[
-        Path | None, typer.Option(help="The new folder; of a name, where names are looked for if not given.")
+        Path | None, typer.Option(help="The new folder; of a published name, where it is looked for.")
     ] = None,
     dtype: Annotated[str, typer.Option(help="Of the stored numbers: float32, bf16 or float16.")] = "float32",
     replace: Annotated[bool, typer.Option("--replace", help="Delete the published files afterwards.")] = False,

@@ -1,15 +1,14 @@
-"""Options that several commands share, in groups: a command takes a group, a dataclass, as one argument."""
-
-from __future__ import annotations
+"""Options that several commands share: a command takes a group of them as one argument."""
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, is_dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import is_dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 import typer
+from pydantic.fields import FieldInfo
 
 from imagebart.core.errors import InputError
 from imagebart.core.settings import SamplingSettings
@@ -22,77 +21,55 @@ Data = Annotated[
     str | None, typer.Option(help="Folder of images (metadata.jsonl: captions; folders: classes), or a Hub name.")
 ]
 
+Sampling = Annotated[dict[str, Any], SamplingSettings]  # the settings that were given, by name
+
 Command = Callable[..., None]
 
 
-def _setting(name: str) -> Any:
-    """An option with the help and the range of a sampling setting."""
-    field = SamplingSettings.model_fields[name]
-    limits = {
-        keyword: getattr(part, bound)
-        for part in field.metadata
-        for keyword, bound in (("min", "ge"), ("max", "le"))
-        if hasattr(part, bound)
-    }
-    return typer.Option(help=field.description, rich_help_panel="Sampling, as the model's own if not given", **limits)
-
-
-@dataclass
-class Sampling:
-    """The settings of `SamplingSettings`; None: not given."""
-
-    temperature: Annotated[float | None, _setting("temperature")] = None
-    top_k: Annotated[int | None, _setting("top_k")] = None
-    top_p: Annotated[float | None, _setting("top_p")] = None
-    guidance: Annotated[float | None, _setting("guidance")] = None
-    resamples: Annotated[int | None, _setting("resamples")] = None
-    scales: Annotated[int | None, _setting("scales")] = None
-    corrector_steps: Annotated[int | None, _setting("corrector_steps")] = None
-    corrector_threshold: Annotated[float | None, _setting("corrector_threshold")] = None
-
-    def over(self, defaults: SamplingSettings) -> SamplingSettings:
-        """A model's settings, but for those that were given. Raises InputError for a value out of range."""
-        return defaults.replace(**{name: value for name, value in vars(self).items() if value is not None})
-
-
 def command(app: typer.Typer, name: str | None = None) -> Callable[[Command], Command]:
-    """Adds a function to an app as a command, by its name, arguments and docstring.
-
-    An argument whose type is a dataclass stands for the options that are its fields.
-    """
+    """Adds a function to an app as a command, by its name, docstring and arguments (see `_options`)."""
 
     def add(function: Command) -> Command:
-        arguments = inspect.signature(function, eval_str=True).parameters.values()
+        groups = [(argument, _options(argument)) for argument in inspect.signature(function).parameters.values()]
 
         @wraps(function)
         def run(**values: Any) -> None:
-            for argument in arguments:
-                if group := _group(argument):
-                    given = {option.name: values.pop(option.name) for option in _options(argument)}
-                    values[argument.name] = group(**given)
+            for argument, options in groups:
+                given = {option.name: values.pop(option.name) for option in options}
+                if argument.annotation is Sampling:
+                    given = {argument.name: {name: value for name, value in given.items() if value is not None}}
+                elif is_dataclass(argument.annotation):
+                    given = {argument.name: argument.annotation(**given)}  # type: ignore[operator]
+                values |= given
             try:
                 function(**values)
             except EOFError as error:  # which click takes for Ctrl-D
                 raise InputError(f"A file ended too early: {error}") from error
 
-        options = [option for argument in arguments for option in _options(argument)]
-        run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+        run.__signature__ = inspect.Signature([option for _, options in groups for option in options])  # type: ignore[attr-defined]
         app.command(name)(run)
         return function
 
     return add
 
 
-def _group(argument: inspect.Parameter) -> Callable[..., Any] | None:
-    """The dataclass of an argument that stands for several options."""
-    return argument.annotation if is_dataclass(argument.annotation) else None  # type: ignore[return-value]
-
-
 def _options(argument: inspect.Parameter) -> list[inspect.Parameter]:
-    """The options that an argument stands for: the fields of its dataclass, or itself."""
-    group = _group(argument)
-    options = inspect.signature(group, eval_str=True).parameters.values() if group else [argument]
+    """The options that an argument stands for: settings, the fields of its dataclass, or itself."""
+    options: Iterable[inspect.Parameter] = [argument]
+    if argument.annotation is Sampling:
+        options = map(_setting, SamplingSettings.model_fields, SamplingSettings.model_fields.values())
+    elif is_dataclass(argument.annotation):
+        options = inspect.signature(argument.annotation).parameters.values()  # type: ignore[arg-type]
     return [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]
+
+
+def _setting(name: str, field: FieldInfo) -> inspect.Parameter:
+    """An option with the help and the range of a setting; None: not given."""
+    bounds = (("min", "ge"), ("max", "le"))
+    limits = {word: getattr(part, at) for part in field.metadata for word, at in bounds if hasattr(part, at)}
+    option = typer.Option(help=field.description, rich_help_panel="Sampling, as the model's own if not given", **limits)
+    kind: Any = Annotated[Optional[field.annotation], option]  # noqa: UP045
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
 
 
 def output_folder(text: str) -> Path:

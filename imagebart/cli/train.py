@@ -1,9 +1,8 @@
 """`imagebart train ...`: the parts of a model, and putting them together."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
@@ -61,7 +60,7 @@ def model(
 ) -> None:
     """A model of your own images: from a folder to the page."""
     from imagebart.training.config import ModelRun, load_values
-    from imagebart.training.train_model import dry_run, train_model
+    from imagebart.training.train_model import inspect_run, train_model
 
     given = {"data": data, "hours": hours, "resolution": resolution, "first_stage": first_stage}
     given |= {"init_from": init_from, "batch_size": batch_size, "knows": knows, "license": license}
@@ -71,8 +70,8 @@ def model(
         raise InputError("--data is missing; give it, or a --config that has it.")
     run = ModelRun.from_json(json.dumps(values))
     if dry:
-        dry_run(run)
-        return
+        with TemporaryDirectory() as folder:
+            return inspect_run(run, Path(folder))
     try:
         train_model(run, out)
     except (MemoryError, RuntimeError) as error:

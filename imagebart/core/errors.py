@@ -1,9 +1,5 @@
 """Errors whose message is shown as it is, and how values and other texts are shown."""
 
-from __future__ import annotations
-
-from reprlib import Repr
-
 LONGEST_VALUE = 80  # characters of a value in a sentence
 LONGEST_SENTENCE = 1000  # characters
 
@@ -45,11 +41,8 @@ def reason_of(error: BaseException) -> str:
 
 def format_value(value: object) -> str:
     """A value for a sentence: numbers plainly, everything else as in Python; shortened."""
-    short = Repr()
-    short.maxlevel, short.maxlist, short.maxtuple = 2, LONGEST_VALUE, LONGEST_VALUE
-    short.maxstring = short.maxother = short.maxlong = 3 * LONGEST_VALUE  # what is over LONGEST_VALUE is cut below
     try:
-        text = f"{value:g}" if isinstance(value, float) else short.repr(value)
+        text = f"{value:g}" if isinstance(value, float) else repr(value)
     except Exception:  # a number of more digits than Python writes, a broken __repr__
         text = f"a {type(value).__name__} that cannot be shown"
     return shortened(text, LONGEST_VALUE)

@@ -1,10 +1,4 @@
-"""Settings: values from outside, checked once where they come in (a file, the command line, the page, the API).
-
-Each kind is a frozen pydantic model. What is wrong becomes one sentence, which names the setting, its value and what
-would be right.
-"""
-
-from __future__ import annotations
+"""Settings: values from outside, checked once where they come in (a file, the command line, the page, the API)."""
 
 from typing import Annotated, Any
 
@@ -36,7 +30,6 @@ EXPECTED = {  # by pydantic's names of errors
     "int_type": "a whole number",
     "int_from_float": "a whole number",
     "float_type": "a number",
-    "finite_number": "a finite number",
     "string_type": "a text",
     "literal_error": "one of {expected}",
     "bool_type": "true or false",
@@ -54,8 +47,8 @@ EXPECTED = {  # by pydantic's names of errors
 class Settings(BaseModel):
     """Values that do not change, of exactly the declared types and no others.
 
-    The constructor is for values that are known to be right, and raises pydantic's ValidationError; `parse`,
-    `from_json` and `replace` are for those of people and raise InputError.
+    The constructor is for values that are known to be right; what people give goes through `parse`, `from_json` and
+    `replace`, which raise InputError.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -108,23 +101,14 @@ class SamplingSettings(Settings):
     top_p: float | None = Field(default=None, gt=0, le=1, description="Leave out the unlikeliest tokens; 1 means none.")
     guidance: float = Field(default=1.0, ge=0, le=100, description="Higher follows your words more strictly.")
     resamples: int = Field(
-        default=1,
-        ge=1,
-        le=100,
-        description="How often each step is run, with noise in between; more are tidier, and take longer.",
+        default=1, ge=1, le=100, description="How often each step is run; more are tidier, and take longer."
     )
     scales: int | None = Field(
         default=None, ge=1, le=MOST_SCALES, description="One is quickest; more first lay out, then refine."
     )
     corrector_steps: int = Field(
-        default=0,
-        ge=0,
-        le=100,
-        description="How often tokens that do not fit the others are sampled again at the end; 0 is never.",
+        default=0, ge=0, le=100, description="How often unlikely tokens are sampled again at the end; 0 is never."
     )
     corrector_threshold: float = Field(
-        default=0.02,
-        ge=0,
-        le=1,
-        description="Tokens that are less likely than this, given the others, are sampled again.",
+        default=0.02, ge=0, le=1, description="Tokens less likely than this, given the others, are sampled again."
     )

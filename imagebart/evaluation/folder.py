@@ -1,7 +1,5 @@
 """How good a model of a folder of images is, measured on those that were held back."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from imagebart.evaluation.image_sampler import ImageSampler
-from imagebart.evaluation.metrics import TEST_STEPS, Measure, mean_of, measure, two_sample_test
+from imagebart.evaluation.metrics import TEST_STEPS, Measure, mean_of, two_sample_test
 from imagebart.imaging.figures import sheet
 from imagebart.imaging.files import to_images
 from imagebart.imaging.masks import preset_array
@@ -63,15 +61,12 @@ def spread(numbers: list[int], most: int) -> list[int]:
 
 
 def evaluate_folder(study: FolderStudy) -> Iterator[Measure]:
-    """All measures of a model, each as soon as it is known.
-
-    The two-sample test says how often a network trained for it tells made images from held-back ones: 50 % is best.
-    """
+    """All measures of a model, each as soon as it is known; of the two-sample tests 50 % is best."""
     errors = psnr(study.images, study.made["reconstruction"])
-    yield measure("reconstruction: PSNR", mean_of(errors.tolist()), len(errors), "dB")
+    yield Measure("reconstruction: PSNR", *mean_of(errors.tolist()), len(errors), "dB")
     for name, images in study.made.items():
         interval = two_sample_test(study.images, images, study.test_steps, study.seed)
-        yield measure(f"{name}: two-sample test", interval, len(images), "%")
+        yield Measure(f"{name}: two-sample test", *interval, len(images), "%")
 
 
 def folder_sheet(study: FolderStudy) -> Image.Image:

@@ -1,7 +1,5 @@
 """Many images from one model: float [B, 3, H, W] in [-1, 1], rounded to whole pixel values."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -34,10 +32,7 @@ class ImageSampler:
         return self._batches(len(prompts), lambda rows: self._sample(prompts[rows], seed + rows.start))
 
     def edit(self, images: Tensor, masks: np.ndarray, prompts: Sequence[str | None], seed: int) -> Tensor:
-        """Images with what is True in masks, bool [B, H, W], regenerated, as by `Pipeline.edit` without a feather.
-
-        Patches with any masked pixel are regenerated; of them, masked pixels alone are used.
-        """
+        """Images with what is True in masks, bool [B, H, W], regenerated, as by `Pipeline.edit` without a feather."""
 
         def work(rows: slice) -> Tensor:
             before, painted = images[rows], torch.from_numpy(masks[rows])

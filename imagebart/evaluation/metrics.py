@@ -9,15 +9,13 @@ trained for it can tell real images from generated ones: it is right in 50 % whe
 halves; a network learns from one and is tested on the other, and the other way round (two-fold cross-validation).
 """
 
-from __future__ import annotations
-
 import json
 import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -29,8 +27,7 @@ from imagebart.core.atomic_io import write_text
 Z = 1.959964  # standard deviations that hold 95 % of a normal distribution
 
 
-@dataclass(frozen=True)
-class Interval:
+class Interval(NamedTuple):
     """A value and the 95 % interval around it."""
 
     value: float
@@ -47,10 +44,7 @@ def wilson(share: float, trials: float) -> Interval:
 
 
 def share_of(right: Sequence[int], asked: Sequence[int] | None = None) -> Interval:
-    """The share of right answers, from the numbers of right and of all answers of each image (asked; None: one each).
-
-    Images without answers do not count. Raises ValueError where there are no answers at all.
-    """
+    """The share of right answers, of the numbers of right and of all answers of each image (asked; None: one each)."""
     pairs = [(r, a) for r, a in zip(right, asked or [1] * len(right), strict=True) if a]
     if not pairs:
         raise ValueError("nothing was asked of any image, expected at least one answer")
@@ -68,17 +62,15 @@ def mean_of(values: Sequence[float]) -> Interval:
     """The mean of independent values, at least 1, with the normal interval of its standard error."""
     if not values:
         raise ValueError("the mean of no values, expected at least one")
-    numbers = torch.tensor(values, dtype=torch.float64)
-    mean = float(numbers.mean())
-    half = Z * float(numbers.std()) / math.sqrt(len(values)) if len(values) > 1 else math.inf
+    mean = statistics.fmean(values)
+    half = Z * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.inf
     return Interval(mean, mean - half, mean + half)
 
 
 def median_of(values: Sequence[float]) -> Interval:
     """The median of independent values, at least 6, between the order statistics that hold it in 95 % of samples.
 
-    Conover, Practical Nonparametric Statistics, 1999, section 3.2: as many values lie below the median as a coin shows
-    heads. Raises ValueError for fewer values.
+    As many values lie below it as a coin shows heads (Conover, Practical Nonparametric Statistics, 1999, section 3.2).
     """
     ordered, count = sorted(values), len(values)
     tail, rank = 0.5**count, 0
@@ -99,7 +91,7 @@ MIN_IMAGES = 4  # of the two-sample test: two a half
 def two_sample_test(real: Tensor, made: Tensor, steps: int = TEST_STEPS, seed: int = 0) -> Interval:
     """The share of images that are classified rightly as real or made: 0.5 where they look alike to it.
 
-    real, made: float [B, 3, H, W] in [-1, 1], row i of the one made of row i of the other. Raises ValueError for B < 4.
+    real, made: float [B, 3, H, W] in [-1, 1], B > 3, row i of the one made of row i of the other.
     """
     count = len(real)
     if count < MIN_IMAGES:
@@ -164,11 +156,6 @@ class Measure:
     unit: str = ""  # "%" for shares
     goal: str = ""
     group: str = ""
-
-
-def measure(name: str, interval: Interval, images: int, unit: str = "", goal: str = "", group: str = "") -> Measure:
-    """A measure of an interval."""
-    return Measure(name, interval.value, interval.low, interval.high, images, unit, goal, group)
 
 
 def table(measures: Sequence[Measure]) -> str:

@@ -4,8 +4,6 @@ FID and Inception score use the features of any network, but are comparable with
 network of 2015. Samples are kept as PNG files, so that a run that was stopped goes on.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -53,10 +51,7 @@ Network = Callable[[Tensor], NetworkOutput]  # of images float [B, 3, H, W] in [
 
 
 def load_network(source: str) -> Network:
-    """The network at a path: the file of Inception's weights, or a classifier's folder or Hub name.
-
-    Raises InputError where it cannot be loaded.
-    """
+    """The network at a path: the file of Inception's weights, or a classifier's folder or Hub name."""
     return torch.no_grad()(_inception(Path(source)) if source.endswith(".pth") else _classifier(source))
 
 
@@ -166,10 +161,7 @@ def generate_all(study: PaperStudy) -> None:
 
 
 def _missing(paths: Sequence[Path], step: int) -> Iterator[range]:
-    """The groups of `step` files of which some are missing.
-
-    Groups are always generated whole: the last digits of an image depend on those that are decoded beside it.
-    """
+    """The groups of `step` files of which some are missing. An image depends, in its last digits, on its group."""
     paths[0].parent.mkdir(parents=True, exist_ok=True)
     for start in range(0, len(paths), step):
         group = range(start, min(start + step, len(paths)))
@@ -210,10 +202,9 @@ def _fidelity(real: NetworkOutput, made: NetworkOutput, prefix: str, paper: floa
 
 
 def in_manifold(points: Tensor, others: Tensor) -> Tensor:
-    """Which points [n, F] lie in the manifold of others [m, F]: bool [n].
+    """Which points [n, F] lie within the distance of any of others [m, F], m > 3, to its third neighbor: bool [n].
 
-    That is, within the distance of any of them to its third neighbor (Kynkäänniemi et al., Improved Precision and
-    Recall Metric for Assessing Generative Models, 2019, eq. 1). Raises InputError for m < 4.
+    Kynkäänniemi et al., Improved Precision and Recall Metric for Assessing Generative Models, 2019, eq. 1.
     """
     if len(others) <= MANIFOLD_NEIGHBORS:
         raise InputError(f"{len(others)} images are too few to compare with; there must be over {MANIFOLD_NEIGHBORS}.")

@@ -1,14 +1,11 @@
 """Settings of training runs, a class for each kind of run, read from one JSON file."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
-from imagebart.core.atomic_io import write_text
 from imagebart.core.errors import InputError
 from imagebart.core.settings import Count, Depth, Heads, HintGrid, Index, Length, Positive, Rate, Settings, Share, Width
 from imagebart.models.transformer import TransformerConfig
@@ -17,6 +14,8 @@ from imagebart.text.conditioners import Kind
 
 Resolution = Literal[32, 64, 128, 256]  # that a model of someone's own images may have
 
+Hours = Annotated[float, Field(gt=0, le=10_000)]
+
 S = TypeVar("S", bound=Settings)
 
 
@@ -24,7 +23,7 @@ class LoopConfig(Settings):
     """How long and how fast to train."""
 
     steps: Count | None = None  # either so many
-    hours: Annotated[float, Field(gt=0, le=10_000)] | None = None  # or until these are over
+    hours: Hours | None = None  # or until these are over
     batch_size: Count = 32
     optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for matrices and convolutions of blocks; AdamW for the rest
     lr: Rate = 1e-3
@@ -40,7 +39,7 @@ class LoopConfig(Settings):
     log_every: Count = 50
 
     @model_validator(mode="after")
-    def _check(self) -> LoopConfig:
+    def _check(self) -> "LoopConfig":
         if (self.steps is None) == (self.hours is None):
             raise ValueError(f"steps is {self.steps} and hours {self.hours}, expected one of the two")
         return self
@@ -53,7 +52,7 @@ class AdversarialLoss(Settings):
     weight: float = 0.1  # of its gradient at the pixels, over that of the reconstruction
     feature_matching_weight: float = 0.5
     crop: Annotated[Width, Field(ge=32)] = 128  # pixels a side of what it looks at in a step
-    channels: int = 32
+    channels: Annotated[Width, Field(multiple_of=8)] = 32  # normalized in groups of 8
     lr: Rate = 3e-4
 
 
@@ -80,7 +79,7 @@ class FirstStageRun(Settings):
     decoder_only: bool = False  # tokens, and with them the stages trained on them, stay as they were
 
     @model_validator(mode="after")
-    def _check(self) -> FirstStageRun:
+    def _check(self) -> "FirstStageRun":
         if self.decoder_only and self.init_from is None:
             raise ValueError("decoder_only trains the decoder of a trained first stage; init_from has to name one")
         return self
@@ -123,7 +122,7 @@ class TokensRun(Settings):
     init_from: str | None = None  # folder of a trained network of the same kind and shape to start from
 
     @model_validator(mode="after")
-    def _check(self) -> TokensRun:
+    def _check(self) -> "TokensRun":
         if self.text_from is not None and self.conditioning != "text":
             raise ValueError(f"text_from names a text encoder; conditioning is {self.conditioning!r}, expected text")
         return self
@@ -138,7 +137,7 @@ class StageRun(TokensRun):
     decoder_corruption: Share = 0.0  # share of images of which some of the decoder's input tokens are noise
 
     @model_validator(mode="after")
-    def _check_stages(self) -> StageRun:
+    def _check_stages(self) -> "StageRun":
         if self.t is not None and not 1 <= self.t <= len(self.betas):
             raise ValueError(f"t is {self.t}, expected 1 to {len(self.betas)}, the number of betas, or null for all")
         return self
@@ -169,7 +168,7 @@ class ModelRun(Settings):
     """`python -m imagebart train model`. Shapes that are None are chosen for the images and the machine."""
 
     data: str  # a folder of images, or the name of a data set on the Hub
-    hours: Annotated[float, Field(gt=0, le=10_000)] | None = None  # either so long
+    hours: Hours | None = None  # either so long
     steps: StepCounts | None = None  # or so many
     resolution: Resolution | None = None  # pixels a side
     first_stage: str | None = None  # folder of a trained first stage, or of a model, whose first stage is used
@@ -185,7 +184,7 @@ class ModelRun(Settings):
     seed: int = 0
 
     @model_validator(mode="after")
-    def _check(self) -> ModelRun:
+    def _check(self) -> "ModelRun":
         if (self.hours is None) == (self.steps is None):
             raise InputError("How long to train is missing, or given twice; give either --hours or steps.")
         if self.init_from is not None and (self.first_stage is not None or self.shape is not None):
@@ -202,11 +201,6 @@ class ModelRun(Settings):
 def load(cls: type[S], path: Path) -> S:
     """A run's settings from a JSON file."""
     return cls.from_json(json.dumps(load_values(path)))
-
-
-def save(value: Settings, path: Path) -> None:
-    """Writes settings as a JSON file, whole or not at all."""
-    write_text(path, value.model_dump_json(indent=1))
 
 
 def load_values(path: Path) -> dict[str, Any]:

@@ -5,8 +5,6 @@ no image. `inspect_dataset` decodes each once, names those that cannot be used, 
 `ImageStore`, all of one size in one file. A model is trained on `AugmentedViews`: crops, half of them mirrored.
 """
 
-from __future__ import annotations
-
 import re
 import statistics
 import sys
@@ -29,11 +27,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from imagebart.core.atomic_io import write_text
 from imagebart.core.errors import InputError, reason_of
 from imagebart.core.settings import Settings
 from imagebart.imaging.figures import sheet
 from imagebart.imaging.files import flatten, load_image, normalize, to_images
-from imagebart.training.config import load, save
+from imagebart.training.config import load
 
 CAPTION_COLUMNS = ("text", "caption", "prompt")  # the first that is there
 SPLITS = {"train", "test", "validation"}
@@ -89,10 +88,7 @@ class ImageSource:
 
 
 def open_dataset(data: str) -> ImageSource:
-    """Opens a folder, or streams a data set of the Hub by its name.
-
-    Raises InputError for no images, captions that are no JSON, or a name that leads nowhere.
-    """
+    """Opens a folder, or streams a data set of the Hub by its name."""
     import datasets  # takes seconds, and nothing but this needs it
 
     root = Path(data).resolve() if Path(data).is_dir() else None
@@ -156,12 +152,9 @@ class StoreIndex(Settings):
 
 
 def inspect_dataset(source: ImageSource, resolution: int, folder: Path) -> list[str]:
-    """Decodes every image and writes the squares in their middles to a folder, as an `ImageStore`.
-
-    Returns what was found, in lines for people. Raises InputError where too few images can be used.
-    """
+    """Writes the middle squares of all images to a folder, as an `ImageStore`; returns lines for people."""
     folder.mkdir(parents=True, exist_ok=True)
-    used: list[Example] = []
+    used, side = list[Example](), int(resolution * STORED_SCALE)
     short_sides: list[int] = []
     left_out: dict[str, str] = {}
     names: dict[bytes, str] = {}  # by the digest of their pixels
@@ -172,7 +165,7 @@ def inspect_dataset(source: ImageSource, resolution: int, folder: Path) -> list[
             except (InputError, OSError) as error:
                 left_out[example.name] = reason_of(error)
                 continue
-            square = ImageOps.fit(image, (stored_side(resolution),) * 2, Image.Resampling.LANCZOS).tobytes()
+            square = ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS).tobytes()
             twin = names.setdefault(blake2b(square).digest(), example.name)
             if twin != example.name:
                 left_out[example.name] = f"The same as {twin}."
@@ -192,7 +185,8 @@ def inspect_dataset(source: ImageSource, resolution: int, folder: Path) -> list[
         texts=tuple(example.text for example in used),
         held_out=tuple(split_held_out(used)),
     )
-    save(index, folder / INDEX)  # last: a folder with an index is a whole store
+    # Last: a folder with an index is a whole store.
+    write_text(folder / INDEX, index.model_dump_json(indent=1))
     return list(_report(index, short_sides, left_out))
 
 
@@ -225,17 +219,12 @@ def split_held_out(examples: Sequence[Example]) -> list[bool]:
     return [i in chosen for i in range(len(examples))]
 
 
-def stored_side(resolution: int) -> int:
-    """Pixels a side of a stored image, for models of a resolution."""
-    return int(resolution * STORED_SCALE)
-
-
 class ImageStore:
     """The images that `inspect_dataset` has written to a folder. Raises InputError where they are not there, or cut."""
 
     def __init__(self, folder: Path) -> None:
         self.index = load(StoreIndex, folder / INDEX)
-        side, count = stored_side(self.index.resolution), len(self.index.names)
+        side, count = int(self.index.resolution * STORED_SCALE), len(self.index.names)
         try:
             self.pixels = np.memmap(folder / PIXELS, np.uint8, "r", shape=(count, side, side, 3))
         except (OSError, ValueError) as error:
@@ -281,10 +270,7 @@ class AugmentedViews(Dataset[dict[str, Any]]):
 
 
 def stored_dataset(data: str, size: int, folder: Path) -> AugmentedViews:
-    """The images of a folder of images, of a data set of the Hub or of a store, `size` pixels a side.
-
-    They are stored in `folder`, unless that is done. Raises InputError for a store of another size.
-    """
+    """The images of a folder or of a data set of the Hub, stored in `folder` unless that is done, or of a store."""
     if (Path(data) / INDEX).exists():
         folder = Path(data)
     with PartialState().main_process_first():
@@ -297,8 +283,6 @@ def stored_dataset(data: str, size: int, folder: Path) -> AugmentedViews:
 
 
 def grid(images: Tensor, columns: int) -> Image.Image:
-    """Images [B, 3, H, W] in [-1, 1], row by row with a white line between."""
-    cells = to_images(images)
-    rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
-    page = sheet(rows, cells[0].width, margin=1)
-    return page.crop((1, 1, page.width - 1, page.height - 1))
+    """Images [B, 3, S, S] in [-1, 1], row by row on white."""
+    rows = [to_images(row) for row in images.split(columns)]
+    return sheet(rows, images.shape[-1], margin=1)

@@ -1,7 +1,5 @@
 """Training the denoiser: x_0 from x_t at any noise levels, around any kept part (see `imagebart.models.denoiser`)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,17 +24,9 @@ from imagebart.sampling.inpainting import encode_color_hints, fill_nearest, mask
 from imagebart.text.conditioners import Conditioner
 from imagebart.training.config import DenoiserRun, StageShape
 from imagebart.training.data import grid
-from imagebart.training.loop import Batch, Metrics, train
+from imagebart.training.loop import Batch, Metrics
 from imagebart.training.masks import painted_masks, random_masks, random_noise_levels
-from imagebart.training.token_task import (
-    Data,
-    TokensTask,
-    TokenTaskInputs,
-    add_codebook_embedding,
-    merge_codebook_embedding,
-    needs_text,
-    prefix_size,
-)
+from imagebart.training.token_task import Data, TokensTask, TokenTaskInputs, needs_text, prefix_size, train_network
 from imagebart.weights.folder import load_networks
 
 HELD_OUT_SHOWN, HELD_OUT_MEASURED = 6, 64  # images in a grid, and for a metric
@@ -107,9 +97,7 @@ class DenoiserTask(TokensTask[DenoiserRun]):
     def corrupted(
         self, model: nn.Module, x_s: Tensor, given: Mapping[str, Tensor | None], unknown: Tensor, to_x0: Tensor
     ) -> Tensor:
-        """The decoder's input tokens, int64 [B, N]: x_s; in some of the steps to x_0, any share of it is corrupted.
-
-        to_x0: whether the step ends at x_0, bool [B, 1].
+        """The decoder's input tokens, int64 [B, N]: x_s; in some steps to x_0 (to_x0 [B, 1]), a share is corrupted.
 
         The tokens before one mostly determine it, so that a caption's word matters once in 256 tokens; where they are
         corrupted, it matters at each. They become noise, or what the network samples after the true ones before them:
@@ -157,10 +145,7 @@ class DenoiserTask(TokensTask[DenoiserRun]):
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> Metrics:
-        """Mean negative log-likelihood a token of held-out images, in nats, with half known and with nothing known.
-
-        The noise is the same each time.
-        """
+        """Mean negative log-likelihood a token of held-out images, in nats, with half known and with nothing known."""
         assert isinstance(model, Denoiser)
         if self.held_out is None:
             return {}
@@ -215,9 +200,7 @@ def train_denoiser(run: DenoiserRun, folder: Path, data: Data | None = None) -> 
         denoiser.load_state_dict(initial.state_dict())
     inputs.freeze_text_encoder(denoiser)
     embeddings = (denoiser.encoder.token_embedding, denoiser.decoder.token_embedding)
-    add_codebook_embedding(embeddings, first_stage.quantize.codes().detach())
-    trained = train(DenoiserTask(denoiser, inputs.conditioner, first_stage, inputs.dataset, run), run.loop, folder)
-    assert isinstance(trained, Denoiser)
-    merge_codebook_embedding(trained)
+    task = DenoiserTask(denoiser, inputs.conditioner, first_stage, inputs.dataset, run)
+    trained: Denoiser = train_network(task, embeddings, folder)
     ImageBART(first_stage, trained, inputs.conditioner).save_pretrained(folder)
     return trained

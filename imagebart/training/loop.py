@@ -5,8 +5,6 @@ follows the share that is done. A run of steps that is resumed ends with the wei
 numbers of a step depend on the seed, the step and the process only.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import math
@@ -146,7 +144,9 @@ def train(task: Task, config: LoopConfig, folder: Path) -> nn.Module:
                 said = ", ".join(f"{name} {value:.4g}" for name, value in held_out.items())
                 tqdm.write(f"step {step:,}, held-out images: {said}")
         if now - saved > SAVE_SECONDS or task.share >= 1:
-            save_state(folder / STATE, parts, step, hours())
+            state = {"step": step, "hours": hours(), **{name: part.state_dict() for name, part in parts.items()}}
+            torch.save(state, content := io.BytesIO())
+            write_bytes(folder / STATE, content.getbuffer())
             saved = now
     bar.close()
     accelerator.wait_for_everyone()
@@ -196,13 +196,6 @@ def precision(wanted: str) -> str:
     return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "no"
 
 
-def save_state(path: Path, parts: dict[str, Any], step: int, hours: float) -> None:
-    """Writes what a run is resumed from, in place of the state before."""
-    content = io.BytesIO()
-    torch.save({"step": step, "hours": hours, **{name: part.state_dict() for name, part in parts.items()}}, content)
-    write_bytes(path, content.getbuffer())
-
-
 def load_state(path: Path, parts: dict[str, Any]) -> tuple[int, float]:
     """Loads the state of a run, tensors and numbers only; returns its step and hours, 0 where there is none."""
     if not path.exists():
@@ -234,10 +227,7 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 
 
 def optimizers_for(model: nn.Module, config: LoopConfig) -> list[torch.optim.Optimizer]:
-    """AdamW, and with `config.optimizer` "muon" Muon for the matrices and convolutions of blocks.
-
-    AdamW decays matrices only, no gains and biases.
-    """
+    """AdamW, which decays matrices only, and with "muon" Muon for the matrices and convolutions of blocks."""
     inner, others = list[nn.Parameter](), list[nn.Parameter]()
     for name, p in model.named_parameters():
         if p.requires_grad:

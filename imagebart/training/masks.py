@@ -1,7 +1,5 @@
 """What a denoiser is trained to predict: masks as people paint them, and noise levels before and after a step."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -34,10 +32,7 @@ def random_masks(batch: int, side: int) -> Tensor:
 
 
 def painted_masks(images: Tensor, grid: int) -> Tensor:
-    """Masks of images of grid x grid patches, with PARTS_PER_PATCH parts along each: bool [B, side, side].
-
-    images: float [B, 3, S, S] in [-1, 1].
-    """
+    """Masks of images [B, 3, S, S] in [-1, 1] of grid x grid patches: bool [B, side, side], PARTS_PER_PATCH each."""
     batch, side = len(images), PARTS_PER_PATCH * grid
     masks = random_masks(batch, side).view(batch, 1, side, side)
     aligned = F.interpolate(F.max_pool2d(masks.float(), PARTS_PER_PATCH), scale_factor=PARTS_PER_PATCH).bool()

@@ -6,11 +6,9 @@ method of Gauss and Seidel; the pairs kept are those that explain most. Values a
 quantization (Zeghidour et al., SoundStream, 2021, section III-C): a byte chooses one of 256 vectors of each book.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from itertools import chain, islice
+from typing import NamedTuple
 
 import torch
 from einops import rearrange
@@ -29,19 +27,12 @@ FEW = 0.05  # of the mean number of points: a code with fewer is put elsewhere
 SETTLING = 5  # last rounds of k-means, in which no code is put elsewhere
 
 
-@dataclass(frozen=True)
-class _Side:
-    """The pairs of one side: keys [M], ascending; the number of each patch's [N]; how often each occurs [M]."""
+class _Side(NamedTuple):
+    """The pairs of one side: keys [M], ascending; each patch's row among them [N], M for none; their counts [M]."""
 
     keys: Tensor
-    index: Tensor
+    rows: Tensor
     counts: Tensor
-
-    def only(self, kept: Tensor) -> _Side:
-        """With the pairs of these numbers, ascending; the others share one row after the last."""
-        numbers = torch.full((len(self.keys) + 1,), len(kept))
-        numbers[kept] = torch.arange(len(kept))
-        return _Side(self.keys[kept], numbers[self.index], self.counts[kept])
 
 
 @torch.no_grad()
@@ -49,67 +40,54 @@ def fit_patch_memory(first_stage: FirstStage, images: Iterable[Tensor]) -> None:
     """Fills the memory of a first stage, whose tokens are final, from images uint8 [3, H, W], all of one size."""
     memory, f = first_stage.memory, first_stage.config.downsampling
     assert memory is not None, "pair_rows is 0"
-    batches = _batches(images)
+
+    def patches(images: Tensor) -> Tensor:
+        return rearrange(images, "b c (h y) (w x) -> (b h w) (c y x)", y=f, x=f)
+
+    waiting = iter(images)
+    batches = (normalize(torch.stack(batch)) for batch in iter(lambda: list(islice(waiting, CHUNK)), []))
     first = list(islice(batches, -(-FOR_DIRECTIONS // CHUNK)))
-    mean, directions = principal_directions(torch.cat([_cut(s, f) for s in first]), first_stage.config.pair_dim)
-    tokens, numbers = list[Tensor](), list[Tensor]()  # [B, h, w]; of their patches, along the directions, [B h w, dim]
+    mean, directions = principal_directions(torch.cat([patches(s) for s in first]), first_stage.config.pair_dim)
+    parts, numbers = list[Tensor](), list[Tensor]()  # tokens [B, h, w]; their patches along the directions [B h w, dim]
     for shown in chain(first, batches):
-        tokens.append(first_stage.encode(shown).view(len(shown), shown.shape[2] // f, -1))
-        numbers.append((_cut(shown, f) - mean) @ directions)
-    points, index = torch.cat(numbers), torch.cat(tokens).flatten()
+        parts.append(first_stage.encode(shown).view(len(shown), shown.shape[2] // f, -1))
+        numbers.append((patches(shown) - mean) @ directions)
+    points, tokens = torch.cat(numbers), torch.cat(parts)
     deviation = points.std(0)  # so that the convolutions get numbers of one size
-    own = means(points, index, len(memory.own), prior=0.0)
-    left = points - own[index]
-    keys = memory.keys(torch.cat(tokens))
-    sides = [_Side(*torch.unique(key.flatten(), return_counts=True, return_inverse=True)) for key in keys]
-    for number, (side, value) in enumerate(zip(sides, fit(left.clone(), sides), strict=True)):
-        explained = side.counts * value[:-1].square().sum(1)
-        explained[side.counts == 1] = 0
-        kept = explained.topk(min(memory.pairs.shape[1], len(explained))).indices
-        sides[number] = side.only(kept.sort().values)
-    values = [value[:-1] for value in fit(left, sides)]
-    books = residual_books(torch.cat(values), torch.cat([side.counts for side in sides]), len(memory.books))
+    own = means(points, tokens.flatten(), len(memory.own))
+    left = points - own[tokens.flatten()]
+    every = [_Side(*torch.unique(k.flatten(), return_inverse=True, return_counts=True)) for k in memory.keys(tokens)]
+    sides = []
+    for side, value in zip(every, fit(left.clone(), every), strict=True):
+        explained = side.counts * value[:-1].square().sum(1) * (side.counts > 1)
+        kept = explained.topk(min(memory.pairs.shape[1], len(explained))).indices.sort().values
+        row = torch.full(side.keys.shape, len(kept))
+        row[kept] = torch.arange(len(kept))
+        sides.append(_Side(side.keys[kept], row[side.rows], side.counts[kept]))
+    values = torch.cat([value[:-1] for value in fit(left, sides)])
+    books, chosen = residual_quantization(values, torch.cat([side.counts for side in sides]), len(memory.books))
     memory.mean.copy_(mean)
     memory.patterns.copy_(deviation[:, None] * directions.T)
     memory.own.copy_(own / deviation)
     memory.books.copy_(books / deviation)
     memory.pairs.fill_(torch.iinfo(torch.int32).max)  # rows that are not in use stay last
-    for number, (side, value) in enumerate(zip(sides, values, strict=True)):
-        memory.pairs[number, : len(side.keys)] = side.keys
-        memory.values[number, : len(side.keys)] = quantized(value, books)
+    for number, (side, part) in enumerate(zip(sides, chosen.split([len(s.keys) for s in sides]), strict=True)):
+        memory.pairs[number, : len(part)] = side.keys
+        memory.values[number, : len(part)] = part
 
 
-def _batches(images: Iterable[Tensor]) -> Iterator[Tensor]:
-    waiting = iter(images)
-    while batch := list(islice(waiting, CHUNK)):
-        yield normalize(torch.stack(batch))
-
-
-def _cut(images: Tensor, f: int) -> Tensor:
-    return rearrange(images, "b c (h y) (w x) -> (b h w) (c y x)", y=f, x=f)
-
-
-def residual_books(values: Tensor, counts: Tensor, number: int) -> Tensor:
-    """Books of 256 vectors each, [number, 256, D]: each is for what those before it leave of values [M, D]."""
-    left = values[counts.float().multinomial(QUANTIZED, replacement=True)]
-    books = []
+def residual_quantization(values: Tensor, counts: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    """Books [number, 256, D], each for what those before it leave of values [M, D]; the vectors chosen [M, number]."""
+    drawn = counts.float().multinomial(QUANTIZED, replacement=True)
+    books, chosen = [], []
     for _ in range(number):
-        books.append(k_means(left, 256, BOOK_ROUNDS))
-        left = left - books[-1][nearest(left, books[-1])[0]]
-    return torch.stack(books)
+        books.append(k_means(values[drawn], 256, BOOK_ROUNDS))
+        chosen.append(nearest(values, books[-1])[0])
+        values = values - books[-1][chosen[-1]]
+    return torch.stack(books), torch.stack(chosen, 1).to(torch.uint8)
 
 
-def quantized(values: Tensor, books: Tensor) -> Tensor:
-    """Values [M, D] as a vector of each book, uint8 [M, number]: the nearest to what the ones before leave."""
-    chosen = []
-    for book in books:
-        index, _ = nearest(values, book)
-        values = values - book[index]
-        chosen.append(index.to(torch.uint8))
-    return torch.stack(chosen, 1)
-
-
-def means(points: Tensor, index: Tensor, count: int, prior: float) -> Tensor:
+def means(points: Tensor, index: Tensor, count: int, prior: float = 0.0) -> Tensor:
     """Of points [M, D] the mean of each group [count, D], beside `prior` points at zero; empty groups have zero."""
     members = torch.bincount(index, minlength=count).to(points.dtype)
     sums = torch.zeros(count, points.shape[1], dtype=points.dtype).index_add_(0, index, points)
@@ -117,18 +95,14 @@ def means(points: Tensor, index: Tensor, count: int, prior: float) -> Tensor:
 
 
 def fit(left: Tensor, sides: Sequence[_Side]) -> list[Tensor]:
-    """Values [M + 1, D] of each side's pairs, whose sums are nearest to points [N, D]; the last is zero, of no pair.
-
-    The points are what is left of them afterwards.
-    """
+    """Values [M + 1, D] of each side's pairs, the last zero; takes them from points `left` [N, D], nearest to these."""
     values = [torch.zeros(len(side.keys) + 1, left.shape[1]) for side in sides]
     for _ in range(ROUNDS):
-        for number, side in enumerate(sides):
-            own = values[number]
-            new = means(left.add_(own[side.index]), side.index, len(own), PRIOR)
-            new[-1] = 0
-            left -= new[side.index]
-            values[number] = new
+        for side, value in zip(sides, values, strict=True):
+            left += value[side.rows]
+            value.copy_(means(left, side.rows, len(value), PRIOR))
+            value[-1] = 0
+            left -= value[side.rows]
     return values
 
 
@@ -152,9 +126,8 @@ def k_means(points: Tensor, count: int, rounds: int) -> Tensor:
     codes = points[torch.randperm(len(points))[:count]].clone()
     for number in range(rounds):
         labels, distances = nearest(points, codes)
-        members = torch.bincount(labels, minlength=count)
-        codes = torch.zeros_like(codes).index_add_(0, labels, points) / members.clamp_min(1)[:, None]
-        few = members < FEW * len(points) / count
+        codes = means(points, labels, count)
+        few = torch.bincount(labels, minlength=count) < FEW * len(points) / count
         if few.any() and number < rounds - SETTLING:
             codes[few] = points[(distances + 1e-9).multinomial(int(few.sum()))]
     return codes

@@ -5,10 +5,10 @@ stages' (the bound of ImageBART, eq. 6, has their sum). They share no weights, s
 but the images' encoding, the learning rate, and the checkpoint to resume from.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,16 +22,8 @@ from imagebart.models.diffusion import Schedule, add_uniform_noise, diffuse, pos
 from imagebart.models.stages import Stage, StageConfig
 from imagebart.training.config import StageRun
 from imagebart.training.data import grid
-from imagebart.training.loop import Batch, train
-from imagebart.training.token_task import (
-    Data,
-    TokensTask,
-    TokenTaskInputs,
-    add_codebook_embedding,
-    merge_codebook_embedding,
-    prefix_size,
-    token_tables,
-)
+from imagebart.training.loop import Batch
+from imagebart.training.token_task import Data, TokensTask, TokenTaskInputs, prefix_size, token_tables, train_network
 from imagebart.weights.folder import load_networks
 
 SHOWN = 12  # images in a grid
@@ -42,7 +34,7 @@ class Stages(nn.Module):
 
     def __init__(self, stages: Sequence[Stage]) -> None:
         super().__init__()
-        self.stages = nn.ModuleList(stages)
+        self.stages: Any = nn.ModuleList(stages)
         self.times = [stage.config.t for stage in stages]
 
     def forward(self, index: int, x_s: Tensor, x_t: Tensor, cond: Tensor | None) -> Tensor:
@@ -61,8 +53,9 @@ class StagesTask(TokensTask[StageRun]):
         for index, t in enumerate(self.model.times):
             x_s = diffuse(x0, t - 1, schedule, self.vocab_size)
             x_t = add_uniform_noise(x_s, schedule.betas[t - 1], self.vocab_size)
-            corrupted = corrupt_decoder_input(x_s, self.run.decoder_corruption, self.vocab_size)
-            logits = model(index, corrupted, x_t, self.cond_tokens(batch, x0.device)).float()
+            noise, chance = torch.rand(2, len(x0), 1, device=x0.device)  # see `DenoiserTask.corrupted`
+            noisy = add_uniform_noise(x_s, noise * (chance < self.run.decoder_corruption), self.vocab_size)
+            logits = model(index, noisy, x_t, self.cond_tokens(batch, x0.device)).float()
             losses[f"stage{t}"] = stage_loss(logits, x0, x_s, x_t, t, schedule)
             accuracies.append((logits.argmax(-1) == x0).float().mean())
         scalars = {"loss": torch.stack(list(losses.values())).mean(), "accuracy": torch.stack(accuracies).mean()}
@@ -92,12 +85,6 @@ def stage_loss(logits: Tensor, x0: Tensor, x_s: Tensor, x_t: Tensor, t: int, sch
     return -(target * logits.log_softmax(-1)).sum(-1).mean()
 
 
-def corrupt_decoder_input(x: Tensor, share: float, vocab_size: int) -> Tensor:
-    """Tokens [B, N], in a share of whose rows a random part of the tokens is noise (see `DenoiserTask`)."""
-    noise = torch.rand(len(x), 1, device=x.device) * (torch.rand(len(x), 1, device=x.device) < share)
-    return add_uniform_noise(x, noise, vocab_size)
-
-
 def stage_config(run: StageRun, t: int, schedule: Schedule, inputs: TokenTaskInputs) -> StageConfig:
     """Shapes: decoder-only at t = T, `run.kind` below."""
     first_stage, coarsest = inputs.first_stage.config, t == schedule.stages
@@ -119,7 +106,7 @@ def stage_config(run: StageRun, t: int, schedule: Schedule, inputs: TokenTaskInp
 
 
 def stages_task(run: StageRun, folder: Path, data: Data | None = None) -> StagesTask:
-    """The stage `run.t`, or all of them, with the data and the frozen first stage to train on."""
+    """The stage `run.t`, or all, with the first stage and what to train on. data: None for a folder of images."""
     inputs, schedule, stages = TokenTaskInputs.of(run, folder, data), Schedule(run.betas), []
     initial: dict[int, Stage] = {}
     if run.init_from is not None:
@@ -131,20 +118,14 @@ def stages_task(run: StageRun, folder: Path, data: Data | None = None) -> Stages
                 raise InputError(f"{run.init_from} has no stage {t} to start from.")
             stage.load_state_dict(initial[t].state_dict())
         inputs.freeze_text_encoder(stage)
-        add_codebook_embedding(token_tables(stage), inputs.first_stage.quantize.codes().detach())
         stages.append(stage)
     return StagesTask(Stages(stages), inputs.conditioner, inputs.first_stage, inputs.dataset, run)
 
 
 def train_stages(run: StageRun, folder: Path, data: Data | None = None) -> ImageBART:
-    """Trains (or resumes) the stage `run.t`, or all of them, in a run's folder and writes them there as a model.
-
-    data: None for a folder of images. With one stage the model is incomplete, unless its schedule has no other.
-    """
+    """Trains (or resumes) the stage `run.t`, or all, in a run's folder; writes them as a model, maybe incomplete."""
     task = stages_task(run, folder, data)
-    trained = train(task, run.loop, folder)
-    merge_codebook_embedding(trained)
-    stages: list[Stage] = list(trained.stages)  # type: ignore[arg-type]
-    model = ImageBART(task.first_stage, stages, task.conditioner, schedule=Schedule(run.betas))
+    trained: Stages = train_network(task, chain(*map(token_tables, task.model.stages)), folder)
+    model = ImageBART(task.first_stage, list(trained.stages), task.conditioner, schedule=Schedule(run.betas))
     model.save_pretrained(folder)
     return model

@@ -1,7 +1,5 @@
 """What trainings on the tokens of images share: a frozen first stage, captions and what reads them, cached tokens."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,6 @@ from imagebart.core.atomic_io import write_bytes
 from imagebart.core.errors import InputError
 from imagebart.imaging.files import normalize
 from imagebart.models.denoiser import Denoiser
-from imagebart.models.imagebart import ImageBARTModel
 from imagebart.models.stages import Stage
 from imagebart.models.transformer import TextEncoder, TextEncoderConfig
 from imagebart.models.vqgan import FirstStage
@@ -27,7 +24,7 @@ from imagebart.text.conditioners import ClassConditioner, Conditioner, NoConditi
 from imagebart.text.prompts import CONTEXT_LENGTH, pieces_of
 from imagebart.training.config import StageShape, TokensRun
 from imagebart.training.data import AugmentedViews, ImageStore, stored_dataset
-from imagebart.training.loop import Batch, Task
+from imagebart.training.loop import Batch, Task, train
 from imagebart.training.vqgan import load_first_stage
 from imagebart.weights.folder import load_networks
 
@@ -92,10 +89,7 @@ def needs_text(batch: Batch) -> Tensor:
 
 
 def conditioner_of(kind: str, texts: Sequence[str], length: int | None = None) -> Conditioner:
-    """The conditioner for captions ("text") or classes ("class"), where there are any.
-
-    length: tokens a caption; None: those of the longest.
-    """
+    """The conditioner for captions ("text", of `length` tokens or of the longest) or classes ("class"), if any."""
     known = sorted({text for text in texts if text})
     if kind == "class" and known:
         return ClassConditioner(names=tuple(known), null_class=True)
@@ -129,7 +123,7 @@ class TokenTaskInputs:
     text_encoder: TextEncoder | None  # a trained one, which stays as it is
 
     @classmethod
-    def of(cls, run: TokensRun, folder: Path, data: Data | None) -> TokenTaskInputs:
+    def of(cls, run: TokensRun, folder: Path, data: Data | None) -> "TokenTaskInputs":
         """As a run's settings say; seeds the global RNG. data: None for a folder of images."""
         first_stage = load_first_stage(run.first_stage)
         first_stage = first_stage.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -155,7 +149,7 @@ class TokenTaskInputs:
 
 def load_text_encoder(folder: Path) -> tuple[TextEncoder, TextConditioner]:
     """The text encoder in a run's or a model's folder, and the conditioner whose words it reads."""
-    model: ImageBARTModel = load_networks(folder)
+    model: Any = load_networks(folder)
     if model.text is None or not isinstance(model.conditioner, TextConditioner):
         raise InputError(f"{folder} has no text encoder.")
     return model.text, model.conditioner
@@ -231,3 +225,11 @@ def merge_codebook_embedding(model: nn.Module) -> None:
     for part in list(model.modules()):
         if parametrize.is_parametrized(part, "weight"):
             parametrize.remove_parametrizations(part, "weight", leave_parametrized=True)
+
+
+def train_network(task: TokensTask[Any], tables: Iterable[nn.Embedding | nn.Linear], folder: Path) -> Any:
+    """Trains a task's network, with a map of the codebook in its tables; returns it with averaged weights."""
+    add_codebook_embedding(tables, task.first_stage.quantize.codes().detach())
+    trained = train(task, task.run.loop, folder)
+    merge_codebook_embedding(trained)
+    return trained

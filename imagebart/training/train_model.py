@@ -3,14 +3,11 @@
 A run that was stopped goes on where it was. With more hours, the denoiser alone is trained further: tokens stay.
 """
 
-from __future__ import annotations
-
 import re
 import statistics
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
 import torch
@@ -39,19 +36,17 @@ from imagebart.training.config import (
     Resolution,
     StageShape,
     load,
-    save,
 )
 from imagebart.training.data import MAX_VIEWS, AugmentedViews, ImageSource, ImageStore, inspect_dataset, open_dataset
 from imagebart.training.denoiser import DenoiserTask, denoiser_config
-from imagebart.training.loop import read_log, train
+from imagebart.training.loop import read_log
 from imagebart.training.token_task import (
     TokenDataset,
-    add_codebook_embedding,
     conditioner_of,
     encode_store,
-    merge_codebook_embedding,
     text_config,
     token_tables,
+    train_network,
 )
 from imagebart.training.vqgan import load_first_stage, train_first_stage
 from imagebart.weights.folder import CARD, CONFIG, EXAMPLES
@@ -67,24 +62,15 @@ EXAMPLE_COUNT = 4  # held-out images, each with a mask
 MAY_CHANGE = {"hours", "steps", "knows", "license", "credit"}  # settings with which a run can be resumed
 
 
-def dry_run(run: ModelRun) -> None:
-    """Says what images there are and what would be trained; keeps nothing."""
-    with TemporaryDirectory() as folder:
-        _inspect(run, Path(folder))
-
-
 def train_model(run: ModelRun, out: Path) -> None:
-    """Trains a model, or resumes that, and writes it to a folder.
-
-    Raises InputError for what cannot be used, OSError where the disk is full. Nothing trained is lost.
-    """
+    """Trains a model, or resumes that, and writes it to a folder."""
     on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU")  # PartialState does not look there by itself
     processes = PartialState(cpu=on_cpu, timeout=TIMEOUT)
     folder = out / RUN
     with processes.main_process_first():
         if not (folder / "run.json").exists():
-            _inspect(run, folder / "pictures")
-            save(run, folder / "run.json")
+            inspect_run(run, folder / "pictures")
+            write_text(folder / "run.json", run.model_dump_json(indent=1))
     _check_same(run, folder)
     store = ImageStore(folder / "pictures")
     first_stage = _first_stage(run, store, folder / "first-stage")
@@ -117,7 +103,7 @@ def _check_same(run: ModelRun, folder: Path) -> None:
             )
 
 
-def _inspect(run: ModelRun, folder: Path) -> None:
+def inspect_run(run: ModelRun, folder: Path) -> None:
     """Stores the images in a folder, and says what there is and what will be trained."""
     source = open_dataset(run.data)
     config = _first_stage_config(run, source)
@@ -178,12 +164,8 @@ def _denoiser(
         conditioning=conditioner.kind,
         color_hint_grid=denoiser.config.color_hint_grid,
     )
-    add_codebook_embedding(token_tables(denoiser), first_stage.quantize.codes().detach())
     task = DenoiserTask(denoiser, conditioner, first_stage, tokens, settings, held_out)
-    trained = train(task, settings.loop, folder / "denoiser")
-    assert isinstance(trained, Denoiser)
-    merge_codebook_embedding(trained)
-    return trained, conditioner
+    return train_network(task, token_tables(denoiser), folder / "denoiser"), conditioner
 
 
 def _loop(run: ModelRun, steps: int | None, hours: float | None) -> LoopConfig:
@@ -234,10 +216,7 @@ def denoiser_shape(resolution: int) -> StageShape:
 
 
 def load_denoiser_to_finetune(folder: str, wanted: Conditioner) -> tuple[Denoiser, Conditioner]:
-    """A model's denoiser, to be trained further, and a conditioner that knows the words of `wanted`.
-
-    It keeps what it learned of words that both know. Raises InputError where it was trained with other conditioning.
-    """
+    """A model's denoiser, to be trained further, with what it learned of words, and a conditioner for those wanted."""
     model = ImageBART.from_pretrained(folder)
     network, known = model.denoiser, model.conditioner
     if network is None:
@@ -324,10 +303,7 @@ half known, `whole` with nothing known.
 
 
 def write_examples(store: ImageStore, folder: Path) -> None:
-    """Writes NAME.png, NAME.mask.png and, for captions, NAME.txt of some held-out images.
-
-    Masks are an ellipse in the middle, or the lower half, in turn.
-    """
+    """Writes NAME.png, NAME.mask.png and, for captions, NAME.txt of some held-out images."""
     held_out = store.index.numbers(held_out=True)
     (folder / EXAMPLES).mkdir(parents=True, exist_ok=True)
     for place, number in enumerate(held_out[:: -(-len(held_out) // EXAMPLE_COUNT)], 1):

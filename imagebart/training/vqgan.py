@@ -5,9 +5,8 @@ of pixels and of their differences on three scales, which keeps edges; a discrim
 Transformers, 2021) joins once that has settled.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ GROUPS = 8  # of channels of a discriminator that are normalized together
 MAX_WEIGHT = 1e4  # of its loss
 
 
+@dataclass
 class FirstStageTask(Task):
     """Reconstruction with L1 + L2 + edges, a commitment of latents to their codes, and maybe a discriminator.
 
@@ -41,27 +41,23 @@ class FirstStageTask(Task):
     """
 
     model: FirstStage
+    dataset: Dataset[Any]
+    weight: Tensor
+    config: FirstStageLoss
+    decoder_only: bool = False
+    held_out: Tensor | None = None
 
-    def __init__(
-        self,
-        model: FirstStage,
-        dataset: Dataset[Any],
-        weight: Tensor,
-        loss: FirstStageLoss,
-        decoder_only: bool = False,
-        held_out: Tensor | None = None,
-    ) -> None:
-        self.model, self.dataset, self.config, self.decoder_only = model, dataset, loss, decoder_only
-        if decoder_only:
+    def __post_init__(self) -> None:
+        model, config = self.model, self.config
+        if self.decoder_only:
             model.encoder.requires_grad_(False)
             model.quant_conv.requires_grad_(False)
-        self.weight = weight / weight.mean()
+        self.weight = self.weight / self.weight.mean()
         model.quantize.embedding.weight.requires_grad_(False)  # moved by averages, not by gradients
-        self.codebook_ema = CodebookEMA(model.quantize, loss.codebook_decay, loss.dead_code_threshold)
-        self.discriminator = None if loss.adversarial is None else DiscriminatorTrainer(loss.adversarial)
-        self.perceptual = perceptual_loss() if loss.perceptual else None
+        self.codebook_ema = CodebookEMA(model.quantize, config.codebook_decay, config.dead_code_threshold)
+        self.discriminator = None if config.adversarial is None else DiscriminatorTrainer(config.adversarial)
+        self.perceptual = perceptual_loss() if config.perceptual else None
         self.assigned: tuple[Tensor, Tensor]  # latents and tokens of the step
-        self.held_out = held_out
 
     def loss(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
         images = normalize(batch["image"]).to(memory_format=torch.channels_last)
@@ -96,8 +92,10 @@ class FirstStageTask(Task):
             self.codebook_ema.update(model.quantize, *self.assigned, accelerator)  # type: ignore[arg-type]
 
     def state(self) -> dict[str, Any]:
-        discriminator = {} if self.discriminator is None else {"discriminator": self.discriminator}
-        return {"codebook": self.codebook_ema, **discriminator}
+        trainer, state = self.discriminator, {"codebook": self.codebook_ema}
+        return (
+            state if trainer is None else {**state, "discriminator": trainer.model, "its optimizer": trainer.optimizer}
+        )
 
     @torch.no_grad()
     def sample(self, model: nn.Module) -> Image.Image:
@@ -128,10 +126,7 @@ class FirstStageTask(Task):
 
 
 def perceptual_loss() -> nn.Module:
-    """LPIPS by VGG-16 (Zhang et al. 2018), as the paper's first stages were trained; its weights are downloaded once.
-
-    Images [B, 3, H, W] in [-1, 1] and their targets -> distances [B, 1, 1, 1].
-    """
+    """LPIPS by VGG-16 (Zhang et al. 2018), as the paper's first stages were trained; downloads its weights once."""
     try:
         import lpips
     except ImportError as error:
@@ -199,8 +194,6 @@ class Discriminator(nn.Module):
 
     def __init__(self, channels: int = 32) -> None:
         super().__init__()
-        if channels < GROUPS or channels % GROUPS:
-            raise ValueError(f"the discriminator has {channels} channels, expected a multiple of {GROUPS}")
         layers = [nn.Sequential(nn.Conv2d(3, channels, 4, 2, 1), nn.LeakyReLU(0.2))]
         for stride in (2, 2, 1):
             block = [nn.Conv2d(channels, 2 * channels, 4, stride, 1), nn.GroupNorm(GROUPS, 2 * channels)]
@@ -216,11 +209,6 @@ class Discriminator(nn.Module):
         return features[1:]
 
 
-def d_hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """The discriminator's hinge loss on its logits."""
-    return (F.relu(1 - real).mean() + F.relu(1 + fake).mean()) / 2
-
-
 def feature_matching_loss(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
     """Mean absolute difference of the discriminator's features before its logits; all layers count the same.
 
@@ -233,8 +221,7 @@ def feature_matching_loss(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Ten
 def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, output: Tensor) -> Tensor:
     """The weight that gives both losses gradients of the same size (Taming Transformers, eq. 7).
 
-    The gradients are those of the output's pixels, which every decoder has; the original takes the last layer's
-    weights.
+    The gradients are those of the output's pixels, which every decoder has, not of the last layer's weights.
     """
     ours, theirs = (autograd.grad(loss, output, retain_graph=True)[0].norm() for loss in (reconstruction, adversarial))
     return (ours / (theirs + 1e-6)).clamp(max=MAX_WEIGHT).detach()
@@ -250,10 +237,7 @@ class DiscriminatorTrainer:
         self.pending: tuple[Tensor, Tensor] | None = None  # real and fake part of the step
 
     def loss(self, images: Tensor, output: Tensor, reconstruction: Tensor, share: float) -> dict[str, Tensor]:
-        """Images, their reconstructions [B, 3, H, W] and the loss so far -> scalars, all 0 before `start`.
-
-        The one named `adversarial` is to be added to the loss.
-        """
+        """Images, reconstructions [B, 3, H, W], loss so far -> scalars; `adversarial` is to be added."""
         if share < self.config.start:
             return dict.fromkeys(("adversarial", "generator_loss", "feature_matching"), output.new_zeros(()))
         if next(self.model.parameters()).device != output.device:
@@ -281,20 +265,13 @@ class DiscriminatorTrainer:
         self.model.requires_grad_(True)
         with accelerator.autocast():
             real, fake = (self.model(part)[-1].float() for part in self.pending)
-            loss = d_hinge_loss(real, fake)
+            loss = (F.relu(1 - real).mean() + F.relu(1 + fake).mean()) / 2
         loss.backward()
         for parameter in self.model.parameters():
             parameter.grad = accelerator.reduce(parameter.grad, "mean")
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.pending = None
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
 
 
 def train_first_stage(
@@ -306,8 +283,7 @@ def train_first_stage(
 ) -> FirstStage:
     """Trains (or resumes) a first stage in a run's folder; writes it there and returns it, with averaged weights.
 
-    dataset: in place of `run.data`. face: where errors weigh `run.loss.face`, 0 to 1, [H, W]. held_out: see
-    `FirstStageTask`.
+    dataset: in place of `run.data`. face: where errors weigh `run.loss.face`, 0 to 1, [H, W].
     """
     torch.manual_seed(run.loop.seed)
     model = FirstStage(run.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -329,17 +305,12 @@ def train_first_stage(
 
 
 def init_from(model: FirstStage, other: FirstStage, decoder_only: bool) -> None:
-    """Copies the weights of another first stage; decoder_only: its decoder may be another, of which the same is copied.
-
-    Raises InputError where a tensor that the model needs is not there, or of another shape.
-    """
+    """Copies the weights of another first stage, of which decoder_only lets the decoder differ, else InputError."""
     weights, new = other.state_dict(), model.state_dict()
-    fitting = {name: weights[name] for name in new if name in weights and weights[name].shape == new[name].shape}
-    tokens = [name for name in new if name.startswith(("encoder.", "quant_conv.", "quantize."))]
-    for name in tokens if decoder_only else new:
-        if name not in fitting:
+    fitting = {name: value for name, value in weights.items() if name in new and new[name].shape == value.shape}
+    for name in model.load_state_dict(fitting, strict=False).missing_keys:
+        if not decoder_only or name.startswith(("encoder.", "quant_conv.", "quantize.")):
             raise InputError(f"The first stage in init_from has no {name} of shape {list(new[name].shape)}.")
-    model.load_state_dict({**new, **fitting})
 
 
 def load_first_stage(folder: str | Path) -> FirstStage:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from imagebart.evaluation.metrics import Measure, measure, median_of, share_of
+from imagebart.evaluation.metrics import Measure, median_of, share_of
 from imagebart.imaging.files import to_images, to_tensor
 from imagebart.pipeline import Pipeline
 from imagebart.worlds.attribute_classifier import load_classifier, verbalize
@@ -93,7 +93,7 @@ def strokes(pipe: Pipeline, cases: list[BrushCase], seed: int, grids: dict[str, 
     grids["painted"] = shared.edit_grid(cases, results)
     read = read_all([last.image for last in results])
     asked = [all(found(a, case.change.prompt.claims).values()) for a, case in zip(read, cases, strict=True)]
-    yield measure("strokes: as asked", share_of(asked), len(cases), "%", "≥ 97 %")
+    yield Measure("strokes: as asked", *share_of(asked), len(cases), "%", "≥ 97 %")
     stay = [found(a, c.change.before.values_of(c.change.others)) for a, c in zip(read, cases, strict=True)]
     yield _share("strokes: others' attributes stay", stay, "≥ 99 %")
     patched, floor = [], []
@@ -105,8 +105,8 @@ def strokes(pipe: Pipeline, cases: list[BrushCase], seed: int, grids: dict[str, 
         with torch.no_grad():
             decoded = pipe.model.first_stage.decode(pipe.model.first_stage.encode(original))
         floor.append(has_patch(np.asarray(to_images(decoded)[0]), render(case.change.after, SIZE), mask))
-    yield measure("strokes: with a patch", share_of(patched), len(cases), "%", "floor + 2 %")
-    yield measure("reconstructions: with a patch, the floor", share_of(floor), len(cases), "%")
+    yield Measure("strokes: with a patch", *share_of(patched), len(cases), "%", "floor + 2 %")
+    yield Measure("reconstructions: with a patch, the floor", *share_of(floor), len(cases), "%")
     yield from shared.common_measures(cases, results)
 
 
@@ -123,8 +123,8 @@ def words_elsewhere(pipe: Pipeline, cases: list[BrushCase]) -> Iterator[Measure]
         inside = np.asarray(moved.mask) > 0
         followed.append(bool((inside == (np.asarray(fitted.elsewhere) > 0)).all()))
     if said:
-        yield measure("words about another place: said", share_of(said), len(said), "%", "100 %")
-        yield measure("… of a mask that nobody painted: followed", share_of(followed), len(said), "%", "100 %")
+        yield Measure("words about another place: said", *share_of(said), len(said), "%", "100 %")
+        yield Measure("… of a mask that nobody painted: followed", *share_of(followed), len(said), "%", "100 %")
 
 
 def whole_images(pipe: Pipeline, samples: int, seed: int, grids: dict[str, Image.Image]) -> Iterator[Measure]:
@@ -150,7 +150,7 @@ def places_by_words(pipe: Pipeline, cases: list[BrushCase]) -> Iterator[Measure]
         side = SIZE // pipe.grid
         patches = differs.reshape(pipe.grid, side, pipe.grid, side).any((1, 3))
         shares.append(shared.suggestion_iou(pipe, case.image, case.words, patches.repeat(side, 0).repeat(side, 1)))
-    yield measure("places by words: IoU, median", median_of(shares), len(cases), goal="≥ 0.75")
+    yield Measure("places by words: IoU, median", *median_of(shares), len(cases), goal="≥ 0.75")
 
 
 def descriptions(pipe: Pipeline, samples: int, seed: int) -> Measure:
@@ -166,4 +166,4 @@ def descriptions(pipe: Pipeline, samples: int, seed: int) -> Measure:
 def _share(name: str, answers: Sequence[Mapping[str, bool]], goal: str) -> Measure:
     """The share of answers that are yes, given those of each image; not all images need to have some."""
     right, asked = [sum(row.values()) for row in answers], [len(row) for row in answers]
-    return measure(name, share_of(right, asked), sum(map(bool, asked)), "%", goal)
+    return Measure(name, *share_of(right, asked), sum(map(bool, asked)), "%", goal)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from imagebart.core.errors import InputError
-from imagebart.evaluation.metrics import Measure, measure, median_of, share_of
+from imagebart.evaluation.metrics import Measure, median_of, share_of
 from imagebart.imaging.crop import Box
 from imagebart.imaging.files import to_tensor
 from imagebart.pipeline import Pipeline
@@ -189,7 +189,7 @@ def measures(pipe: Pipeline, samples: int, seed: int, grids: dict[str, Image.Ima
         cases = [make(number, seed) for number in range(samples)]
         results = shared.edit_all(pipe, cases, seed)
         right = [is_right(pipe.scorer, case, last.image) for case, last in zip(cases, results, strict=True)]
-        yield measure(name, share_of(right), samples, "%", goal)
+        yield Measure(name, *share_of(right), samples, "%", goal)
         grids[f"painted-{kind}"] = shared.edit_grid(cases, results)
         all_cases += cases
         all_results += results
@@ -209,8 +209,8 @@ def whole_images(
     for kind, shown in (("renders", [_drawn(scene) for scene, _ in cases]), ("whole images", images)):
         things = [scorer.things(to_tensor(image)[0]) for image in shown]
         named, counted = zip(*(shows(one, said) for one, (_, said) in zip(things, cases, strict=True)), strict=True)
-        yield measure(f"{kind}: all things named", share_of(named), samples, "%", "≥ 92 %")
-        yield measure(f"{kind}: right number", share_of(counted), samples, "%", "≥ 85 %")
+        yield Measure(f"{kind}: all things named", *share_of(named), samples, "%", "≥ 92 %")
+        yield Measure(f"{kind}: right number", *share_of(counted), samples, "%", "≥ 85 %")
 
 
 def shows(things: list[Found], said: Caption) -> tuple[bool, bool]:
@@ -237,8 +237,8 @@ def places_by_words(pipe: Pipeline, samples: int, seed: int) -> Iterator[Measure
             if thing.noun == noun:
                 place[thing.pixels] = True
         shares.append(shared.suggestion_iou(pipe, _drawn(scene), NOUNS[noun].name, place))
-    yield measure("places by words: IoU, median", median_of(shares), samples, goal="≥ 0.7")
-    yield measure("places by words: the right one", share_of([share > 0.5 for share in shares]), samples, "%")
+    yield Measure("places by words: IoU, median", *median_of(shares), samples, goal="≥ 0.7")
+    yield Measure("places by words: the right one", *share_of([share > 0.5 for share in shares]), samples, "%")
 
 
 # The page's examples: `python -m recipes.things examples --out checkpoints/things/examples`.

@@ -16,8 +16,8 @@ from torch.utils.data import Dataset
 
 from imagebart.model import ImageBART
 from imagebart.models.vqgan import FirstStage
-from imagebart.training.config import DenoiserRun, LoopConfig, StageRun, StageShape, save
-from imagebart.training.data import INDEX, PIXELS, ImageStore, StoreIndex, stored_side
+from imagebart.training.config import DenoiserRun, LoopConfig, StageRun, StageShape
+from imagebart.training.data import INDEX, PIXELS, ImageStore, StoreIndex
 from imagebart.training.loop import Task, train
 
 SMALL = tiny_first_stage(resolution=16, code_dim=4, codebook_size=8)
@@ -41,13 +41,13 @@ def two_classes(run_class: type[R], folder: Path, **settings: Any) -> R:
 
 def write_store(folder: Path, texts: tuple[str, ...], kind: str = "none", held_out: int = 0) -> ImageStore:
     """A store of random images of 32 pixels with these texts, the first ones held out."""
-    count, side = len(texts), stored_side(32)
+    count, side = len(texts), 36
     pixels = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), np.uint8)
     (folder / PIXELS).write_bytes(pixels.tobytes())
     held = tuple(i < held_out for i in range(count))
     names = tuple(map(str, range(count)))
     index = StoreIndex(resolution=32, kind=kind, names=names, texts=texts, held_out=held)
-    save(index, folder / INDEX)
+    (folder / INDEX).write_text(index.model_dump_json())
     return ImageStore(folder)
 
 

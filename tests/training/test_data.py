@@ -29,8 +29,8 @@ from imagebart.training.data import (
 def test_grid_places_images_in_rows() -> None:
     images = torch.stack([torch.full((3, 4, 4), value) for value in (-1.0, 0.0, 1.0)])
     sheet = np.asarray(grid(images, columns=2))
-    assert sheet.shape == (10, 10, 3)
-    assert (sheet[0, 0, 0], sheet[0, 6, 0], sheet[6, 0, 0]) == (0, 128, 255)
+    assert sheet.shape == (12, 12, 3)
+    assert (sheet[1, 1, 0], sheet[1, 7, 0], sheet[7, 1, 0]) == (0, 128, 255)
 
 
 def test_a_store_gives_what_is_not_held_out_in_all_its_views(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from imagebart.model import ImageBART
 from imagebart.models.diffusion import Schedule, add_uniform_noise, diffuse, posterior
 from imagebart.text.conditioners import ClassConditioner
 from imagebart.training.config import StageRun
-from imagebart.training.stage import Stages, corrupt_decoder_input, stage_loss, stages_task, train_stages
+from imagebart.training.stage import Stages, stage_loss, stages_task, train_stages
 
 
 def test_the_soft_loss_is_the_mean_of_hard_losses() -> None:
@@ -32,15 +32,6 @@ def test_the_soft_loss_is_the_mean_of_hard_losses() -> None:
     draws = torch.distributions.Categorical(posterior(x_t, x0, t, schedule, vocab)).sample((20_000,))[:, 0]
     hard = F.cross_entropy(logits.expand(len(draws), -1, -1).flatten(0, 1), draws.flatten())
     assert abs(soft - hard) < 0.02  # four standard errors
-
-
-def test_any_part_of_the_decoder_input_is_corrupted_in_some_rows() -> None:
-    """Half of the rows, by parts from none to all, the mean a half: within four standard errors."""
-    x = torch.full((4000, 50), 7)
-    changed = (corrupt_decoder_input(x, 0.5, 1000) != x).float().mean(1)
-    assert abs((changed == 0).float().mean() - 0.5 - 0.5 / 51) < 0.032
-    assert abs(changed[changed > 0].mean() - 0.51) < 0.03 and changed.max() > 0.95
-    assert torch.equal(corrupt_decoder_input(x, 0.0, 1000), x)
 
 
 def run_on_classes(folder: Path, **settings: Any) -> StageRun:

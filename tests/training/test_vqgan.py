@@ -194,6 +194,8 @@ def test_settings_out_of_range_are_refused() -> None:
         AdversarialLoss.parse(**{"start": -1})
     with pytest.raises(ValueError, match="crop is 16, expected 32 or more"):
         AdversarialLoss.parse(**{"crop": 16})
+    with pytest.raises(ValueError, match="channels is 12, expected a multiple of 8"):
+        AdversarialLoss.parse(**{"channels": 12})
 
 
 def test_a_perceptual_loss_counts_and_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
