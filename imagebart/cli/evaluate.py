@@ -89,17 +89,9 @@ def paper(
         raise InputError(f"The best of {best_of} takes a --scorer to rank them.")
     real, network = measures.images_in(data, images), measures.load_network(features)
     sampler = load_image_sampler(model, sampling, batch, device)
-    study = measures.PaperStudy(
-        sampler,
-        real,
-        network,
-        out,
-        samples,
-        prompts=measures.load_prompts(prompts, sampler.model),
-        best_of=best_of,
-        scorer=load_scorer(scorer, sampler.model) if scorer else None,
-        seed=seed,
-    )
+    texts = measures.load_prompts(prompts, sampler.model)
+    ranking = load_scorer(scorer, sampler.model) if scorer else None
+    study = measures.PaperStudy(sampler, real, network, out, samples, texts, best_of, ranking, seed)
     measures.generate_all(study)
     rows = []
     for row in measures.evaluate_paper(study):

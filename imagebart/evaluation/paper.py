@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from PIL import Image, ImageOps
@@ -39,12 +40,11 @@ PAPER = {
 SCALES = (1, 2, 3, 4, 8)  # T, where it can be chosen
 
 
-@dataclass(frozen=True)
-class NetworkOutput:
-    """Features [B, F] of images, and logits [B, classes] where the network is a classifier."""
+class NetworkOutput(NamedTuple):
+    """Features [B, F] of images, and logits [B, classes]."""
 
     features: Tensor
-    logits: Tensor | None
+    logits: Tensor
 
 
 Network = Callable[[Tensor], NetworkOutput]  # of images float [B, 3, H, W] in [-1, 1]
@@ -88,8 +88,7 @@ def _classifier(source: str) -> Network:
     return run
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """A measure: ours, and the paper's where it is known."""
 
     name: str
@@ -138,8 +137,7 @@ class PaperStudy:
         size = self.sampler.size
         batches = [paths[i : i + BATCH] for i in range(0, len(paths), BATCH)]
         parts = [self.network(torch.cat([read_square(path, size) for path in batch])) for batch in batches]
-        logits = [part.logits for part in parts if part.logits is not None]
-        return NetworkOutput(torch.cat([part.features for part in parts]), torch.cat(logits) if logits else None)
+        return NetworkOutput(*map(torch.cat, zip(*parts, strict=True)))
 
 
 def generate_all(study: PaperStudy) -> None:
@@ -193,10 +191,9 @@ def _fidelity(real: NetworkOutput, made: NetworkOutput, prefix: str, paper: floa
     distance.update(real.features, real=True)
     distance.update(made.features, real=False)
     yield Row(f"{prefix}FID", float(distance.compute()), count, paper)
-    if made.logits is not None:
-        score = InceptionScore(feature=torch.nn.Identity(), splits=1 if count < SPLITS_FROM else 10)
-        score.update(made.logits)
-        yield Row(f"{prefix}Inception score", float(score.compute()[0]), count)
+    score = InceptionScore(feature=torch.nn.Identity(), splits=1 if count < SPLITS_FROM else 10)
+    score.update(made.logits)
+    yield Row(f"{prefix}Inception score", float(score.compute()[0]), count)
     for name, points, others in (("precision", made.features, real.features), ("recall", real.features, made.features)):
         yield Row(f"{prefix}{name}", float(in_manifold(points, others).double().mean()), len(points))
 

@@ -73,9 +73,8 @@ class ImageSource:
                 if self.kind == "class" and isinstance(text, int):
                     text = part.features[self.column].int2str(text)
                 name = path.removeprefix(f"{self.root}/") or f"{split} {number}"
-                yield Example(
-                    name, Path(path) if content is None else content, str(text or "").strip(), split == "test"
-                )
+                source = Path(path) if content is None else content
+                yield Example(name, source, str(text or "").strip(), split == "test")
 
     def sizes(self, count: int = 200) -> list[tuple[int, int]]:
         """Width and height of the first images whose headers can be read."""

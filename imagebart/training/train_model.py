@@ -127,13 +127,10 @@ def _first_stage(run: ModelRun, store: ImageStore, folder: Path) -> FirstStage:
     if (folder / CONFIG).exists():
         return load_first_stage(folder)
     PartialState().print("part 1 of 2: the first stage, pixels to tokens and back")
-    hours = None if run.hours is None else run.hours * run.first_stage_share
-    settings = FirstStageRun(
-        data=run.data,
-        model=run.model or first_stage_config(store.index.resolution),
-        loop=_loop(run, run.steps.first_stage if run.steps else None, hours),
-        loss=run.loss or FirstStageLoss(adversarial=AdversarialLoss(start=1 / 3)),
-    )
+    loop = _loop(run, run.steps.first_stage if run.steps else None, run.hours and run.hours * run.first_stage_share)
+    model = run.model or first_stage_config(store.index.resolution)
+    loss = run.loss or FirstStageLoss(adversarial=AdversarialLoss(start=1 / 3))
+    settings = FirstStageRun(data=run.data, model=model, loop=loop, loss=loss)
     views = AugmentedViews(store, store.index.numbers(held_out=False), MAX_VIEWS)
     held_out = store.images(store.index.numbers(held_out=True)[:HELD_OUT_MEASURED])
     return train_first_stage(settings, folder, views, held_out=held_out).requires_grad_(False)
@@ -157,12 +154,9 @@ def _denoiser(
     if run.hours is not None:
         used = sum(record["hours"] for record in read_log(folder / "first-stage")[-1:])
         hours = max(run.hours - used, MIN_DENOISER_SHARE * run.hours)
+    loop, grid = _loop(run, run.steps.denoiser if run.steps else None, hours), denoiser.config.color_hint_grid
     settings = DenoiserRun(
-        data=run.data,
-        first_stage="",
-        loop=_loop(run, run.steps.denoiser if run.steps else None, hours),
-        conditioning=conditioner.kind,
-        color_hint_grid=denoiser.config.color_hint_grid,
+        data=run.data, first_stage="", loop=loop, conditioning=conditioner.kind, color_hint_grid=grid
     )
     task = DenoiserTask(denoiser, conditioner, first_stage, tokens, settings, held_out)
     return train_network(task, token_tables(denoiser), folder / "denoiser"), conditioner

@@ -214,8 +214,8 @@ def feature_matching_loss(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Ten
 
     Wang et al., High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs (2018), eq. 4.
     """
-    pairs = list(zip(real[:-1], fake[:-1], strict=True))
-    return sum((F.l1_loss(y.float(), x.detach().float()) for x, y in pairs), real[0].new_zeros(())) / len(pairs)
+    pairs = zip(real[:-1], fake[:-1], strict=True)
+    return torch.stack([F.l1_loss(y.float(), x.detach().float()) for x, y in pairs]).mean()
 
 
 def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, output: Tensor) -> Tensor:
