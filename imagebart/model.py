@@ -19,7 +19,7 @@ from imagebart.models.imagebart import ImageBARTModel
 from imagebart.sampling.sampler import ChainEvent, Sampler
 from imagebart.sampling.steps import KnownTokens
 from imagebart.weights.folder import CARD, CONFIG, load_networks, parse_dtype, read_config, save_folder
-from imagebart.weights.registry import CARD_HEADER, MODELS, default_card, did_you_mean, model_folder
+from imagebart.weights.registry import CARD_HEADER, default_card, get_model, model_folder
 
 FIRST = "avatars"  # the model that the page opens with
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -49,8 +49,7 @@ class ImageBART(ImageBARTModel):
             target = torch.empty(0, device=device).device
         except (RuntimeError, AssertionError) as error:  # the latter where PyTorch was built without CUDA
             raise ValueError(f"device is {device!r}, expected one that this machine has, such as cpu") from error
-        weights_dtype = parse_dtype(dtype)
-        folder = locate(source, download, revision)
+        weights_dtype, folder = parse_dtype(dtype), locate(source, download, revision)
         try:
             if (folder / CONFIG).is_file():
                 model = load_networks(folder, target, weights_dtype, cls)
@@ -165,18 +164,13 @@ def locate(source: str | PathLike[str], download: bool = False, revision: str | 
             raise WeightsError(f"this installation has no weights of {name}; install a wheel, or name a model")
     if Path(source).is_dir():
         return Path(source)
-    if name not in MODELS:
-        raise WeightsError(
-            f"{source} is no folder, expected one with a model, a published model's name, or owner/name on the Hub. "
-            f"{did_you_mean(name)}"
-        )
+    model, folder = get_model(name), model_folder(name)
     if download:
         from imagebart.weights.download import ensure_model  # what uses the network takes a quarter of a second
 
         return ensure_model(name)
-    folder = model_folder(name)
     if not folder.is_dir():
-        raise WeightsError(f"{name} is not on this machine: {MODELS[name].how_to_install}")
+        raise WeightsError(f"{name} is not on this machine: {model.how_to_install}")
     return folder
 
 
@@ -192,14 +186,12 @@ def fetch_folder(name: str, revision: str | None = None) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_FILES))
     except RepositoryNotFoundError:
-        reason = (
-            f"is neither a folder here nor a model on {constants.ENDPOINT} that you may read; for a private one, log "
-            "in with `hf auth login`"
-        )
+        reason = f"is no model on {constants.ENDPOINT} that you may read; for a private one, log in: `hf auth login`"
     except RevisionNotFoundError:
         reason = f"has no revision {revision}, expected a branch, tag or commit"
     except LocalEntryNotFoundError:
-        reason = f"is not on this machine, and {_why_offline()}"
+        offline = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{constants.ENDPOINT} cannot be reached"
+        reason = f"is not on this machine, and {offline}"
     except Exception as error:  # of the HTTP library that huggingface_hub uses
         reason = f"cannot be fetched from {constants.ENDPOINT}: {reason_of(error)}"
     raise WeightsError(f"{name} {reason}")
@@ -216,8 +208,6 @@ def push_folder(folder: Path, name: str, revision: str | None = None, private: b
     if not HUB_NAME.fullmatch(name):
         raise WeightsError(f"the name is {format_value(name)}, expected owner/name")
     config = read_config(folder / CONFIG)
-    if constants.HF_HUB_OFFLINE:
-        raise WeightsError(f"{name} cannot be sent: {_why_offline()}")
     api = HfApi()
     try:
         api.create_repo(name, private=private, exist_ok=True)
@@ -237,9 +227,3 @@ def push_folder(folder: Path, name: str, revision: str | None = None, private: b
     except Exception as error:  # of the HTTP library that huggingface_hub uses
         raise WeightsError(f"{folder} cannot be sent to {name} on {constants.ENDPOINT}: {reason_of(error)}") from error
     return str(sent.commit_url)
-
-
-def _why_offline() -> str:
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE says that nothing may be asked of the network"
-    return f"{constants.ENDPOINT} cannot be reached"

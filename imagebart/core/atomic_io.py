@@ -35,7 +35,7 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_bytes` of a text in UTF-8."""
+    """Writes a text in UTF-8."""
     write_bytes(path, text.encode("utf-8"))
 
 
@@ -62,9 +62,7 @@ def write_error(error: Exception, path: Path, size: int) -> OSError:
         with suppress(OSError):
             free = shutil.disk_usage(path.parent).free
             sentence += f": it takes {format_bytes(size)}, and {format_bytes(free)} are free there"
-    failure = OSError(sentence + ".")
-    failure.errno = number
-    return failure
+    return OSError(sentence + ".")
 
 
 def format_bytes(size: int) -> str:

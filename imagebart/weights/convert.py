@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from imagebart.core.atomic_io import write_text
+from imagebart.core.atomic_io import scratch_folder, write_text
 from imagebart.core.errors import InputError, WeightsError, format_value, reason_of
 from imagebart.models.diffusion import Schedule
 from imagebart.models.imagebart import About, ImageBARTModel, Model
@@ -150,9 +150,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         names = get_unsafe_globals_in_checkpoint(path)
         unknown = [name for name in names if not name.startswith(CALLBACKS) and name not in NUMPY]
         if unknown:
-            raise WeightsError(
-                f"{path} names {unknown[0]:.100}, expected tensors and plain values; nothing of it was run"
-            )
+            raise WeightsError(f"{path} names {unknown[0]:.100}, expected tensors and plain values; nothing was run")
         with safe_globals([(_Stub, name) for name in names]):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except WeightsError:
@@ -179,10 +177,8 @@ class StageCheckpoint:
         known = {"alphats", "alphacum", "sos_token", "transformer", "transformer_ema", "first_stage_model"}
         other = {name for name in tensors if name.split(".")[0] not in known}
         if other or "alphats" not in tensors:
-            raise WeightsError(
-                f"{path} {'has the tensor ' + min(other) if other else 'lacks the tensor alphats'}, expected the "
-                "published layout: transformer.*, transformer_ema.*, first_stage_model.*, alphats"
-            )
+            found = f"has the tensor {min(other)}" if other else "lacks the tensor alphats"
+            raise WeightsError(f"{path} {found}, expected {', '.join(sorted(known))}")
         alphas = tensors["alphats"]
         if alphas.ndim != 1 or not 2 <= len(alphas) <= 1001:
             raise WeightsError(f"{path} has alphats of shape {list(alphas.shape)}, expected T + 1 numbers")
@@ -214,7 +210,6 @@ class StageCheckpoint:
             expected = {without_dots[name]: tuple(tensor.shape) for name, tensor in weights.items()}
             check_shapes(self.path, ema, expected, "transformer_ema.")
             weights = {name: ema[without_dots[name]] for name in weights}
-
         parts = ((name, [weights[part] for part in theirs]) for name, theirs in mapping.sources.items())
         whole = ((name, several[0] if len(several) == 1 else torch.cat(several)) for name, several in parts)
         load_tensors(module, whole, self.path, device, dtype)
@@ -233,12 +228,9 @@ def load_published(
     the file and what is wrong, and ValueError for parts that do not fit each other.
     """
     files, model = _find_checkpoints(folder)
-    first = StageCheckpoint(checkpoint_path(files, 1))
+    first = StageCheckpoint(files / "scale1.ckpt")
     check_betas(first.betas)
-    paths = [checkpoint_path(files, t) for t in range(1, len(first.betas) + 1)]
-    missing = [path for path in paths if not path.is_file()]
-    if missing:
-        raise WeightsError(f"{missing[0]} is missing, expected scale1.ckpt to {paths[-1].name} beside each other")
+    paths = [files / f"scale{t}.ckpt" for t in range(1, len(first.betas) + 1)]
     described = [_published_stage(path, model, t, len(paths)) for t, path in enumerate(paths, 1)]
     first_stage, conditioner = described[0].first_stage, described[0].conditioner
     vqgan = first.load_first_stage(first_stage, device, dtype)
@@ -257,22 +249,15 @@ def load_published(
     return cls(vqgan, stages, named, about, Schedule(first.betas))
 
 
-def checkpoint_path(files: Path, t: int) -> Path:
-    return files / f"scale{t}.ckpt"
-
-
 def _find_checkpoints(folder: Path) -> tuple[Path, PublishedModel | None]:
     """Where the checkpoint files lie, in the folder or in one inside it, and the published model of its name."""
-    inside = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    files = next((files for files in [folder, *inside] if checkpoint_path(files, 1).is_file()), None)
+    files = next((path.parent for place in ("", "*/") for path in folder.glob(f"{place}scale1.ckpt")), None)
     model = MODELS.get(folder.resolve().name) or (MODELS.get(files.name) if files else None)
     if files is not None:
         return files, model
     if model is not None:
         raise WeightsError(f"{folder} lacks scale1.ckpt, a file of the published {model.name}: {model.how_to_install}")
-    raise WeightsError(
-        f"{folder} holds no model, expected config.json with its safetensors, or published files from scale1.ckpt on"
-    )
+    raise WeightsError(f"{folder} holds no model, expected config.json and safetensors, or scale1.ckpt and so on")
 
 
 def _published_stage(checkpoint: Path, model: PublishedModel | None, t: int, stages: int) -> PublishedStage:
@@ -280,9 +265,7 @@ def _published_stage(checkpoint: Path, model: PublishedModel | None, t: int, sta
     if path.is_file():
         return read_stage_yaml(path)
     if model is None:
-        raise WeightsError(
-            f"{path} is missing, expected it beside the checkpoint since its folder has no published model's name"
-        )
+        raise WeightsError(f"{path} is missing, expected in a folder without a published model's name")
     if model.stages != stages:
         raise WeightsError(f"{checkpoint} is of {stages} stages, but {model.name} has {model.stages}")
     return model.stage(t)
@@ -301,9 +284,11 @@ def convert(source: Path, out: Path, dtype: str = "float32", replace: bool = Fal
         name = min(path.name for path in out.iterdir()) if out.is_dir() else out.name
         raise InputError(f"{out} holds {name}; choose a new or empty folder.")
     model: ImageBARTModel = load_published(source, CPU, parse_dtype(dtype))
-    save_folder(model, out, dtype, MAX_SHARD_BYTES)
-    write_text(out / CARD, CARD_HEADER + default_card(config_of(model)))
+    with scratch_folder(out.absolute().with_name(f".{out.name}.new")) as new:
+        save_folder(model, new, dtype, MAX_SHARD_BYTES)
+        write_text(new / CARD, CARD_HEADER + default_card(config_of(model)))
+        new.rename(out)
     if replace:
         files, _ = _find_checkpoints(source)
         for t in range(1, len(model.stages) + 1):
-            checkpoint_path(files, t).unlink()
+            (files / f"scale{t}.ckpt").unlink()

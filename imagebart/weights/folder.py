@@ -47,14 +47,14 @@ MAX_COPIED_BYTES = 2**30  # of a model that is read into memory; larger ones sta
 CPU = torch.device("cpu")
 
 Shapes = Mapping[str, tuple[int, ...]]
-DTYPES = {name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64")}
+DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
 def parse_dtype(name: str) -> torch.dtype:
     """A floating-point type by its name; raises ValueError for another."""
     if name not in DTYPES:
         raise ValueError(f"dtype is {format_value(name)}, expected one of {', '.join(DTYPES)}")
-    return DTYPES[name]
+    return getattr(torch, name)
 
 
 class ModelConfig(Settings):
@@ -163,14 +163,11 @@ def load_networks(
     config = read_config(folder / CONFIG)
     with on_meta_device(folder / CONFIG):
         stages = [Stage(stage, len(config.betas)) for stage in config.stages]
-        model = cls(
-            None if config.first_stage is None else FirstStage(config.first_stage),
-            stages if config.denoiser is None else Denoiser(config.denoiser),
-            config.conditioner,
-            config.about,
-            Schedule(config.betas) if config.betas else None,
-            None if config.text_encoder is None else TextEncoder(config.text_encoder),
-        )
+        first_stage = None if config.first_stage is None else FirstStage(config.first_stage)
+        network = stages if config.denoiser is None else Denoiser(config.denoiser)
+        schedule = Schedule(config.betas) if config.betas else None
+        text_encoder = None if config.text_encoder is None else TextEncoder(config.text_encoder)
+        model = cls(first_stage, network, config.conditioner, config.about, schedule, text_encoder)
     files = [f"{name}.safetensors" for name in (Path(config.weights).name, "model")]
     places = [folder / f"{file}{kind}" for file in files for kind in (".index.json", "")]
     path = next((place for place in places if place.is_file()), folder / files[1])
@@ -186,7 +183,7 @@ def load_networks(
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a file, or of an index's shards: copies, safe from what happens to the files; large ones mapped."""
+    """All tensors of a file, or of an index's shards: copies, safe from what happens to the files; mapped if large."""
     names = {path.name}
     tensors: dict[str, Tensor] = {}
     try:
@@ -205,18 +202,13 @@ def read_config(path: Path) -> ModelConfig:
     """config.json; raises WeightsError naming what is wrong in it."""
     try:
         return ModelConfig.from_json(path.read_bytes())
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise WeightsError(f"{path} cannot be used: {error}") from error
 
 
 @contextmanager
 def on_meta_device(where: object) -> Iterator[None]:
-    """Modules made here have shapes and no memory; raises WeightsError, naming `where`, if they cannot be made.
-
-    Then `load_tensors` gives them theirs.
-    """
+    """Modules made here have shapes and no memory; raises WeightsError, naming `where`, if they cannot be made."""
     try:
         with torch.device("meta"), _WithoutInit():
             yield
@@ -225,10 +217,7 @@ def on_meta_device(where: object) -> Iterator[None]:
 
 
 class _WithoutInit(TorchFunctionMode):
-    """Skips the initial values of weights: on the meta device PyTorch would import its compiler for them.
-
-    That is 80 MB, and a second.
-    """
+    """Skips initial values: on the meta device PyTorch would import its compiler for them, 80 MB and two seconds."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_):
@@ -256,9 +245,7 @@ def check_shapes(where: object, tensors: Mapping[str, Tensor], expected: Shapes,
             raise WeightsError(f"{where} has {prefix}{name} of shape {given}, expected {list(shape)}")
     unknown = sorted(tensors.keys() - expected.keys())
     if unknown:
-        raise WeightsError(
-            f"{where} has the tensor {prefix}{unknown[0]:.200}, expected only the {len(expected)} of this model"
-        )
+        raise WeightsError(f"{where} has the tensor {prefix}{unknown[0]:.200}, which this model does not have")
 
 
 def load_tensors(

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from huggingface_hub import constants
 
-from imagebart.core.errors import InputError, WeightsError, format_value, reason_of
+from imagebart.core.errors import WeightsError, format_value, reason_of
 from imagebart.models.stages import Kind as StageKind
 from imagebart.models.stages import StageConfig
 from imagebart.models.transformer import TransformerConfig
@@ -92,10 +92,6 @@ def read_stage_yaml(path: Path) -> PublishedStage:
     """The stage that a scaleN.yaml describes; raises WeightsError naming the file and what is wrong in it."""
     try:
         return _parse_stage(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise WeightsError(f"{path} is no plain YAML: {reason_of(error)}") from error
     except KeyError as error:
         raise WeightsError(f"{path} lacks the setting {error}") from error
     except Exception as error:  # whatever a file holds
@@ -142,29 +138,20 @@ def _build(first_stage: FirstStageConfig, kind: Kind, stage: StageKind, settings
 
 
 def _conditioner(kind: Kind, reader: TransformerConfig, tokens: int) -> Conditioner:
-    """Class models know as many classes as there are embeddings, by number.
-
-    Text models have as many tokens as their longest sequence leaves beside t and the image's. Raises ValueError where
-    it leaves none.
-    """
+    """For a class model, the numbers of its embeddings; for a text model, the tokens that t and the image leave."""
     if kind == "none":
         return NoConditioner()
     if kind == "class":
         return ClassConditioner(names=tuple(str(i) for i in range(reader.vocab_in)))
     length = reader.positions - 1 - tokens
     if length < 1:
-        raise ValueError(
-            f"a longest sequence of {reader.positions}, expected more than t and the {tokens} image tokens of a model "
-            "with a text"
-        )
+        longest = f"a longest sequence of {reader.positions}"
+        raise ValueError(f"{longest}, expected more than t and the {tokens} image tokens of a model with a text")
     return ClipTextConditioner(length=length, vocab_size=min(reader.vocab_in, CLIP_VOCABULARY))
 
 
 def _renamed(settings: Mapping[str, Any], names: Mapping[str, str], beside: Collection[str] = ()) -> dict[str, Any]:
-    """Settings under our names. Raises ValueError for one that has not its only value, or is neither known nor beside.
-
-    And KeyError for one that is missing.
-    """
+    """Settings under our names; raises ValueError for a value that is not the only one, and for what is not known."""
     for name, value in settings.items():
         if name in FIXED and value != FIXED[name]:
             raise ValueError(f"{name} is {format_value(value)}, expected {FIXED[name]!r}")
@@ -175,7 +162,7 @@ def _renamed(settings: Mapping[str, Any], names: Mapping[str, str], beside: Coll
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """A published model. The defaults are what most of them share; all are for 256 x 256 pixels."""
+    """A published model, for 256 x 256 pixels. The defaults are what most of them share."""
 
     name: str
     domain: str  # what its training images show
@@ -201,10 +188,8 @@ class PublishedModel:
     @property
     def how_to_install(self) -> str:
         """The end of a sentence that says that it is missing."""
-        return (
-            f"run `python -m imagebart download {self.name}`, or download {self.url} and unpack it into "
-            f"{CHECKPOINTS / self.name}"
-        )
+        folder = CHECKPOINTS / self.name
+        return f"run `python -m imagebart download {self.name}`, or download {self.url} and unpack it into {folder}"
 
     def with_class_names(self, conditioner: Conditioner) -> Conditioner:
         """A conditioner whose classes, if they are ImageNet's thousand, have their names in place of numbers."""
@@ -259,7 +244,7 @@ _imagenet = partial(
     classes=1000,
     encoder_positions=258,
 )
-_ALL = (
+_PUBLISHED = (
     _faces(
         "ffhq_4_scales_geometric",
         stages=4,
@@ -278,20 +263,16 @@ _ALL = (
     _imagenet("cin_4_scales_geometric", stages=4, download_gb=21.1, memory_gb=10.0, residual=True),
     _imagenet("cin_5_scales_custom", stages=5, download_gb=26.4, memory_gb=12.4),
 )
-MODELS = {model.name: model for model in _ALL}
+MODELS = {model.name: model for model in _PUBLISHED}
 
 
 def get_model(name: str) -> PublishedModel:
-    """A published model by its name; raises InputError that offers the nearest name."""
-    if name in MODELS:
-        return MODELS[name]
-    raise InputError(f"There is no published model {name[:60]!r}. {did_you_mean(name)}")
-
-
-def did_you_mean(name: str) -> str:
-    """The published models, in a sentence, after the one with the most similar name."""
-    similar = [f"Did you mean {near}?" for near in get_close_matches(name[:100], MODELS, 1)]
-    return " ".join([*similar, f"There are {', '.join(MODELS)}."])
+    """A published model by its name; raises WeightsError that offers the most similar name."""
+    if name not in MODELS:
+        what = f"{name:.100} is no published model, no folder with a model and no owner/name on the Hub"
+        similar = "".join(f" Did you mean {near}?" for near in get_close_matches(name[:100], MODELS, 1))
+        raise WeightsError(f"{what}.{similar} There are {', '.join(MODELS)}.")
+    return MODELS[name]
 
 
 def published_folder(name: str) -> Path:

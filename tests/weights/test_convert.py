@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 import torch
+from fault_injection import run_in_fork
 from published_files import scale_tensors, write_checkpoint, write_tiny
 from safetensors.torch import load_file
 
@@ -74,6 +77,17 @@ def test_stored_numbers_can_be_short_and_published_files_deleted(tiny: Path, tmp
     assert not list(source.glob("*.ckpt"))
     with pytest.raises(ValueError, match="'int3', expected one of"):
         convert(tiny, tmp_path / "other", "int3")
+
+
+def test_a_conversion_that_is_killed_leaves_nothing_in_its_place(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_text", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        assert run_in_fork(lambda: convert(tiny, tmp_path / "out")) == -signal.SIGKILL
+    assert not (tmp_path / "out").exists()
+    convert(tiny, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"] and same_weights(load(tmp_path / "out"), load(tiny))
 
 
 def test_other_folders_are_never_overwritten(tiny: Path, tmp_path: Path) -> None:

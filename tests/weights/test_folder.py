@@ -38,7 +38,7 @@ def test_published_models_come_back_as_they_were(tmp_path: Path, source: Path) -
     assert_same(ours, published)
     expected = load_file(source / "expected.safetensors")
     for t, stage in enumerate(ours.stages, 1):
-        logits = stage.logits(expected[f"stage{t}.x"], expected[f"stage{t}.c"], expected.get("cond"))
+        logits = stage(expected[f"stage{t}.x"], expected[f"stage{t}.c"], expected.get("cond"))
         assert (logits - expected[f"stage{t}.logits"]).abs().max() < 1e-4
 
 

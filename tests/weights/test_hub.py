@@ -75,16 +75,16 @@ def test_what_was_fetched_is_there_offline(hub: Hub, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     asked = len(hub.asked)
     assert same_weights(load(NAME), model)
-    with pytest.raises(WeightsError, match="someone/else is not on this machine, and HF_HUB_OFFLINE says"):
+    with pytest.raises(WeightsError, match="someone/else is not on this machine, and HF_HUB_OFFLINE is set"):
         locate("someone/else")
-    with pytest.raises(WeightsError, match="cannot be sent: HF_HUB_OFFLINE says"):
+    with pytest.raises(WeightsError, match="cannot be sent to .*offline"):
         model.push_to_hub(NAME)
     assert len(hub.asked) == asked
 
 
 def test_what_cannot_be_had_is_said(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tiny_model().push_to_hub(NAME)
-    with pytest.raises(WeightsError, match="someone/else is neither a folder here nor a model on http://127"):
+    with pytest.raises(WeightsError, match="someone/else is no model on http://127"):
         locate("someone/else")
     with pytest.raises(WeightsError, match="has no revision nowhere, expected a branch, tag or commit"):
         locate(NAME, revision="nowhere")
@@ -93,7 +93,9 @@ def test_what_cannot_be_had_is_said(hub: Hub, monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.chdir(tmp_path)
     (tmp_path / "checkpoints").mkdir()
     asked = len(hub.asked)
-    with pytest.raises(WeightsError, match="checkpoints/avatars is no folder"):  # mistyped, and nobody else's business
+    with pytest.raises(
+        WeightsError, match="checkpoints/avatars is no published model, no folder"
+    ):  # mistyped, and nobody else's business
         locate("checkpoints/avatars")
     assert len(hub.asked) == asked
 
@@ -108,7 +110,7 @@ def test_a_hub_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 
 def test_only_models_are_sent(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="config.json cannot be read"):
+    with pytest.raises(WeightsError, match="config.json cannot be used"):
         push_folder(tmp_path, NAME)
     with pytest.raises(WeightsError, match="the name is 'faces', expected owner/name"):
         push_folder(tmp_path, "faces")

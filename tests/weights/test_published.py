@@ -81,7 +81,7 @@ class TestRecordedOutputs:
     def test_logits(self, recorded: Recorded) -> None:
         for t, stage in enumerate(recorded.model.stages, 1):
             x, c = recorded[f"stage{t}.x"], recorded[f"stage{t}.c"]
-            assert_close(stage.logits(x, c, recorded.cond), recorded[f"stage{t}.logits"])
+            assert_close(stage(x, c, recorded.cond), recorded[f"stage{t}.logits"])
 
     @pytest.mark.parametrize("kind", ["free", "masked"])
     def test_chains(self, recorded: Recorded, kind: str) -> None:
@@ -174,7 +174,7 @@ class TestFolders:
     @pytest.mark.parametrize("name", ["scale1.yaml", "scale2.yaml", "scale2.ckpt", "scale1.ckpt"])
     def test_missing_files_are_named(self, copy: Path, name: str) -> None:
         (copy / name).unlink()
-        assert_refused(copy, str(copy), name, "expected")
+        assert_refused(copy, str(copy), name)
 
     def test_a_published_name_needs_no_configuration_but_its_own_files(self, copy: Path, tmp_path: Path) -> None:
         for path in copy.glob("*.yaml"):
@@ -186,7 +186,7 @@ class TestFolders:
 
     def test_an_empty_folder_or_a_file_is_no_model(self, tmp_path: Path) -> None:
         assert_refused(tmp_path, str(tmp_path), "expected config.json", "scale1.ckpt")
-        assert_refused(CLASS_MODEL / "scale1.ckpt", "scale1.ckpt is no folder")
+        assert_refused(CLASS_MODEL / "scale1.ckpt", "scale1.ckpt is no published model, no folder")
 
 
 class TestTensors:
@@ -273,9 +273,9 @@ def test_logits_are_the_originals(folder: Path, tmp_path: Path) -> None:
     for model in (published, load(tmp_path)):
         assert model.conditioner.length == expected["cond"].shape[1] == 7
         for t, stage in enumerate(model.stages, 1):
-            logits = stage.logits(expected[f"stage{t}.x"], expected[f"stage{t}.c"], expected["cond"])
+            logits = stage(expected[f"stage{t}.x"], expected[f"stage{t}.c"], expected["cond"])
             assert (logits - expected[f"stage{t}.logits"]).abs().max() < 1e-4
-            other = stage.logits(expected[f"stage{t}.x"], expected[f"stage{t}.c"], expected["cond"].flip(1))
+            other = stage(expected[f"stage{t}.x"], expected[f"stage{t}.c"], expected["cond"].flip(1))
             assert (logits - other).abs().max() > 1e-2  # the text is read
 
 
