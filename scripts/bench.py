@@ -21,9 +21,9 @@ from PIL import Image
 
 from imagebart.imaging.masks import preset
 from imagebart.model import ImageBART
+from imagebart.models.denoiser import Stage
 from imagebart.models.diffusion import Schedule
 from imagebart.models.imagebart import About
-from imagebart.models.stages import Stage
 from imagebart.models.vqgan import FirstStage
 from imagebart.pipeline import Pipeline, PipelineEvent
 from imagebart.weights.registry import MODELS, PublishedModel

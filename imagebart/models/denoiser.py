@@ -1,21 +1,23 @@
-"""The shipped kind of network: one encoder-decoder for every noise level, which predicts x_0.
+"""The networks of the reverse chain: a denoiser for all of its steps, or a stage for each.
 
 ImageBART (Esser et al. 2021, section 3.2) trains one transformer p(x_{t-1} | x_t) for each step of a fixed schedule:
-`imagebart.models.stages`. Here one network serves all steps. It predicts p(x_0 | x_t), as in D3PM (Austin et al. 2021),
-and x_s follows from the diffusion (`models.diffusion.reverse_step`), so that T can be chosen when sampling. Each
-token has a noise level of its own, as in diffusion forcing (Chen et al. 2024): the probability that it was replaced by
-a uniform sample, 0 where a mask keeps it. The encoder sees all tokens and their levels, kept ones on every side too;
-where it was trained on those around a mask alone, it is given as many (`context_window`).
+`Stage`, the published kinds. In the shipped models one network serves all steps: `Denoiser`. It predicts p(x_0 | x_t),
+as in D3PM (Austin et al. 2021), and x_s follows from the diffusion (`models.diffusion.reverse_step`), so that T can be
+chosen when sampling. Each token has a noise level of its own, as in diffusion forcing (Chen et al. 2024): the
+probability that it was replaced by a uniform sample, 0 where a mask keeps it. The encoder sees all tokens and their
+levels, kept ones on every side too; where it was trained on those around a mask alone, it is given as many
+(`context_window`).
 """
 
 import math
 from copy import deepcopy
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imagebart.core.settings import HintGrid, Length, Settings, Vocabulary
+from imagebart.core.settings import HintGrid, Length, Offset, Positive, Settings, Share, Steps, Vocabulary
 from imagebart.models.diffusion import log_likelihood
 from imagebart.models.transformer import Cache, TextEncoder, TextEncoderConfig, Transformer, TransformerConfig
 from imagebart.models.vqgan import FirstStageConfig
@@ -87,6 +89,12 @@ def context_window(masked: Tensor, margin: int) -> Tensor:
     return (rows[:, :, None] & columns[:, None]).flatten(1)
 
 
+def _after(length: int, places: Tensor) -> Tensor:
+    """Position embeddings of a prefix of some length and of image tokens after it, int64 [B, length + N]."""
+    prefix = torch.arange(length, device=places.device).expand(len(places), -1)
+    return torch.cat([prefix, places + length], 1)
+
+
 class NoiseEmbedding(nn.Module):
     """Noise levels [...] in [0, 1] -> [..., width]: Fourier features through a linear map, zero at first."""
 
@@ -142,13 +150,6 @@ class Denoiser(nn.Module):
             raise ValueError(f"the text encoder is {text}, expected the shape of the network's own, {self.text.config}")
         self.text, self.config = deepcopy(encoder), self.config.replace(text=text)
 
-    def prefix(self, batch: int, cond: Tensor | None) -> Tensor:
-        """[start, cond...] or [start, query tokens...], int64 [B, P]."""
-        start = torch.full((batch, 1), self.config.decoder.vocab_in - 1, device=self.device)
-        if self.config.text is not None:
-            cond = torch.arange(self.config.text.query_tokens, device=self.device).expand(batch, -1)
-        return start if cond is None else torch.cat([start, cond.to(self.device) + self.config.vocab_size], 1)
-
     def encode(
         self,
         x_t: Tensor,
@@ -158,14 +159,17 @@ class Denoiser(nn.Module):
         hint_embeds: Tensor | None = None,
         places: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """The prefix [B, P], what the prompt adds to it [B, P, width], and the encoder's output [B, P + N, width].
+        """The prefix [start, cond...] or [start, query tokens...], int64 [B, P], what the prompt adds to it,
+        [B, P, width], and the encoder's output, [B, P + N, width].
 
         x_t: int64 [B, N]. noise_t: noise level of each token of it, float [B, N] in [0, 1]. cond: conditioning tokens,
         int64 [B, cond_length]. prompt_embeds: of cond, see `encode_prompt`; None: they are computed. hint_embeds: see
         `embed_hints`; None: those of what is noisy in x_t, without color hints. places: where a part of an image is
         given, which tokens N are, ascending, int64 [B, N].
         """
-        prefix = self.prefix(len(x_t), cond)
+        start = torch.full_like(x_t[:, :1], self.config.decoder.vocab_in - 1)
+        ids = cond if self.config.text is None else torch.arange(self.config.text.query_tokens).expand(len(x_t), -1)
+        prefix = start if ids is None else torch.cat([start, ids.to(x_t.device) + self.config.vocab_size], 1)
         length = prefix.shape[1]
         if hint_embeds is None and self.config.mask_sides:
             hint_embeds = self.embed_hints(None, mask_sides(noise_t > 0))
@@ -236,7 +240,69 @@ class Denoiser(nn.Module):
         return self.add_x_t_evidence(logits, x_t, noise_t), self.add_x_t_evidence(drafts, x_t, noise_t)
 
 
-def _after(length: int, places: Tensor) -> Tensor:
-    """Position embeddings of a prefix of some length and of image tokens after it, int64 [B, length + N]."""
-    prefix = torch.arange(length, device=places.device).expand(len(places), -1)
-    return torch.cat([prefix, places + length], 1)
+Kind = Literal["decoder_only", "encoder_decoder", "residual"]
+
+
+class StageConfig(Settings):
+    """Shapes of a stage."""
+
+    kind: Kind
+    t: Steps  # 1 is the finest
+    vocab_size: Vocabulary  # K, image tokens
+    tokens: Length  # N, tokens of an image
+    beta: Share  # share of tokens that become noise from x_{t-1} to x_t
+    decoder: TransformerConfig
+    encoder: TransformerConfig | None = None
+    cond_length: Length = 0  # conditioning tokens
+    cond_offset: Offset = 0  # added to conditioning tokens: 0 where they share the image tokens' embeddings
+    start_token: Offset = 0  # before the first image token in an encoder-decoder stage's decoder
+    text: TextEncoderConfig | None = None  # encodes the conditioning tokens; None: they precede the image tokens
+    temperature: Positive = 1.0  # times a run's
+    top_k: Vocabulary | None = None  # where a run gives none
+
+
+class Stage(nn.Module):
+    """A decoder over [t, cond..., x_s...], or an encoder over [t, cond..., x_t] and a decoder over [start, x_s...].
+
+    x_s, x_t: int64 [B, N]; cond: int64 [B, cond_length]; stages: T. A residual stage adds log q(x_t | x_s) to scaled
+    logits: logits exp(s) + log(alpha onehot(x_t) + (1 - alpha) / K).
+    """
+
+    def __init__(self, config: StageConfig, stages: int) -> None:
+        super().__init__()
+        self.config = config
+        self.decoder = Transformer(config.decoder)
+        if config.text is not None:
+            self.text = TextEncoder(config.text)
+            self.text_map = nn.Linear(config.text.transformer.width, config.decoder.width)
+        if (config.kind == "decoder_only") != (config.encoder is None):
+            raise ValueError(f"a stage of kind {config.kind} has {'no' if config.encoder is None else 'an'} encoder")
+        self.encoder = None if config.encoder is None else Transformer(config.encoder)
+        if config.kind == "residual":
+            self.log_scalors = nn.Parameter(torch.zeros(stages))  # the published name; entry t - 1 is used
+
+    def prepare(self, x_t: Tensor, cond: Tensor | None = None) -> Cache:
+        """What is computed once a step."""
+        start = torch.full_like(x_t[:, :1], self.config.t)
+        if self.config.text is None or cond is None:
+            prompt = None
+        else:  # query tokens in place of the words
+            prompt = F.pad(self.text_map(self.text(cond.to(x_t.device))), (0, 0, 1, 0))
+            cond = torch.arange(self.config.text.query_tokens).expand(len(x_t), -1)
+        prefix = start if cond is None else torch.cat([start, cond.to(x_t.device) + self.config.cond_offset], 1)
+        if self.encoder is None:
+            return Cache(prefix, added_embeds=None if prompt is None else F.pad(prompt, (0, 0, 0, x_t.shape[1] - 1)))
+        added_embeds = None if prompt is None else F.pad(prompt, (0, 0, 0, x_t.shape[1]))
+        encoded = self.encoder(torch.cat([prefix, x_t], 1), added_embeds)
+        return Cache(torch.full_like(start, self.config.start_token), self.decoder.cross_kv(encoded))
+
+    def forward(self, x_s: Tensor, x_t: Tensor, cond: Tensor | None = None) -> Tensor:
+        """Teacher-forced logits of p(x_{t-1} = x_s | x_t), float [B, N, K]."""
+        return self.add_x_t_evidence(self.decoder.head(self.decoder.hidden(x_s, self.prepare(x_t, cond))), x_t)
+
+    def add_x_t_evidence(self, logits: Tensor, x_t: Tensor) -> Tensor:
+        """The decoder's logits [B, S, K] and x_t [B, S] at their positions -> the stage's logits [B, S, K]."""
+        if self.config.kind != "residual":
+            return logits
+        logits = logits * self.log_scalors[self.config.t - 1].exp()
+        return logits + log_likelihood(x_t, self.config.beta, self.config.vocab_size)

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from imagebart.core.errors import InputError
 from imagebart.core.settings import SamplingSettings, Settings
-from imagebart.models.denoiser import Denoiser, check_color_hint_grid
+from imagebart.models.denoiser import Denoiser, Stage, StageConfig, check_color_hint_grid
 from imagebart.models.diffusion import Schedule
-from imagebart.models.stages import Stage, StageConfig
 from imagebart.models.transformer import TextEncoder
 from imagebart.models.vqgan import FirstStage
 from imagebart.text.conditioners import ClassConditioner, Conditioner, NoConditioner

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from imagebart.core.errors import InputError
 from imagebart.core.settings import SamplingSettings
-from imagebart.models.denoiser import Denoiser, context_window, mask_sides
+from imagebart.models.denoiser import Denoiser, Stage, context_window, mask_sides
 from imagebart.models.diffusion import add_noise_rows, row_generators, uniform_tokens
 from imagebart.models.imagebart import ImageBARTModel
-from imagebart.models.stages import Stage
 from imagebart.models.transformer import Transformer
 from imagebart.sampling.packed_linear import PackedDecoder
 from imagebart.sampling.steps import ChainEvent, ChainState, KnownTokens, Step, sample_step
@@ -34,7 +33,10 @@ def sample_chain(
     x, resamples = state.x, settings.resamples
     for t in range(len(state.steps), 0, -1):
         step = state.steps[t - 1]
-        of_step = step.network.config.sampling(settings) if isinstance(step.network, Stage) else settings
+        of_step = settings
+        if isinstance(stage := step.network, Stage):
+            temperature = settings.temperature * stage.config.temperature
+            of_step = settings.replace(temperature=temperature, top_k=settings.top_k or stage.config.top_k)
         for repeat in range(resamples):
             if repeat:
                 x = state.add_noise(x, (1 - repeat / resamples) * step.beta)

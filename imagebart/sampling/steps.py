@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from imagebart.core.settings import SamplingSettings
-from imagebart.models.denoiser import Denoiser
+from imagebart.models.denoiser import Denoiser, Stage
 from imagebart.models.diffusion import add_noise_rows, gumbel_noise, reverse_step, uniform_tokens
-from imagebart.models.stages import Stage
 from imagebart.models.transformer import Cache, Transformer
 from imagebart.sampling.packed_linear import PASS_ROWS, threads_for
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from imagebart.core.errors import InputError
 from imagebart.model import ImageBART
+from imagebart.models.denoiser import Stage, StageConfig
 from imagebart.models.diffusion import Schedule, add_uniform_noise, diffuse, posterior
-from imagebart.models.stages import Stage, StageConfig
 from imagebart.training.config import StageRun
 from imagebart.training.data import grid
 from imagebart.training.loop import Batch

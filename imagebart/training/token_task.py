@@ -16,8 +16,7 @@ from tqdm import tqdm
 from imagebart.core.atomic_io import write_bytes
 from imagebart.core.errors import InputError
 from imagebart.imaging.files import normalize
-from imagebart.models.denoiser import Denoiser
-from imagebart.models.stages import Stage
+from imagebart.models.denoiser import Denoiser, Stage
 from imagebart.models.transformer import TextEncoder, TextEncoderConfig
 from imagebart.models.vqgan import FirstStage
 from imagebart.text.conditioners import ClassConditioner, Conditioner, NoConditioner, TextConditioner

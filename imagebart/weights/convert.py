@@ -13,9 +13,9 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from imagebart.core.atomic_io import scratch_folder, write_text
 from imagebart.core.errors import InputError, WeightsError, format_value, reason_of
+from imagebart.models.denoiser import Stage, StageConfig
 from imagebart.models.diffusion import Schedule
 from imagebart.models.imagebart import About, ImageBARTModel, Model
-from imagebart.models.stages import Stage, StageConfig
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.weights.folder import (
     CARD,

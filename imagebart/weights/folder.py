@@ -30,10 +30,9 @@ from torch.overrides import TorchFunctionMode
 from imagebart.core.atomic_io import scratch_folder, write_error
 from imagebart.core.errors import WeightsError, format_value, reason_of
 from imagebart.core.settings import Settings, Share
-from imagebart.models.denoiser import Denoiser, DenoiserConfig
+from imagebart.models.denoiser import Denoiser, DenoiserConfig, Stage, StageConfig
 from imagebart.models.diffusion import Schedule
 from imagebart.models.imagebart import About, ImageBARTModel, Model
-from imagebart.models.stages import Stage, StageConfig
 from imagebart.models.transformer import TextEncoder, TextEncoderConfig
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.text.conditioners import Conditioner, NoConditioner

@@ -16,8 +16,8 @@ import yaml
 from huggingface_hub import constants
 
 from imagebart.core.errors import WeightsError, format_value, reason_of
-from imagebart.models.stages import Kind as StageKind
-from imagebart.models.stages import StageConfig
+from imagebart.models.denoiser import Kind as StageKind
+from imagebart.models.denoiser import StageConfig
 from imagebart.models.transformer import TransformerConfig
 from imagebart.models.vqgan import FirstStageConfig
 from imagebart.text.conditioners import ClassConditioner, ClipTextConditioner, Conditioner, Kind, NoConditioner

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from imagebart.core.settings import SamplingSettings
-from imagebart.models.denoiser import Denoiser
-from imagebart.models.stages import Stage
+from imagebart.models.denoiser import Denoiser, Stage
 from imagebart.models.transformer import TextEncoderConfig, TransformerConfig
 from imagebart.sampling.steps import Step
 

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 import yaml
 
-from imagebart.models.stages import Stage
+from imagebart.models.denoiser import Stage
 from imagebart.models.vqgan import FirstStage
 from imagebart.weights.convert import key_mapping
 from imagebart.weights.folder import on_meta_device, shapes_of

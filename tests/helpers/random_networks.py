@@ -9,9 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from imagebart.models.denoiser import Denoiser, DenoiserConfig, mask_sides
+from imagebart.models.denoiser import Denoiser, DenoiserConfig, Kind, Stage, StageConfig, mask_sides
 from imagebart.models.diffusion import row_generators
-from imagebart.models.stages import Kind, Stage, StageConfig
 from imagebart.models.transformer import TextEncoderConfig, TransformerConfig
 from imagebart.sampling.steps import ChainState, Step
 

@@ -9,10 +9,9 @@ from torch import nn
 
 from imagebart.core.settings import SamplingSettings
 from imagebart.model import ImageBART
-from imagebart.models.denoiser import Denoiser, DenoiserConfig
+from imagebart.models.denoiser import Denoiser, DenoiserConfig, Stage, StageConfig
 from imagebart.models.diffusion import Schedule
 from imagebart.models.imagebart import About
-from imagebart.models.stages import Stage, StageConfig
 from imagebart.models.transformer import TextEncoderConfig, TransformerConfig
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.pipeline import Pipeline

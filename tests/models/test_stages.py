@@ -6,8 +6,8 @@ from oracles import log_q, part, plain_slots, plain_transformer
 from random_networks import KINDS, random_cond, random_stage
 from torch import Tensor
 
+from imagebart.models.denoiser import Kind, Stage
 from imagebart.models.diffusion import log_likelihood
-from imagebart.models.stages import Kind, Stage
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 with_and_without_cond = pytest.mark.parametrize(("cond_length", "query_tokens"), [(0, 0), (2, 0), (5, 3)])

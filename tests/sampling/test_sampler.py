@@ -30,9 +30,8 @@ from torch import Tensor
 
 from imagebart.core.settings import SamplingSettings
 from imagebart.model import ImageBART
-from imagebart.models.denoiser import Denoiser
+from imagebart.models.denoiser import Denoiser, Stage
 from imagebart.models.diffusion import Schedule, add_noise_rows, gumbel_noise, row_generators, uniform_tokens
-from imagebart.models.stages import Stage
 from imagebart.models.transformer import Cache, Transformer
 from imagebart.sampling import steps as steps_module
 from imagebart.sampling.packed_linear import PackedDecoder

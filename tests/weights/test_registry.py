@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from imagebart.core.errors import WeightsError
-from imagebart.models.stages import Stage
+from imagebart.models.denoiser import Stage
 from imagebart.models.vqgan import FirstStage
 from imagebart.text.conditioners import ClassConditioner
 from imagebart.weights.convert import key_mapping
