@@ -216,12 +216,7 @@ class StageCheckpoint:
         return module
 
 
-def load_published(
-    folder: Path,
-    device: torch.device = CPU,
-    dtype: torch.dtype = torch.float32,
-    cls: type[Model] = ImageBARTModel,  # type: ignore[assignment]
-) -> Model:
+def load_published(folder: Path, device: torch.device, dtype: torch.dtype, cls: type[Model]) -> Model:
     """The model of a folder with published files, described by scaleN.yaml beside them or by the registry.
 
     Weights that need no change stay in their files, of which the system reads what is used. Raises WeightsError naming
@@ -283,7 +278,7 @@ def convert(source: Path, out: Path, dtype: str = "float32", replace: bool = Fal
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         name = min(path.name for path in out.iterdir()) if out.is_dir() else out.name
         raise InputError(f"{out} holds {name}; choose a new or empty folder.")
-    model: ImageBARTModel = load_published(source, CPU, parse_dtype(dtype))
+    model = load_published(source, CPU, parse_dtype(dtype), ImageBARTModel)
     with scratch_folder(out.absolute().with_name(f".{out.name}.new")) as new:
         save_folder(model, new, dtype, MAX_SHARD_BYTES)
         write_text(new / CARD, CARD_HEADER + default_card(config_of(model)))

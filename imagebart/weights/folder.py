@@ -99,10 +99,7 @@ def config_of(model: ImageBARTModel) -> ModelConfig:
 
 
 def save_folder(
-    model: ImageBARTModel,
-    folder: str | PathLike[str],
-    dtype: str = "float32",
-    max_shard_bytes: int = MAX_SHARD_BYTES,
+    model: ImageBARTModel, folder: str | PathLike[str], dtype: str = "float32", max_shard_bytes: int = MAX_SHARD_BYTES
 ) -> None:
     """Writes config.json and weights, floats as dtype, in place of a model that was there; other files stay.
 
@@ -248,11 +245,7 @@ def check_shapes(where: object, tensors: Mapping[str, Tensor], expected: Shapes,
 
 
 def load_tensors(
-    module: nn.Module,
-    tensors: Iterable[tuple[str, Tensor]],
-    where: object,
-    device: torch.device,
-    dtype: torch.dtype,
+    module: nn.Module, tensors: Iterable[tuple[str, Tensor]], where: object, device: torch.device, dtype: torch.dtype
 ) -> None:
     """Gives a module its tensors, one at a time, on the device; floats become dtype."""
     expected_state, state = module.state_dict(), {}
