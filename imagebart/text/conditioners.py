@@ -1,7 +1,5 @@
 """Conditioners: from a prompt or a class to the conditioning tokens that a model sees before its image tokens."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -66,7 +64,7 @@ class TextConditioner(Settings):
         length: int = CONTEXT_LENGTH,
         rules: PromptRules | None = None,
         understood: Iterable[str] = (),
-    ) -> TextConditioner:
+    ) -> "TextConditioner":
         """Knows exactly the words and punctuation of the captions."""
         chunks = {chunk for caption in captions for chunk in caption.split()}
         pieces = {piece for chunk in chunks for piece in pieces_of(chunk)}
@@ -85,7 +83,8 @@ class TextConditioner(Settings):
 
     def unknown_words(self, prompt: str) -> list[str]:
         """The words of a prompt that will be left out, each once."""
-        return _unique(piece.text for piece in self._read(pieces_of(prompt)).pieces if self._is_unknown(piece))
+        unknown = (piece.text for piece in self._read(pieces_of(prompt)).pieces if self._is_unknown(piece))
+        return list(dict.fromkeys(unknown))
 
     def corrected_words(self, prompt: str) -> list[str]:
         """The words of a prompt as they are read, in lower case, unknown ones too."""
@@ -119,7 +118,7 @@ class TextConditioner(Settings):
                     row += ids
             rows.append(row + [0] * (self.length - len(row)))
         notes += [*corrected_note(corrections), *unknown_note(unknown)]
-        return Conditioning(_rows(rows, self.length), _unique(notes))
+        return Conditioning(_rows(rows, self.length), list(dict.fromkeys(notes)))
 
     def unconditional(self, batch: int) -> Tensor:
         return torch.zeros(batch, self.length, dtype=torch.long)
@@ -174,7 +173,7 @@ class ClipTextConditioner(Settings):
                     break
             row = [START, *ids[: self.length - 2], END]
             rows.append(row + [0] * (self.length - len(row)))
-        return Conditioning(_rows(rows, self.length), _unique(notes))
+        return Conditioning(_rows(rows, self.length), list(dict.fromkeys(notes)))
 
     def unconditional(self, batch: int) -> Tensor:
         return self.encode([None] * batch).tokens
@@ -269,7 +268,3 @@ def _absent(prompt: Prompt) -> bool:
 
 def _rows(rows: list[list[int]], length: int) -> Tensor:
     return torch.tensor(rows, dtype=torch.long).reshape(len(rows), length)
-
-
-def _unique(notes: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(notes))

@@ -5,8 +5,6 @@ do not know are replaced by the nearest that they do (`PromptRules`). A note say
 are.
 """
 
-from __future__ import annotations
-
 import gzip
 import re
 import unicodedata
@@ -15,15 +13,13 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.resources import files
 from itertools import chain, groupby
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from rapidfuzz.distance import OSA, Indel
+from tokenizers import Encoding, Tokenizer
 
 from imagebart.core.errors import InputError, format_value, shortened, whole_characters
 from imagebart.core.settings import Settings
-
-if TYPE_CHECKING:
-    from tokenizers import Encoding, Tokenizer
 
 Prompt = str | int | None  # words, a class's name or number; None: without
 Prompts = Prompt | Sequence[Prompt]  # one for all variants, or one for each
@@ -80,27 +76,21 @@ def pieces_of(text: str) -> Iterator[Piece]:
 
     Of a chunk without spaces, no more than 10,000 characters are read.
     """
-    # Composed first, since the tokenizer's offsets lose accents that it has to compose itself.
+    # Composed first, since the tokenizer's offsets lose accents that it has to compose itself. Byte pairs never cross
+    # whitespace, so chunks can be cached; only short ones are, to bound memory.
     for chunk in unicodedata.normalize("NFC", whole_characters(text)).split():
-        yield from _short_chunk_pieces(chunk) if len(chunk) <= 64 else _chunk_pieces(chunk[:10_000])
+        yield from _chunk_pieces(chunk) if len(chunk) <= 64 else _chunk_pieces.__wrapped__(chunk[:10_000])
 
 
 @lru_cache(maxsize=1)
 def _tokenizer() -> Tokenizer:
     """CLIP's, which also straightens curly quotes, as CLIP's own cleaning does."""
-    from tokenizers import Tokenizer  # `CLIPTokenizer` of `transformers` takes over a second to import
-
     packed = files("imagebart").joinpath("data/tokenizer.json.gz").read_bytes()
     return Tokenizer.from_buffer(gzip.decompress(packed))
 
 
-# Byte pairs never cross whitespace, so chunks can be cached; only short ones are, to bound memory.
 @lru_cache(maxsize=4096)
-def _short_chunk_pieces(chunk: str) -> tuple[Piece, ...]:
-    return tuple(_chunk_pieces(chunk))
-
-
-def _chunk_pieces(chunk: str) -> list[Piece]:
+def _chunk_pieces(chunk: str) -> tuple[Piece, ...]:
     encoding = _tokenizer().encode(chunk, add_special_tokens=False)
     found: list[Piece] = []
     for kind, parts in groupby(_parts(chunk, encoding), key=lambda part: part[0]):
@@ -112,7 +102,7 @@ def _chunk_pieces(chunk: str) -> list[Piece]:
             text = "".join(c for c in text if unicodedata.category(c)[0] != "P")
         word = text.lower() if kind in ("word", "symbol") else ""
         found.append(Piece(text, word, tuple(chain.from_iterable(ids))))
-    return found
+    return tuple(found)
 
 
 PieceKind = Literal["word", "symbol", "suffix", "punctuation"]
@@ -199,10 +189,8 @@ class SpellChecker:
 
     def _split(self, word: str) -> str | None:
         """Two known words that were written as one, the first as long as possible."""
-        for end in range(len(word) - PART, PART - 1, -1):
-            if word[:end] in self.words and word[end:] in self.words:
-                return f"{word[:end]} {word[end:]}"
-        return None
+        ends = range(len(word) - PART, PART - 1, -1)
+        return next((f"{word[:end]} {word[end:]}" for end in ends if {word[:end], word[end:]} <= self.words), None)
 
     def _compound_length(self, pieces: Sequence[Piece], index: int) -> int:
         """How many pieces make a known word that was written as two, one of them unknown: "dread locks", "eye-brow"."""

@@ -5,41 +5,24 @@ A small network classifies the attributes of an avatar in an image. It is traine
 tokens, one an attribute, read what a prompt claims; the classifier gives the probability that an image shows it.
 """
 
-from __future__ import annotations
-
 import json
-from collections.abc import Collection
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from imagebart.core.atomic_io import write_bytes
-from imagebart.core.errors import WeightsError
 from imagebart.core.settings import Settings
 from imagebart.models.imagebart import ImageBARTModel
 from imagebart.models.transformer import TextEncoder
 from imagebart.text.conditioners import Conditioner
-from imagebart.text.prompts import articled
-from imagebart.worlds.avatars import (
-    COLOR_ALONE,
-    COLOR_OF,
-    PLAIN,
-    SHOWING,
-    SUBJECTS,
-    VALUES,
-    WORDINGS,
-    Attributes,
-    Claims,
-    color_words,
-)
+from imagebart.worlds.avatars import VALUES, Attributes, Claims, changed_by, verbalize, with_showing
+from imagebart.worlds.network_file import load_half, save_half
 
 SIZE = 128  # pixels a side of the network's input
 Size = Annotated[int, Field(ge=1, le=512)]  # of a layer: larger than here, and a few megabytes at most
@@ -90,43 +73,30 @@ class AttributeClassifier(nn.Module):
         logits = self.heads(self.body(patches.to(memory_format=torch.channels_last)))
         return dict(zip(VALUES, logits.split([len(values) for values in VALUES.values()], 1), strict=True))
 
-    @torch.no_grad()
-    def read(self, images: Tensor, batch: int = 64) -> list[Attributes]:
-        """The attributes of each of the images, float [B, 3, S, S] in [-1, 1], `batch` at a time.
-
-        An attribute that an image does not show has a value all the same; `Attributes.visible` says which show.
-        """
-        read: list[Attributes] = []
-        for part in images.split(batch):
-            chosen = {name: logits.argmax(1).tolist() for name, logits in self(part.float()).items()}
-            columns = [[VALUES[name][number] for number in numbers] for name, numbers in chosen.items()]
-            read += [Attributes(*values) for values in zip(*columns, strict=True)]
-        return read
-
 
 def _block(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False), nn.BatchNorm2d(channels_out), nn.ReLU()
-    )
+    conv = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(channels_out), nn.ReLU())
+
+
+def likeliest(answers: dict[str, Tensor]) -> list[Attributes]:
+    """The attributes of each image, by the classifier's logits; `Attributes.visible` says which of them show."""
+    columns = [[VALUES[name][i] for i in logits.argmax(1).tolist()] for name, logits in answers.items()]
+    return [Attributes(*values) for values in zip(*columns, strict=True)]
 
 
 def save_classifier(classifier: AttributeClassifier, path: Path) -> None:
-    """Writes one safetensors file of 16-bit numbers, the network's size and the attributes' values in its header."""
-    tensors = {k: v.half() if v.is_floating_point() else v for k, v in classifier.state_dict().items()}
-    about = {"config": classifier.config.model_dump_json(), "values": json.dumps(VALUES)}
-    write_bytes(path, save({k: v.contiguous().cpu() for k, v in tensors.items()}, about))
+    """Writes the network, with its size and the attributes' values in the file's header."""
+    save_half(classifier, path, {"config": classifier.config.model_dump_json(), "values": json.dumps(VALUES)})
 
 
 def load_classifier(path: Path) -> AttributeClassifier:
     """The classifier in a file, ready to read. Raises ValueError where it was trained for other attributes."""
-    if not path.is_file():
-        raise ValueError(f"{path} is missing; `python -m recipes.avatars train classifier` makes it")
-    with safe_open(path, "pt") as file:
-        about, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    about, tensors = load_half(path)
     if json.loads(about["values"]) != {name: list(values) for name, values in VALUES.items()}:
         raise ValueError(f"the classifier in {path} knows other attributes than avatars have now; train it again")
     classifier = AttributeClassifier(AttributeClassifierConfig.from_json(about["config"]))
-    classifier.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
+    classifier.load_state_dict(tensors)
     return classifier.to(memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
 
 
@@ -138,17 +108,17 @@ GROUPS = tuple(len(values) + 1 for values in VALUES.values())  # of each attribu
 
 
 class CaptionReader(nn.Module):
-    """A text encoder with a linear head on each query token: [B, length] -> logits [B, sum(groups)]."""
+    """A text encoder with a linear head on each query token: [B, length] -> logits [B, sum(GROUPS)]."""
 
-    def __init__(self, encoder: TextEncoder, groups: tuple[int, ...] = GROUPS) -> None:
+    def __init__(self, encoder: TextEncoder) -> None:
         super().__init__()
-        if encoder.config.query_tokens < len(groups):
-            raise ValueError(f"query_tokens is {encoder.config.query_tokens}, expected {len(groups)}, one an attribute")
+        if encoder.config.query_tokens < len(GROUPS):
+            raise ValueError(f"query_tokens is {encoder.config.query_tokens}, expected {len(GROUPS)}, one an attribute")
         self.encoder = encoder
-        self.heads = nn.ModuleList(nn.Linear(encoder.config.transformer.width, count) for count in groups)
+        self.heads = nn.ModuleList(nn.Linear(encoder.config.transformer.width, count) for count in GROUPS)
 
     def forward(self, words: Tensor) -> Tensor:
-        queries = self.encoder(words)[:, : len(self.heads)].unbind(1)
+        queries = self.encoder(words)[:, : len(GROUPS)].unbind(1)
         return torch.cat([head(query) for head, query in zip(self.heads, queries, strict=True)], 1)
 
 
@@ -185,60 +155,9 @@ def read_claims(logits: Tensor) -> Claims:
     return claims
 
 
-def with_showing(claims: Claims) -> Claims:
-    """Claims with what is needed for them to show: no hat for a color of hair, a printed shirt for a print.
-
-    The claims themselves come first: a hat and blonde hair stay a hat and blonde hair.
-    """
-    wider = dict(claims)
-    for name in claims:
-        for hiding, harmless in _harmless(name).items():
-            wider[hiding] = (wider.get(hiding, harmless) & harmless) or wider[hiding]
-    return wider
-
-
-@cache
-def _harmless(name: str) -> Claims:
-    """Of each attribute that can hide another, the values that do not."""
-    base = replace(PLAIN, **SHOWING.get(name, {}))
-    harmless: Claims = {}
-    for hiding in ("top", "facial_hair", "accessory", "clothing"):
-        values = frozenset(v for v in VALUES[hiding] if name in replace(base, **{hiding: v}).visible())
-        if hiding != name and len(values) < len(VALUES[hiding]):
-            harmless[hiding] = values
-    return harmless
-
-
 # What an image shows.
 
-# The attributes in one phrase of a description.
-PHRASES = tuple(
-    frozenset({subject, *COLOR_OF.get(subject, ())}) | ({"graphic"} if subject == "clothing" else set())
-    for subject in SUBJECTS
-)
 MIN_PROBABILITY = 0.92  # mean over an avatar's attributes: other images reach 0.91
-
-
-def verbalize(attributes: Attributes, names: Collection[str] = frozenset(VALUES)) -> str:
-    """ "short brown hair, no beard, a blue hoodie, …": those of the named attributes that show; "" for none.
-
-    A color is named with what has it, or, where that is not named, with as little as can have it: "blue clothes".
-    """
-    shown, values = attributes.visible() & set(names), attributes.as_dict()
-    texts = []
-    for subject in SUBJECTS:
-        thing = "graphic" if subject == "clothing" and "graphic" in shown else subject
-        color = next((name for name in COLOR_OF.get(subject, ()) if name in shown), None)
-        text = None
-        if thing in shown:
-            nouns = [p for p in WORDINGS[thing] if p.kind == "noun" and p.values == {values[thing]}]
-            text = next((p.text for p in nouns if p.colored), nouns[0].text)
-        elif color:
-            nouns = [p for p in COLOR_ALONE[subject] if p.kind == "noun" and values[subject] in p.values]
-            text = nouns[0].text if nouns else None
-        if text:
-            texts.append(articled(text.replace("{c} ", f"{color_words(color, values[color])[0]} " if color else "")))
-    return ", ".join(texts)
 
 
 def log_likelihood(answers: dict[str, Tensor], claims: Claims) -> Tensor:
@@ -258,18 +177,12 @@ class AvatarScorer:
     conditioner: Conditioner
 
     @classmethod
-    def load(cls, path: Path, model: ImageBARTModel) -> AvatarScorer:
-        """The classifier in a file, and a model's text encoder with the heads beside the file.
-
-        Raises WeightsError naming what is damaged, or missing.
-        """
+    def load(cls, path: Path, model: ImageBARTModel) -> "AvatarScorer":
+        """The classifier in a file, and a model's text encoder with the heads beside the file."""
         if model.text is None:
-            raise WeightsError(f"{path} scores by prompts, but the model beside it has no text encoder to read them")
-        try:
-            captions, classifier = CaptionReader(model.text), load_classifier(path)
-            captions.heads.load_state_dict(load_file(path.parent / HEADS))
-        except (SafetensorError, OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
-            raise WeightsError(f"{path} cannot be used as a scorer: {error}") from error
+            raise ValueError("it scores by prompts, but the model beside it has no text encoder to read them")
+        captions, classifier = CaptionReader(model.text), load_classifier(path)
+        captions.heads.load_state_dict(load_file(path.parent / HEADS))
         captions.heads.to(model.device, next(model.text.parameters()).dtype)
         return cls(classifier, captions.eval().requires_grad_(False), model.conditioner)
 
@@ -302,39 +215,13 @@ class AvatarScorer:
         attributes = self._read(image)
         if attributes is None:
             return None
-        rest = verbalize(*_changed(attributes, self.claims(prompt)))
-        return ", ".join(text for text in (prompt, rest) if text), verbalize(attributes)
+        rest = verbalize(*changed_by(self.claims(prompt), attributes))
+        return ", ".join(filter(None, (prompt, rest))), verbalize(attributes)
 
     @torch.no_grad()
     def _read(self, image: Tensor) -> Attributes | None:
         """The likeliest attributes of one image; None where it is unlikely to be an avatar."""
         answers = self.classifier(image.float().cpu())
-        best = {name: logits[0].softmax(0).max(0) for name, logits in answers.items()}
-        attributes = Attributes(**{name: VALUES[name][int(value)] for name, (_, value) in best.items()})
-        probabilities = [float(best[name].values) for name in attributes.visible()]
+        (attributes,) = likeliest(answers)
+        probabilities = [float(answers[name].softmax(1).max()) for name in attributes.visible()]
         return attributes if sum(probabilities) / len(probabilities) >= MIN_PROBABILITY else None
-
-
-def _changed(original: Attributes, claims: Claims) -> tuple[Attributes, set[str]]:
-    """An avatar as claims would have it, and the names of its attributes that the claims leave unsaid but sure.
-
-    What hides a claim is removed. Not sure is what a claim hides, what the claims leave open, and what did not show.
-    """
-    seen, values = original.visible(), original.as_dict()
-    changes = {
-        name: allowed
-        for name, allowed in with_showing(claims).items()
-        if name not in seen or values[name] not in allowed
-    }
-    changed = replace(original, **{name: min(allowed) for name, allowed in changes.items()})
-    sure = {name for name in changed.visible() if (len(changes[name]) == 1 if name in changes else name in seen)}
-    for name, allowed in changes.items():
-        for value in allowed:
-            sure &= replace(changed, **{name: value}).visible()
-        if len(allowed) > 1:  # what is left open takes its claimed color from the prompt's words
-            sure -= {color for color in COLOR_OF.get(name, ()) if color in claims}
-    clear = {name for name, allowed in claims.items() if len(allowed) == 1}
-    for phrase in PHRASES:
-        if phrase & sure <= clear:  # the prompt says all of it
-            sure -= phrase
-    return changed, sure

@@ -1,16 +1,17 @@
-"""What an avatar is made of: fourteen attributes, their values, and the words for these.
+"""What an avatar is made of: fourteen attributes, their values, the words for these, and what claims mean for them.
 
 The values are the parts of the Avataaars set that can be told apart at 128 pixels and leave the other attributes alone.
 Left out are tops that ignore the hair color or nearly repeat another, eyes and mouths that differ by a pixel or two,
 printed words, and what `python_avatars` added to the set.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from configparser import ConfigParser, ExtendedInterpolation
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from importlib.resources import files
+
+from imagebart.text.prompts import articled
 
 HAIR_TOPS = (
     "bald", "buzz", "short", "quiff", "spiky", "curly", "afro", "bun", "bob", "straight", "wavy",
@@ -39,11 +40,7 @@ VALUES: dict[str, tuple[str, ...]] = {
 }
 
 # The attributes with the color of an attribute's value.
-COLOR_OF = {
-    "top": ("hair_color", "hat_color"),
-    "facial_hair": ("facial_hair_color",),
-    "clothing": ("clothing_color",),
-}
+COLOR_OF = {"top": ("hair_color", "hat_color"), "facial_hair": ("facial_hair_color",), "clothing": ("clothing_color",)}
 
 # The attributes that a description names, in its order; it names the others with them.
 SUBJECTS = ("top", "facial_hair", "clothing", "accessory", "eyes", "eyebrows", "mouth", "skin", "background")
@@ -90,31 +87,12 @@ class Attributes:
             hidden.add("eyes")
         return frozenset(VALUES) - hidden
 
-    def as_dict(self) -> dict[str, str]:
-        """The values by attribute name."""
-        return dict(vars(self))
-
-    def values_of(self, names: Iterable[str]) -> dict[str, frozenset[str]]:
-        """Claims that these attributes are as they are."""
-        return {name: frozenset({getattr(self, name)}) for name in names}
-
 
 PLAIN = Attributes(
-    top="short",
-    hair_color="brown",
-    hat_color="blue",
-    facial_hair="none",
-    facial_hair_color="brown",
-    accessory="none",
-    eyes="open",
-    eyebrows="normal",
-    mouth="smile",
-    clothing="t-shirt",
-    clothing_color="blue",
-    graphic="bear",
-    skin="fair",
-    background="green",
-)
+    top="short", hair_color="brown", hat_color="blue", facial_hair="none", facial_hair_color="brown", accessory="none",
+    eyes="open", eyebrows="normal", mouth="smile", clothing="t-shirt", clothing_color="blue", graphic="bear",
+    skin="fair", background="green",
+)  # fmt: skip
 
 # Values without which an attribute does not show.
 SHOWING = {
@@ -122,7 +100,6 @@ SHOWING = {
     "facial_hair_color": {"facial_hair": "beard"},
     "graphic": {"clothing": "graphic"},
 }
-
 
 # Words for the colors of hair and fabric, where they are not simply the color's name; common ones more than once.
 COLOR_WORDS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -204,3 +181,75 @@ def _line(attribute: str, values: str, texts: str, prints: str) -> Iterator[Phra
 HAIR = frozenset(HAIR_TOPS) - {"bald"}  # the tops whose hair shows its color
 WORDINGS = phrases("wordings")  # of values
 COLOR_ALONE = phrases("colors")  # of colors, saying as little as possible of what has them
+
+
+def verbalize(attributes: Attributes, names: Collection[str] = frozenset(VALUES)) -> str:
+    """ "short brown hair, no beard, a blue hoodie, …": those of the named attributes that show; "" for none.
+
+    A color is named with what has it, or, where that is not named, with as little as can have it: "blue clothes".
+    """
+    shown, values = attributes.visible() & set(names), vars(attributes)
+    texts = []
+    for subject in SUBJECTS:
+        thing = "graphic" if subject == "clothing" and "graphic" in shown else subject
+        color = next((name for name in COLOR_OF.get(subject, ()) if name in shown), None)
+        text = None
+        if thing in shown:
+            nouns = [p for p in WORDINGS[thing] if p.kind == "noun" and p.values == {values[thing]}]
+            text = next((p.text for p in nouns if p.colored), nouns[0].text)
+        elif color:
+            nouns = [p for p in COLOR_ALONE[subject] if p.kind == "noun" and values[subject] in p.values]
+            text = nouns[0].text if nouns else None
+        if text:
+            texts.append(articled(text.replace("{c} ", f"{color_words(color, values[color])[0]} " if color else "")))
+    return ", ".join(texts)
+
+
+# What claims mean for an avatar.
+
+
+def with_showing(claims: Claims) -> Claims:
+    """Claims with what is needed for them to show: no hat for a color of hair, a printed shirt for a print.
+
+    The claims themselves come first: a hat and blonde hair stay a hat and blonde hair.
+    """
+    wider = dict(claims)
+    for name in claims:
+        for hiding, harmless in _harmless(name).items():
+            wider[hiding] = (wider.get(hiding, harmless) & harmless) or wider[hiding]
+    return wider
+
+
+@cache
+def _harmless(name: str) -> Claims:
+    """Of each attribute that can hide another, the values that do not."""
+    base = replace(PLAIN, **SHOWING.get(name, {}))
+    harmless: Claims = {}
+    for hiding in ("top", "facial_hair", "accessory", "clothing"):
+        values = frozenset(v for v in VALUES[hiding] if name in replace(base, **{hiding: v}).visible())
+        if len(values) < len(VALUES[hiding]):
+            harmless[hiding] = values
+    return harmless
+
+
+def changed_by(claims: Claims, original: Attributes) -> tuple[Attributes, set[str]]:
+    """An avatar as claims would have it, and the names of its attributes that the claims leave unsaid but sure.
+
+    What hides a claim is removed. Not sure is what a claim hides, what the claims leave open, and what did not show.
+    """
+    seen, values = original.visible(), vars(original)
+    wider = with_showing(claims)
+    changes = {name: allowed for name, allowed in wider.items() if name not in seen or values[name] not in allowed}
+    changed = replace(original, **{name: min(allowed) for name, allowed in changes.items()})
+    sure = {name for name in changed.visible() if (len(changes[name]) == 1 if name in changes else name in seen)}
+    for name, allowed in changes.items():
+        for value in allowed:
+            sure &= replace(changed, **{name: value}).visible()
+        if len(allowed) > 1:  # what is left open takes its claimed color from the prompt's words
+            sure -= {color for color in COLOR_OF.get(name, ()) if color in claims}
+    clear = {name for name, allowed in claims.items() if len(allowed) == 1}
+    for subject in SUBJECTS:
+        phrase = {subject, *COLOR_OF.get(subject, ()), *(["graphic"] if subject == "clothing" else [])}
+        if phrase & sure <= clear:  # the prompt says all of it
+            sure -= phrase
+    return changed, sure

@@ -1,10 +1,8 @@
 """Ranking variants by how well they show the prompt: rejection sampling (ImageBART, section 4.2, Table 2, Fig. 20, 21).
 
-The scorer of a shipped model is in its folder, and can also describe images. Class models are ranked by any image
+A shipped model's scorer is in its folder, and can also describe images. Class models are ranked by any image
 classifier that transformers loads (timm's too where timm is installed), text models by CLIP.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +10,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor
 
-from imagebart.core.errors import InputError, reason_of
+from imagebart.core.errors import InputError, WeightsError, reason_of
 from imagebart.models.imagebart import ImageBARTModel
 from imagebart.text.conditioners import ClassConditioner, ClipTextConditioner
 from imagebart.worlds.things import ThingScorer
@@ -55,13 +54,15 @@ class Checker(Protocol):
 
 
 def bundled_scorer(folder: Path, model: ImageBARTModel) -> Scorer | None:
-    """The scorer in a model's folder, if any. Raises WeightsError naming a damaged file."""
-    if (folder / DETECTOR).is_file():
-        return ThingScorer.load(folder / DETECTOR, model)
-    if (folder / ATTRIBUTE_CLASSIFIER).is_file():
-        from imagebart.worlds.attribute_classifier import AvatarScorer
+    """The scorer in a model's folder, if any. Raises WeightsError naming a file that cannot be used."""
+    from imagebart.worlds.attribute_classifier import AvatarScorer  # its module reads a long file of phrases
 
-        return AvatarScorer.load(folder / ATTRIBUTE_CLASSIFIER, model)
+    for name, kind in ((DETECTOR, ThingScorer), (ATTRIBUTE_CLASSIFIER, AvatarScorer)):
+        if (path := folder / name).is_file():
+            try:
+                return kind.load(path, model)
+            except (SafetensorError, OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
+                raise WeightsError(f"{path} cannot be used as a scorer: {error}") from error
     return None
 
 
@@ -74,7 +75,7 @@ class Preprocessor:
     deviation: tuple[float, ...] = (0.229, 0.224, 0.225)
 
     @classmethod
-    def from_pretrained(cls, source: str) -> Preprocessor:
+    def from_pretrained(cls, source: str) -> "Preprocessor":
         """From the network's preprocessor_config.json, where there is one."""
         from transformers.image_processing_base import ImageProcessingMixin
 

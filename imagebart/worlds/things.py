@@ -5,8 +5,6 @@ have; of those that overlap, the surest counts. It is trained on scenes only (`r
 a model drew. The scorer also reads which things a prompt asks for, and says where in an image each is drawn.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -19,17 +17,14 @@ from random import Random
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from imagebart.core.atomic_io import write_bytes
-from imagebart.core.errors import WeightsError
 from imagebart.core.settings import Settings
 from imagebart.imaging.crop import Box
 from imagebart.models.imagebart import ImageBARTModel
 from imagebart.text.conditioners import TextConditioner
 from imagebart.text.prompts import articled
+from imagebart.worlds.network_file import load_half, save_half
 
 SIDE = 64  # pixels a side of the network's input
 MIN_PROBABILITY = 0.6  # of a noun, from which a thing counts as found
@@ -43,12 +38,9 @@ RELATIONS = {  # what is said between two things: a key of PLACES
     "left of": "left", "next to": "left", "beside": "left", "right of": "right", "on": "on", "on top of": "on",
     "above": "above", "over": "above", "below": "below", "under": "below", "beneath": "below",
 }  # fmt: skip
-NUMBER_WORDS = (
-    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen twenty"
-)
-NUMBERS = {word: number for number, word in enumerate(NUMBER_WORDS.split(), 1)}
-NUMBERS |= {"a": 1, "an": 1, "pair": 2, "couple": 2, "some": 3, "few": 3, "several": 3, "many": 6, "dozen": 12}
+NUMBERS = {"a": 1, "an": 1, "pair": 2, "couple": 2, "some": 3, "few": 3, "several": 3, "many": 6, "dozen": 12}
+COUNTED = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
+NUMBERS |= {word: number for number, word in enumerate([*COUNTED.split(), "eighteen", "nineteen", "twenty"], 1)}
 MAX_COUNT = 20  # of a thing
 SIZES = {"tiny": 0.5, "small": 0.7, "little": 0.7, "big": 1.4, "large": 1.4, "huge": 1.7, "giant": 1.7}  # × usual side
 GROUND_WORDS = ("ground", "background", "wall", "floor")
@@ -96,21 +88,16 @@ class ThingDetector(nn.Module):
 
 
 def save_detector(detector: ThingDetector, names: ThingNames, path: Path) -> None:
-    """Writes a detector as one safetensors file of 16-bit numbers, its names in the header."""
-    tensors = {name: value.half().contiguous().cpu() for name, value in detector.state_dict().items()}
-    write_bytes(path, save(tensors, {"names": names.model_dump_json()}))
+    """Writes a detector, its names in the file's header."""
+    save_half(detector, path, {"names": names.model_dump_json()})
 
 
 def load_detector(path: Path) -> tuple[ThingDetector, ThingNames]:
-    """The detector in a file and its names. Raises WeightsError where they cannot be used."""
-    try:
-        with safe_open(path, "pt") as file:
-            about, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        names = ThingNames.from_json(about["names"])
-        detector = ThingDetector(len(names.nouns), len(names.colors), len(tensors["body.1.weight"]))
-        detector.load_state_dict({name: value.float() for name, value in tensors.items()})
-    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
-        raise WeightsError(f"{path} cannot be used as a scorer: {error}") from error
+    """The detector in a file, and its names."""
+    about, tensors = load_half(path)
+    names = ThingNames.from_json(about["names"])
+    detector = ThingDetector(len(names.nouns), len(names.colors), len(tensors["body.1.weight"]))
+    detector.load_state_dict(tensors)
     return detector.eval().requires_grad_(False), names
 
 
@@ -155,12 +142,11 @@ class ThingScorer:
     grid: int  # tokens along an image
 
     @classmethod
-    def load(cls, path: Path, model: ImageBARTModel) -> ThingScorer:
-        """The detector in a file. Raises WeightsError where it cannot be used."""
-        detector, names = load_detector(path)
+    def load(cls, path: Path, model: ImageBARTModel) -> "ThingScorer":
+        """The detector in a file. Raises ValueError where the model takes no prompts in words."""
         if not isinstance(model.conditioner, TextConditioner):
-            raise WeightsError(f"{path} scores by prompts, but the model beside it takes none in words")
-        return cls(detector, names, model.conditioner, model.first_stage.config.side)
+            raise ValueError("it scores by prompts, but the model beside it takes none in words")
+        return cls(*load_detector(path), model.conditioner, model.first_stage.config.side)
 
     # What a prompt asks for.
 
@@ -271,14 +257,11 @@ class ThingScorer:
 
     def score(self, images: Tensor, prompt: str) -> Tensor:
         """See `ranking.Scorer`. Of each thing that is asked for the log-probability of the surest square."""
-        asked = self.asked(prompt)
-        if not asked:
-            return torch.zeros(len(images))
-        scores = []
-        for image in images.float().cpu():
+        asked, scores = self.asked(prompt), torch.zeros(len(images))
+        for row, image in enumerate(images.float().cpu() if asked else ()):
             _, nouns, colors = self._look(image)
-            scores.append(sum(self._surest(things, nouns, colors) for things in asked))
-        return torch.tensor(scores)
+            scores[row] = sum(self._surest(things, nouns, colors) for things in asked)
+        return scores
 
     def _surest(self, asked: Asked, nouns: Tensor, colors: Tensor) -> float:
         """The log-probability of the square that shows best what is asked for, of the answers of `_look`."""
@@ -294,16 +277,13 @@ class ThingScorer:
         which one that is hidden in part counts too.
         """
         boxes, nouns, colors = self._look(image, near)
-        if not boxes:
-            return []
         sure, noun = nouns[:, :-1].exp().max(1)
         chosen: list[Found] = []
         for number in sure.argsort(descending=True).tolist():
             box = boxes[number]
             if sure[number] < (MIN_EXPECTED if int(noun[number]) in expected else MIN_PROBABILITY):
                 continue
-            smaller = [min(box.side, other.box.side) ** 2 for other in chosen]
-            if all(box.overlap(other.box) <= MAX_OVERLAP * s for other, s in zip(chosen, smaller, strict=True)):
+            if all(box.overlap(o.box) <= MAX_OVERLAP * min(box.side, o.box.side) ** 2 for o in chosen):
                 chosen.append(Found(int(noun[number]), int(colors[number].argmax()), box, float(sure[number])))
         return sorted(chosen, key=lambda found: (found.box.left, found.box.top))
 
@@ -311,15 +291,13 @@ class ThingScorer:
         """All boxes, or those with one of these tokens, and of each the log-probabilities of nouns and of colors."""
         cell = image.shape[1] // self.grid
         looked_at: list[Box] = []
-        answers = []
+        answers = [(torch.empty(0, len(self.names.nouns) + 1), torch.empty(0, len(self.names.colors)))]
         for side in self.names.sides:
             windows = image.float().cpu().unfold(1, side * cell, cell).unfold(2, side * cell, cell)
             squares, boxes = windows.permute(1, 2, 0, 3, 4).flatten(0, 1), self._free([], side)
             chosen = [i for i, box in enumerate(boxes) if near is None or near[box.cells].any()]
             looked_at += [boxes[i] for i in chosen]
             answers += [self.read(part) for part in squares[chosen].split(BATCH) if len(part)]
-        if not answers:
-            return [], torch.empty(0), torch.empty(0)
         nouns, colors = (torch.cat(parts) for parts in zip(*answers, strict=True))
         return looked_at, nouns, colors
 

@@ -215,7 +215,7 @@ def _fragments(
     attributes: Attributes, named: set[str], random: np.random.Generator, before_person: bool
 ) -> list[Fragment]:
     """The named attributes in words, a value and its color in one fragment or in two."""
-    values = attributes.as_dict()
+    values = vars(attributes)
     fragments = []
     for attribute in SUBJECTS:
         color = next((name for name in COLOR_OF.get(attribute, ()) if name in named), None)
@@ -264,7 +264,7 @@ def _negations(attributes: Attributes, spoken: set[str], random: np.random.Gener
     for attribute in NEGATIONS:
         if attribute in spoken or random.random() > 0.06:
             continue
-        if choices := _true(NEGATIONS, attribute, attributes.as_dict(), False):
+        if choices := _true(NEGATIONS, attribute, vars(attributes), False):
             phrase = choices[random.integers(len(choices))]
             fragments.append(Fragment(attribute, phrase.kind, phrase.text, {attribute: phrase.values}))
     return fragments

@@ -40,9 +40,10 @@ class Change:
     prompt: Caption
 
     @property
-    def others(self) -> frozenset[str]:
-        """The attributes that are to stay: those that show before and after, and are not asked for."""
-        return (self.before.visible() & self.after.visible()) - {self.attribute} - self.prompt.claims.keys()
+    def kept(self) -> Claims:
+        """What is to stay: the attributes that show before and after and are not asked for, as they are."""
+        names = (self.before.visible() & self.after.visible()) - {self.attribute} - self.prompt.claims.keys()
+        return {name: frozenset({getattr(self.before, name)}) for name in names}
 
 
 def found(reading: Attributes, claims: Claims) -> dict[str, bool]:
@@ -50,7 +51,7 @@ def found(reading: Attributes, claims: Claims) -> dict[str, bool]:
 
     A hidden value does not count: the color of hair under a hat.
     """
-    shown, values = reading.visible(), reading.as_dict()
+    shown, values = reading.visible(), vars(reading)
     return {name: name in shown and values[name] in allowed for name, allowed in claims.items()}
 
 
@@ -91,7 +92,7 @@ def changes(number: int, series: int, stream: int) -> Iterator[Change]:
         if attribute not in after.visible() or held_out(after):
             continue
         said = describe(after, random, 1)
-        asked = attribute in said.claims and before.as_dict()[attribute] not in said.claims[attribute]
+        asked = attribute in said.claims and vars(before)[attribute] not in said.claims[attribute]
         if asked and said.claims.keys() <= nearby:
             yield Change(before, after, attribute, said)
     raise ValueError(f"no caption asks for another {attribute}; the grammar has to name its values")

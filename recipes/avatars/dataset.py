@@ -50,8 +50,7 @@ def _random_avatar(random: np.random.Generator) -> Attributes:
 
 def held_out(attributes: Attributes) -> bool:
     """Whether an avatar has a held-out pair."""
-    values = attributes.as_dict()
-    return any(pair.items() <= values.items() for pair in HELD_OUT_PAIRS)
+    return any(pair.items() <= vars(attributes).items() for pair in HELD_OUT_PAIRS)
 
 
 def sample(index: int, seed: int = 0, split: str = "train") -> Attributes:

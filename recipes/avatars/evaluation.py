@@ -18,8 +18,8 @@ from PIL import Image
 from imagebart.evaluation.metrics import Measure, median_of, share_of
 from imagebart.imaging.files import to_images, to_tensor
 from imagebart.pipeline import Pipeline
-from imagebart.worlds.attribute_classifier import load_classifier, verbalize
-from imagebart.worlds.avatars import Attributes
+from imagebart.worlds.attribute_classifier import likeliest, load_classifier
+from imagebart.worlds.avatars import Attributes, verbalize
 from recipes import evaluation as shared
 from recipes import generator
 from recipes.avatars import CLASSIFIER
@@ -74,7 +74,8 @@ def has_patch(image: np.ndarray, reference: np.ndarray, mask: np.ndarray) -> boo
 
 def read_all(images: Sequence[Image.Image]) -> list[Attributes]:
     """What the attribute classifier sees in images."""
-    return load_classifier(CLASSIFIER).read(torch.cat([to_tensor(image) for image in images]))
+    classifier, pixels = load_classifier(CLASSIFIER), torch.cat([to_tensor(image) for image in images])
+    return [attributes for part in pixels.split(64) for attributes in likeliest(classifier(part))]
 
 
 def measures(pipe: Pipeline, samples: int, seed: int, grids: dict[str, Image.Image]) -> Iterator[Measure]:
@@ -94,12 +95,11 @@ def strokes(pipe: Pipeline, cases: list[BrushCase], seed: int, grids: dict[str, 
     read = read_all([last.image for last in results])
     asked = [all(found(a, case.change.prompt.claims).values()) for a, case in zip(read, cases, strict=True)]
     yield Measure("strokes: as asked", *share_of(asked), len(cases), "%", "≥ 97 %")
-    stay = [found(a, c.change.before.values_of(c.change.others)) for a, c in zip(read, cases, strict=True)]
+    stay = [found(a, case.change.kept) for a, case in zip(read, cases, strict=True)]
     yield _share("strokes: others' attributes stay", stay, "≥ 99 %")
     patched, floor = [], []
     for case, last, seen in zip(cases, results, read, strict=True):
-        kept = {name: getattr(case.change.before, name) for name in case.change.others}
-        mask = shared.changed_pixels(last)
+        mask, kept = shared.changed_pixels(last), {name: value for name, (value,) in case.change.kept.items()}
         patched.append(has_patch(np.asarray(last.image), render(replace(seen, **kept), SIZE), mask))
         original = rendered([case.change.after], SIZE)
         with torch.no_grad():

@@ -62,7 +62,7 @@ def labelled(number: int, seed: int) -> dict[str, Tensor]:
 
 def labels(attributes: Attributes) -> Tensor:
     """The index of each attribute's value, int64 [14] in the order of `VALUES`; `HIDDEN` where it does not show."""
-    shown, values = attributes.visible(), attributes.as_dict()
+    shown, values = attributes.visible(), vars(attributes)
     return torch.tensor([VALUES[name].index(values[name]) if name in shown else HIDDEN for name in VALUES])
 
 
@@ -133,15 +133,15 @@ def caption_item(number: int) -> dict[str, Any]:
     return {"text": said.text, "labels": claims_vector(said.claims)}
 
 
-def reading_loss(readings: Tensor, claims: Tensor, groups: tuple[int, ...] = GROUPS) -> Tensor:
-    """Mean cross-entropy of an attribute, all claimed values as likely: logits and bool [B, sum(groups)]."""
-    pairs = zip(readings.float().split(groups, 1), claims.float().split(groups, 1), strict=True)
+def reading_loss(readings: Tensor, claims: Tensor) -> Tensor:
+    """Mean cross-entropy of an attribute, all claimed values as likely: logits and bool [B, sum(GROUPS)]."""
+    pairs = zip(readings.float().split(GROUPS, 1), claims.float().split(GROUPS, 1), strict=True)
     return torch.stack([F.cross_entropy(logits, part / part.sum(1, keepdim=True)) for logits, part in pairs]).mean()
 
 
-def reading_accuracy(readings: Tensor, claims: Tensor, groups: tuple[int, ...] = GROUPS) -> Tensor:
+def reading_accuracy(readings: Tensor, claims: Tensor) -> Tensor:
     """The share of the mentioned attributes whose likeliest value is claimed: shapes as in `reading_loss`."""
-    pairs = list(zip(readings.split(groups, 1), claims.split(groups, 1), strict=True))
+    pairs = list(zip(readings.split(GROUPS, 1), claims.split(GROUPS, 1), strict=True))
     right = torch.cat([claimed.gather(1, logits.argmax(1, keepdim=True)) for logits, claimed in pairs], 1)
     mentioned = torch.stack([~claimed[:, -1] for _, claimed in pairs], 1)
     return (right & mentioned).sum() / mentioned.sum().clamp(min=1)

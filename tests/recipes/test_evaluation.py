@@ -43,7 +43,7 @@ def test_a_brush_case_paints_over_what_is_to_change() -> None:
         change = case.change
         differs = np.abs(render(change.before, SIZE).astype(int) - render(change.after, SIZE)).sum(2) > 30
         assert differs[np.asarray(case.mask) > 0].sum() > 0.2 * differs.sum()
-        assert change.attribute not in change.others and not change.others & change.prompt.claims.keys()
+        assert change.attribute not in change.kept and not change.kept.keys() & change.prompt.claims.keys()
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,8 @@ from imagebart.worlds.attribute_classifier import (
     load_classifier,
     log_likelihood,
     read_claims,
-    verbalize,
-    with_showing,
 )
-from imagebart.worlds.avatars import PLAIN, SHOWING, VALUES, Attributes, Claims
+from imagebart.worlds.avatars import PLAIN, SHOWING, VALUES, Attributes, Claims, verbalize, with_showing
 from imagebart.worlds.ranking import ATTRIBUTE_CLASSIFIER, bundled_scorer
 from recipes.avatars import CLASSIFIER
 from recipes.avatars.artwork import rendered
@@ -141,7 +139,7 @@ def test_a_claim_changes_what_it_has_to_and_no_more(
 def test_to_a_complete_prompt_nothing_is_added(scorer: AvatarScorer) -> None:
     """So that the recipe of an edit with a suggested mask makes the same image again."""
     for avatar in (PLAIN, SHIRT, sample(5, 6)):
-        said = {name: {avatar.as_dict()[name]} for name in avatar.visible()}
+        said = {name: {vars(avatar)[name]} for name in avatar.visible()}
         assert claiming(scorer, said).contrast(rendered([avatar], 256), "x") == ("x", verbalize(avatar))
 
 
@@ -156,7 +154,7 @@ def test_what_is_no_avatar_is_not_described(scorer: AvatarScorer) -> None:
 def test_files_that_are_no_scorer_are_named(tmp_path: Path) -> None:
     model = save_model_with_scorer(tmp_path)
     assert bundled_scorer(tmp_path / "elsewhere", model) is None
-    with pytest.raises(WeightsError, match=f"{ATTRIBUTE_CLASSIFIER} scores by prompts"):
+    with pytest.raises(WeightsError, match=f"{ATTRIBUTE_CLASSIFIER} cannot be used as a scorer: it scores by prompts"):
         bundled_scorer(tmp_path, tiny_model("class"))
     with pytest.raises(WeightsError, match="query_tokens is 3, expected 14"):
         bundled_scorer(tmp_path, tiny_model("text"))
@@ -187,7 +185,7 @@ def test_what_is_claimed_shows_just_where_everything_wider_is_so() -> None:
         claims = describe(sample(number, 6), generator(number, 6, 1), count=1 + number % 3).claims
         wider = with_showing(claims)
         for avatar in [sample(number, 6), *(sample(10**6 + 10 * number + i, 6, "all") for i in range(10))]:
-            values = avatar.as_dict()
+            values = vars(avatar)
             shows = all(found(avatar, claims).values())
             assert all(values[name] in allowed for name, allowed in wider.items()) == shows
             true += shows
@@ -239,7 +237,5 @@ def test_every_value_has_its_own_description_in_words_of_captions(name: str) -> 
 def test_the_words_of_two_avatars_differ_as_the_avatars_do() -> None:
     for number in range(0, 60, 2):
         one, other = sample(number, 4), sample(number + 1, 4)
-        same = one.visible() == other.visible() and all(
-            one.as_dict()[name] == other.as_dict()[name] for name in one.visible()
-        )
+        same = one.visible() == other.visible() and all(vars(one)[name] == vars(other)[name] for name in one.visible())
         assert (verbalize(one) == verbalize(other)) is same
