@@ -21,7 +21,7 @@ from imagebart.imaging import files
 from imagebart.imaging.figures import sheet
 from imagebart.imaging.masks import preset_array
 from imagebart.model import ImageBART
-from imagebart.worlds.ranking import ClipScorer, Preprocessor, Scorer
+from imagebart.worlds.ranking import ClipScorer, Scorer, preprocessing
 
 INCEPTION = "pt_inception-2015-12-05-6726825d.pth"
 ADDRESS = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION}"
@@ -78,10 +78,10 @@ def _classifier(source: str) -> Network:
         network = AutoModelForImageClassification.from_pretrained(source).eval().requires_grad_(False)
     except (OSError, ValueError, ImportError) as error:
         raise InputError(f"The network {source} cannot be loaded: {reason_of(error)}.") from error
-    preprocessor = Preprocessor.from_pretrained(source)
+    prepare = preprocessing(source)
 
     def run(images: Tensor) -> NetworkOutput:
-        output = network(preprocessor.prepare(images), output_hidden_states=True)
+        output = network(prepare(images), output_hidden_states=True)
         last = output.hidden_states[-1]
         return NetworkOutput(last.mean((2, 3)) if last.ndim == 4 else last.mean(1), output.logits)
 

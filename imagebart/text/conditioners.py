@@ -1,6 +1,6 @@
 """Conditioners: from a prompt or a class to the conditioning tokens that a model sees before its image tokens."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
@@ -23,14 +23,11 @@ from imagebart.text.prompts import (
     PromptRules,
     RewrittenPrompt,
     SpellChecker,
-    corrected_note,
-    cut_note,
     pieces_of,
-    unknown_note,
-    within_context,
 )
 
 Kind = Literal["text", "class", "none"]
+MOST = 10  # words that a note names
 
 
 @dataclass(frozen=True)
@@ -83,8 +80,8 @@ class TextConditioner(Settings):
 
     def unknown_words(self, prompt: str) -> list[str]:
         """The words of a prompt that will be left out, each once."""
-        unknown = (piece.text for piece in self._read(pieces_of(prompt)).pieces if self._is_unknown(piece))
-        return list(dict.fromkeys(unknown))
+        pieces = self._read(pieces_of(prompt)).pieces
+        return list(dict.fromkeys(piece.text for piece in pieces if self._is_unknown(piece)))
 
     def corrected_words(self, prompt: str) -> list[str]:
         """The words of a prompt as they are read, in lower case, unknown ones too."""
@@ -101,7 +98,7 @@ class TextConditioner(Settings):
         notes: list[str] = []
         corrections: list[Correction] = []
         for prompt in prompts:
-            read = self._read(within_context(_text(prompt), notes))
+            read = self._read(_within_context(_text(prompt), notes))
             corrections += read.corrections
             notes += read.notes
             row: list[int] = []
@@ -112,12 +109,12 @@ class TextConditioner(Settings):
                 elif piece.word and piece.word not in self.words:
                     continue  # the scorer alone reads it
                 elif len(row) + len(ids) > self.length:
-                    notes.append(cut_note(self.length, piece))
+                    notes.append(_cut_note(self.length, piece))
                     break
                 elif all(ids):
                     row += ids
-            rows.append(row + [0] * (self.length - len(row)))
-        notes += [*corrected_note(corrections), *unknown_note(unknown)]
+            rows.append(row)
+        notes += _reading_notes(corrections, unknown)
         return Conditioning(_rows(rows, self.length), list(dict.fromkeys(notes)))
 
     def unconditional(self, batch: int) -> Tensor:
@@ -169,10 +166,9 @@ class ClipTextConditioner(Settings):
             for piece in pieces_of(_text(prompt)):
                 ids += piece.ids
                 if len(ids) > self.length - 2:
-                    notes.append(cut_note(self.length, piece))
+                    notes.append(_cut_note(self.length, piece))
                     break
-            row = [START, *ids[: self.length - 2], END]
-            rows.append(row + [0] * (self.length - len(row)))
+            rows.append([START, *ids[: self.length - 2], END])
         return Conditioning(_rows(rows, self.length), list(dict.fromkeys(notes)))
 
     def unconditional(self, batch: int) -> Tensor:
@@ -267,4 +263,40 @@ def _absent(prompt: Prompt) -> bool:
 
 
 def _rows(rows: list[list[int]], length: int) -> Tensor:
-    return torch.tensor(rows, dtype=torch.long).reshape(len(rows), length)
+    padded = [row + [0] * (length - len(row)) for row in rows]
+    return torch.tensor(padded, dtype=torch.long).reshape(len(rows), length)
+
+
+def _within_context(text: str, notes: list[str]) -> Iterator[Piece]:
+    """The pieces that fit into CLIP's 77 tokens, start and end included; adds a note if some do not."""
+    left = CONTEXT_LENGTH - 2
+    for piece in pieces_of(text):
+        left -= len(piece.ids)
+        if left < 0:
+            notes.append(_cut_note(CONTEXT_LENGTH, piece))
+            return
+        yield piece
+
+
+def _cut_note(length: int, piece: Piece) -> str:
+    return f"The prompt was cut at {length} tokens: from {_quoted(piece.text)} on it was ignored."
+
+
+def _reading_notes(corrections: Iterable[Correction], unknown: Iterable[str]) -> Iterator[str]:
+    """A sentence on the words that were taken for others, and one on those left out, each named once in any case."""
+    if read := list(dict.fromkeys((typed.lower(), meant) for typed, meant in corrections)):
+        verbs = ["was read as", *["as"] * (len(read) - 1)]
+        named = [f'{_quoted(typed)} {verb} "{meant}"' for verb, (typed, meant) in zip(verbs, read, strict=True)]
+        more = f", and {len(read) - MOST} more likewise" if len(read) > MOST else ""
+        yield f"{', '.join(named[:MOST])}{more}."
+    first_typed: dict[str, str] = {}
+    for word in unknown:
+        first_typed.setdefault(word.lower(), word)
+    if words := list(map(_quoted, first_typed.values())):
+        more = f" and {len(words) - MOST} more" if len(words) > MOST else ""
+        was = "It was" if len(words) == 1 else "They were"
+        yield f"This model does not know: {', '.join(words[:MOST])}{more}. {was} ignored."
+
+
+def _quoted(text: str) -> str:
+    return f'"{shortened(text, 40)}"'

@@ -1,4 +1,4 @@
-"""Prompts: CLIP's tokens of a text, spelling corrections, substitutions, and notes to their writer.
+"""Prompts: CLIP's tokens of a text, spelling corrections, and substitutions.
 
 For models of a small vocabulary, misspelled words are corrected first (`SpellChecker`), then words and colors that they
 do not know are replaced by the nearest that they do (`PromptRules`). A note says both. Training captions stay as they
@@ -8,17 +8,17 @@ are.
 import gzip
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.resources import files
 from itertools import chain, groupby
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from rapidfuzz.distance import OSA, Indel
 from tokenizers import Encoding, Tokenizer
 
-from imagebart.core.errors import InputError, format_value, shortened, whole_characters
+from imagebart.core.errors import InputError, format_value, whole_characters
 from imagebart.core.settings import Settings
 
 Prompt = str | int | None  # words, a class's name or number; None: without
@@ -105,10 +105,7 @@ def _chunk_pieces(chunk: str) -> tuple[Piece, ...]:
     return tuple(found)
 
 
-PieceKind = Literal["word", "symbol", "suffix", "punctuation"]
-
-
-def _parts(chunk: str, encoding: Encoding) -> Iterator[tuple[PieceKind, int, int, list[int]]]:
+def _parts(chunk: str, encoding: Encoding) -> Iterator[tuple[str, int, int, list[int]]]:
     """What the tokenizer splits a chunk into before byte pairs, as (kind, start, end, ids)."""
     tokens = zip(encoding.word_ids, encoding.offsets, encoding.ids, strict=True)
     for _, part in groupby(tokens, key=lambda token: token[0]):
@@ -117,7 +114,8 @@ def _parts(chunk: str, encoding: Encoding) -> Iterator[tuple[PieceKind, int, int
         yield _kind(chunk[start:end]), start, end, list(ids)
 
 
-def _kind(part: str) -> PieceKind:
+def _kind(part: str) -> str:
+    """Suffix, word, symbol or punctuation."""
     if part[0] in "'’" and part[1:].isalpha():
         return "suffix"  # 's, 't, 're, …
     # Letters, digits and marks make words: CLIP splits "80s" and vowel signs of Indic scripts.
@@ -158,16 +156,13 @@ class SpellChecker:
         corrections: list[Correction] = []
         index = 0
         while index < len(pieces):
-            length = self._compound_length(pieces, index)
-            typed = [piece.text for piece in pieces[index : index + length]]
-            words = [piece.word for piece in pieces[index : index + length]]
-            meant = "".join(words) if length > 1 else self.correction(words[0])
-            if meant is None:
-                corrected.append(pieces[index])
-            else:
-                corrected += pieces_of(meant)
-                corrections.append(Correction(("" if "-" in typed else " ").join(typed), meant))
-            index += length
+            typed = pieces[index : index + self._compound_length(pieces, index)]
+            index += len(typed)
+            meant = "".join(piece.word for piece in typed) if len(typed) > 1 else self.correction(typed[0].word)
+            corrected += typed if meant is None else pieces_of(meant)
+            if meant is not None:
+                texts = [piece.text for piece in typed]
+                corrections.append(Correction(("" if "-" in texts else " ").join(texts), meant))
         return corrected, corrections
 
     def correction(self, word: str) -> str | None:
@@ -332,51 +327,3 @@ class PromptRules(Settings):
     def _things_of_color(self, piece: Piece) -> int:
         """How many things a word is a color of."""
         return sum(piece.word in thing.colors or piece.word in thing.nearest for thing in self.things)
-
-
-# Length, and the notes.
-
-MOST = 10  # words that a note names
-
-
-def within_context(text: str, notes: list[str]) -> Iterator[Piece]:
-    """The pieces that fit into CLIP's 77 tokens, start and end included; adds a note if some do not."""
-    left = CONTEXT_LENGTH - 2
-    for piece in pieces_of(text):
-        left -= len(piece.ids)
-        if left < 0:
-            notes.append(cut_note(CONTEXT_LENGTH, piece))
-            return
-        yield piece
-
-
-def cut_note(length: int, piece: Piece) -> str:
-    return f"The prompt was cut at {length} tokens: from {_quoted(piece.text)} on it was ignored."
-
-
-def unknown_note(unknown: Iterable[str]) -> list[str]:
-    """One sentence on the words left out, each named once whatever its case; none if there are none."""
-    first_typed: dict[str, str] = {}
-    for word in unknown:
-        first_typed.setdefault(word.lower(), word)
-    words = list(first_typed.values())
-    if not words:
-        return []
-    more = f" and {len(words) - MOST} more" if len(words) > MOST else ""
-    was = "It was" if len(words) == 1 else "They were"
-    return [f"This model does not know: {', '.join(map(_quoted, words[:MOST]))}{more}. {was} ignored."]
-
-
-def corrected_note(corrections: Iterable[Correction]) -> list[str]:
-    """One sentence on the words that were taken for others, each named once; none if there are none."""
-    read = list(dict.fromkeys((correction.typed.lower(), correction.meant) for correction in corrections))
-    if not read:
-        return []
-    (typed, meant), *others = read[:MOST]
-    named = [f'{_quoted(typed)} was read as "{meant}"', *(f'{_quoted(typed)} as "{meant}"' for typed, meant in others)]
-    more = f", and {len(read) - MOST} more likewise" if len(read) > MOST else ""
-    return [f"{', '.join(named)}{more}."]
-
-
-def _quoted(text: str) -> str:
-    return f'"{shortened(text, 40)}"'

@@ -8,16 +8,13 @@ tokens, one an attribute, read what a prompt claims; the classifier gives the pr
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from imagebart.core.atomic_io import write_bytes
-from imagebart.core.settings import Settings
 from imagebart.models.imagebart import ImageBARTModel
 from imagebart.models.transformer import TextEncoder
 from imagebart.text.conditioners import Conditioner
@@ -25,15 +22,9 @@ from imagebart.worlds.avatars import VALUES, Attributes, Claims, changed_by, ver
 from imagebart.worlds.network_file import load_half, save_half
 
 SIZE = 128  # pixels a side of the network's input
-Size = Annotated[int, Field(ge=1, le=512)]  # of a layer: larger than here, and a few megabytes at most
-
-
-class AttributeClassifierConfig(Settings):
-    """Size of the network."""
-
-    channels: tuple[Size, Size, Size] = (48, 64, 96)  # at 32 x 32, 16 x 16 and 8 x 8
-    squeeze: Size = 32  # channels that are flattened
-    features: Size = 192  # of the layer before the logits
+CHANNELS = (48, 64, 96)  # at 32 x 32, 16 x 16 and 8 x 8
+SQUEEZED = 32  # channels that are flattened
+FEATURES = 192  # of the layer before the logits
 
 
 class AttributeClassifier(nn.Module):
@@ -44,26 +35,23 @@ class AttributeClassifier(nn.Module):
 
     coordinates: Tensor
 
-    def __init__(self, config: AttributeClassifierConfig | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.config = config or AttributeClassifierConfig()
-        first, second, third = self.config.channels
-        cells = SIZE // 4
-        line = torch.linspace(-1, 1, cells)
-        coordinates = torch.stack([line.expand(cells, cells), line[:, None].expand(cells, cells)])
-        self.register_buffer("coordinates", coordinates, persistent=False)
+        first, second, third = CHANNELS
+        line = torch.linspace(-1, 1, SIZE // 4)
+        self.register_buffer("coordinates", torch.stack(torch.meshgrid(line, line, indexing="xy")), persistent=False)
         self.body = nn.Sequential(
             _block(3 * 16 + 2, first),
             _block(first, second, stride=2),
             _block(second, second),
             _block(second, third, stride=2),
             _block(third, third),
-            nn.Conv2d(third, self.config.squeeze, 1),
+            nn.Conv2d(third, SQUEEZED, 1),
             nn.Flatten(),
-            nn.Linear(self.config.squeeze * (SIZE // 16) ** 2, self.config.features),
+            nn.Linear(SQUEEZED * (SIZE // 16) ** 2, FEATURES),
             nn.ReLU(),
         )
-        self.heads = nn.Linear(self.config.features, sum(map(len, VALUES.values())))
+        self.heads = nn.Linear(FEATURES, sum(map(len, VALUES.values())))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Images float [B, 3, S, S] in [-1, 1], of any size -> logits [B, values] of each attribute of `VALUES`."""
@@ -86,8 +74,8 @@ def likeliest(answers: dict[str, Tensor]) -> list[Attributes]:
 
 
 def save_classifier(classifier: AttributeClassifier, path: Path) -> None:
-    """Writes the network, with its size and the attributes' values in the file's header."""
-    save_half(classifier, path, {"config": classifier.config.model_dump_json(), "values": json.dumps(VALUES)})
+    """Writes the network, with the attributes' values in the file's header."""
+    save_half(classifier, path, {"values": json.dumps(VALUES)})
 
 
 def load_classifier(path: Path) -> AttributeClassifier:
@@ -95,7 +83,7 @@ def load_classifier(path: Path) -> AttributeClassifier:
     about, tensors = load_half(path)
     if json.loads(about["values"]) != {name: list(values) for name, values in VALUES.items()}:
         raise ValueError(f"the classifier in {path} knows other attributes than avatars have now; train it again")
-    classifier = AttributeClassifier(AttributeClassifierConfig.from_json(about["config"]))
+    classifier = AttributeClassifier()
     classifier.load_state_dict(tensors)
     return classifier.to(memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
 

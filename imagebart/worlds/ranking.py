@@ -4,6 +4,7 @@ A shipped model's scorer is in its folder, and can also describe images. Class m
 classifier that transformers loads (timm's too where timm is installed), text models by CLIP.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -66,32 +67,27 @@ def bundled_scorer(folder: Path, model: ImageBARTModel) -> Scorer | None:
     return None
 
 
-@dataclass(frozen=True)
-class Preprocessor:
-    """A network's input: pixels a side, mean and deviation of each color; ImageNet's, where it has no others."""
+def preprocessing(source: str) -> Callable[[Tensor], Tensor]:
+    """From square images [B, 3, H, W] in [-1, 1] to a network's input, by its preprocessor_config.json.
 
-    side: int = 224
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    deviation: tuple[float, ...] = (0.229, 0.224, 0.225)
+    Where there is none, the input is 224 pixels a side, with ImageNet's mean and deviation of each color.
+    """
+    from transformers.image_processing_base import ImageProcessingMixin
 
-    @classmethod
-    def from_pretrained(cls, source: str) -> "Preprocessor":
-        """From the network's preprocessor_config.json, where there is one."""
-        from transformers.image_processing_base import ImageProcessingMixin
+    try:
+        config, _ = ImageProcessingMixin.get_image_processor_dict(source)
+    except OSError:
+        config = {}
+    size = config.get("crop_size") or config.get("size") or 224
+    side = int(size if isinstance(size, int) else size.get("height") or size.get("shortest_edge") or 224)
+    mean = torch.tensor(config.get("image_mean", (0.485, 0.456, 0.406))).view(3, 1, 1)
+    deviation = torch.tensor(config.get("image_std", (0.229, 0.224, 0.225))).view(3, 1, 1)
 
-        try:
-            values, _ = ImageProcessingMixin.get_image_processor_dict(source)
-        except OSError:
-            return cls()
-        size = values.get("crop_size") or values.get("size") or cls.side
-        side = size if isinstance(size, int) else size.get("height") or size.get("shortest_edge") or cls.side
-        return cls(int(side), tuple(values.get("image_mean", cls.mean)), tuple(values.get("image_std", cls.deviation)))
-
-    def prepare(self, images: Tensor) -> Tensor:
-        """Square images [B, 3, H, W] in [-1, 1] as the network's input."""
-        small = F.interpolate(images.float(), (self.side, self.side), mode="bicubic", antialias=True)
-        mean, deviation = (images.new_tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.deviation))
+    def prepare(images: Tensor) -> Tensor:
+        small = F.interpolate(images.float().cpu(), (side, side), mode="bicubic", antialias=True)
         return ((small.clamp(-1, 1) + 1) / 2 - mean) / deviation
+
+    return prepare
 
 
 @dataclass(frozen=True)
@@ -99,14 +95,14 @@ class ClassifierScorer:
     """A `Scorer` by the log-probability of the class that the prompt names."""
 
     network: Any  # takes images, gives .logits [B, classes]
-    preprocessor: Preprocessor
+    prepare: Callable[[Tensor], Tensor]
     conditioner: ClassConditioner
 
     @torch.no_grad()
     def score(self, images: Tensor, prompt: str) -> Tensor:
         if not prompt:
             return torch.zeros(len(images))
-        logits: Tensor = self.network(self.preprocessor.prepare(images.cpu())).logits
+        logits: Tensor = self.network(self.prepare(images)).logits
         return logits.log_softmax(-1)[:, self._label(prompt)]
 
     def _label(self, prompt: str) -> int:
@@ -127,7 +123,7 @@ class ClipScorer:
     """A `Scorer` by the similarity of image and prompt in CLIP."""
 
     network: Any  # a CLIPModel
-    preprocessor: Preprocessor
+    prepare: Callable[[Tensor], Tensor]
 
     def score(self, images: Tensor, prompt: str) -> Tensor:
         if not prompt:
@@ -138,7 +134,7 @@ class ClipScorer:
     def similarity(self, images: Tensor, prompt: str) -> Tensor:
         """The cosine of the embeddings of images and of a prompt, [B]."""
         words = ClipTextConditioner().encode([prompt]).tokens
-        output = self.network(input_ids=words, pixel_values=self.preprocessor.prepare(images.cpu()))
+        output = self.network(input_ids=words, pixel_values=self.prepare(images))
         cosines: Tensor = (output.image_embeds @ output.text_embeds.T)[:, 0]
         return cosines
 
@@ -154,16 +150,14 @@ def load_scorer(source: str, model: ImageBARTModel) -> Scorer:
     try:
         from transformers import AutoConfig, AutoModelForImageClassification, CLIPModel
 
-        is_clip = AutoConfig.from_pretrained(source).model_type == "clip"
         if isinstance(conditioner, ClassConditioner):
             network = AutoModelForImageClassification.from_pretrained(source).eval().requires_grad_(False)
-            return ClassifierScorer(network, Preprocessor.from_pretrained(source), conditioner)
-        if is_clip:
-            clip = CLIPModel.from_pretrained(source).eval().requires_grad_(False)
-            return ClipScorer(clip, Preprocessor.from_pretrained(source))
+            return ClassifierScorer(network, preprocessing(source), conditioner)
+        if AutoConfig.from_pretrained(source).model_type != "clip":
+            raise ValueError("it is no CLIP model, which prompts in words need")
+        return ClipScorer(CLIPModel.from_pretrained(source).eval().requires_grad_(False), preprocessing(source))
     except ImportError as error:
         raise InputError(f"Scorers need a package: pip install 'imagebart[eval]' ({reason_of(error)}).") from error
     except (OSError, KeyError, ValueError) as error:
         advice = "" if Path(source).is_dir() else " Download it where there is a network, and give its folder."
         raise InputError(f"The scorer {source} cannot be loaded: {reason_of(error)}.{advice}") from error
-    raise InputError(f"{source} is no CLIP model, which prompts in words need.")

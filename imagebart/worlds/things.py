@@ -103,12 +103,11 @@ def load_detector(path: Path) -> tuple[ThingDetector, ThingNames]:
 
 @dataclass(frozen=True)
 class Found:
-    """A thing in an image: the noun's and the color's number, where on the token grid, and how sure it is."""
+    """A thing in an image: the noun's and the color's number, and where on the token grid."""
 
     noun: int
     color: int
     box: Box
-    probability: float
 
 
 @dataclass(frozen=True)
@@ -284,7 +283,7 @@ class ThingScorer:
             if sure[number] < (MIN_EXPECTED if int(noun[number]) in expected else MIN_PROBABILITY):
                 continue
             if all(box.overlap(o.box) <= MAX_OVERLAP * min(box.side, o.box.side) ** 2 for o in chosen):
-                chosen.append(Found(int(noun[number]), int(colors[number].argmax()), box, float(sure[number])))
+                chosen.append(Found(int(noun[number]), int(colors[number].argmax()), box))
         return sorted(chosen, key=lambda found: (found.box.left, found.box.top))
 
     def _look(self, image: Tensor, near: Tensor | None = None) -> tuple[list[Box], Tensor, Tensor]:

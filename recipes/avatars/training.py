@@ -30,7 +30,6 @@ from imagebart.worlds.attribute_classifier import (
     GROUPS,
     SIZE,
     AttributeClassifier,
-    AttributeClassifierConfig,
     CaptionReader,
     claims_vector,
     save_classifier,
@@ -50,7 +49,6 @@ class ClassifierRun(Settings):
     """`python -m recipes.avatars train classifier --config FILE`."""
 
     loop: LoopConfig
-    model: AttributeClassifierConfig = AttributeClassifierConfig()
     seed: int = 7001  # of the series of avatars; no other part of the project draws from it
 
 
@@ -106,7 +104,7 @@ def _rounded_in_blocks(images: Tensor, step: Tensor) -> Tensor:
 def train_classifier(run: ClassifierRun, folder: Path) -> AttributeClassifier:
     """Trains (or resumes) a classifier in a run's folder, and writes it there."""
     torch.manual_seed(run.loop.seed)
-    classifier = AttributeClassifier(run.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    classifier = AttributeClassifier().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def losses(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy of every attribute that shows."""

@@ -102,7 +102,7 @@ def test_bad_input_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_what_an_image_shows_answers_what_a_caption_says() -> None:
-    cat, dog = Found(3, 0, Box(4, 0, 4), 0.9), Found(5, 1, Box(4, 8, 4), 0.9)
+    cat, dog = Found(3, 0, Box(4, 0, 4)), Found(5, 1, Box(4, 8, 4))
     said = Caption("", (Mention(3, "", 1), Mention(5, "", 1)))
     assert shows([cat, dog], said) == (True, True)
     assert shows([cat], said) == (False, False)

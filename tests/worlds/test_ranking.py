@@ -162,7 +162,7 @@ def test_clip_scores_by_likeness(tmp_path: Path) -> None:
     images = torch.rand(3, 3, 32, 32) * 2 - 1
     network = CLIPModel.from_pretrained(tmp_path).eval()
     words = ClipTextConditioner().encode(["red hair"]).tokens
-    seen = scorer.preprocessor.prepare(images)
+    seen = scorer.prepare(images)
     text = network.get_text_features(words[:, : words[0].tolist().index(49407) + 1])
     image = network.get_image_features(seen)
     text, image = (getattr(x, "pooler_output", x) for x in (text, image))
@@ -175,7 +175,7 @@ def test_clip_scores_by_likeness(tmp_path: Path) -> None:
 def test_what_is_no_scorer_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="nothing that a scorer could look for"):
         load_scorer(str(tmp_path), tiny_model("none"))
-    with pytest.raises(InputError, match="is no CLIP model"):
+    with pytest.raises(InputError, match="it is no CLIP model"):
         load_scorer(str(classifier(tmp_path / "a", ["cat"])), tiny_model("text"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="The scorer .*empty cannot be loaded"):

@@ -114,7 +114,6 @@ def test_things_are_found_where_they_are(scorer: ThingScorer) -> None:
         things = sorted(random_things(random), key=lambda t: (t[2].left, t[2].top))
         found = scorer.things(drawn(things))
         right += [(f.noun, NAMES.colors[f.color], f.box) for f in found] == things
-        assert all(0.6 <= f.probability <= 1 for f in found)
     assert right >= 16
 
 
