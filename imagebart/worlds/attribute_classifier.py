@@ -148,14 +148,6 @@ def read_claims(logits: Tensor) -> Claims:
 MIN_PROBABILITY = 0.92  # mean over an avatar's attributes: other images reach 0.91
 
 
-def log_likelihood(answers: dict[str, Tensor], claims: Claims) -> Tensor:
-    """The log-probability [B] that all claims are true and show; answers: logits [B, values] of each attribute."""
-    total = torch.zeros(len(next(iter(answers.values()))))
-    for name, allowed in with_showing(claims).items():
-        total += answers[name].float().log_softmax(1)[:, _allowed(name, allowed)].logsumexp(1)
-    return total
-
-
 @dataclass(frozen=True)
 class AvatarScorer:
     """Scores images by the log-probability, by the classifier, that they show what the prompt claims."""
@@ -183,7 +175,10 @@ class AvatarScorer:
     @torch.no_grad()
     def score(self, images: Tensor, prompt: str) -> Tensor:
         """See `imagebart.worlds.ranking.Scorer`. 0 at best, and for prompts that claim nothing."""
-        return log_likelihood(self.classifier(images.float().cpu()), self.claims(prompt))
+        answers, total = self.classifier(images.float().cpu()), torch.zeros(len(images))
+        for name, allowed in with_showing(self.claims(prompt)).items():
+            total += answers[name].log_softmax(1)[:, _allowed(name, allowed)].logsumexp(1)
+        return total
 
     @torch.no_grad()
     def shows(self, squares: Tensor, prompt: str) -> list[bool]:

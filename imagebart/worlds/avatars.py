@@ -138,11 +138,6 @@ class Phrase:
     kind: str  # noun, adjective, epithet or loose
     text: str
 
-    @property
-    def colored(self) -> bool:
-        """Whether the phrase has a place for a color."""
-        return "{c}" in self.text
-
 
 Tables = dict[str, list[Phrase]]
 KINDS = {"=": "adjective", "+": "epithet", "~": "loose"}  # by the sign before a phrase; without one it is a noun
@@ -151,15 +146,11 @@ KINDS = {"=": "adjective", "+": "epithet", "~": "loose"}  # by the sign before a
 def phrases(table: str) -> Tables:
     """The phrases of each attribute in a table of `data/avatar_phrases.ini`, whose head explains its signs."""
     file = ConfigParser(delimiters=(":",), interpolation=ExtendedInterpolation())
-    file.optionxform = str  # type: ignore[assignment, method-assign]
     file.read_string(files("imagebart").joinpath("data/avatar_phrases.ini").read_text(encoding="utf-8"))
     found: Tables = {}
     for attribute in VALUES:
-        if file.has_section(f"{table} {attribute}"):
-            lines = file.items(f"{table} {attribute}")
-            found[attribute] = [
-                phrase for values, texts in lines for phrase in _line(attribute, values, texts, file["prints"]["*"])
-            ]
+        for values, texts in file.items(f"{table} {attribute}") if file.has_section(f"{table} {attribute}") else ():
+            found.setdefault(attribute, []).extend(_line(attribute, values, texts, file["prints"]["*"]))
     return found
 
 
@@ -196,7 +187,7 @@ def verbalize(attributes: Attributes, names: Collection[str] = frozenset(VALUES)
         text = None
         if thing in shown:
             nouns = [p for p in WORDINGS[thing] if p.kind == "noun" and p.values == {values[thing]}]
-            text = next((p.text for p in nouns if p.colored), nouns[0].text)
+            text = next((p.text for p in nouns if "{c}" in p.text), nouns[0].text)
         elif color:
             nouns = [p for p in COLOR_ALONE[subject] if p.kind == "noun" and values[subject] in p.values]
             text = nouns[0].text if nouns else None

@@ -251,7 +251,7 @@ def _fragment(
     if phrase.attribute == "hair_color":
         claims["top"] = HAIR  # "redhead"
     word = ""
-    if color is not None and phrase.colored:
+    if color is not None and "{c}" in phrase.text:
         options = color_words(color, values[color])
         word = options[random.integers(len(options))]
         claims[color] = frozenset({values[color]})
@@ -273,7 +273,7 @@ def _negations(attributes: Attributes, spoken: set[str], random: np.random.Gener
 def _true(table: Tables, attribute: str, values: dict[str, str], colored: bool) -> list[Phrase]:
     """An attribute's true phrases; if `colored`, those with a place for a color, if any."""
     true = [phrase for phrase in table.get(attribute, []) if values[attribute] in phrase.values]
-    return [phrase for phrase in true if phrase.colored] or true if colored else true
+    return [phrase for phrase in true if "{c}" in phrase.text] or true if colored else true
 
 
 def _within_budget(fragments: list[Fragment]) -> list[Fragment]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,49 +14,24 @@ from tiny_models import tiny_model
 from imagebart.core.errors import WeightsError
 from imagebart.worlds.attribute_classifier import (
     HEADS,
+    AttributeClassifier,
     AvatarScorer,
     claims_vector,
-    load_classifier,
-    log_likelihood,
     read_claims,
 )
 from imagebart.worlds.avatars import PLAIN, SHOWING, VALUES, Attributes, Claims, verbalize, with_showing
 from imagebart.worlds.ranking import ATTRIBUTE_CLASSIFIER, bundled_scorer
-from recipes.avatars import CLASSIFIER
 from recipes.avatars.artwork import rendered
 from recipes.avatars.captions import all_words, describe
 from recipes.avatars.cases import found
 from recipes.avatars.dataset import caption, generator, sample
 
 
-def test_the_score_is_the_chance_of_all_claims_by_the_reader_s_word() -> None:
-    """By hand: two attributes, of which one needs a third to be so."""
-    random = torch.Generator().manual_seed(0)
-    answers = {name: torch.randn(3, len(values), generator=random) for name, values in VALUES.items()}
-    claims = {"skin": frozenset({"tan", "dark"}), "hat_color": frozenset({"red"})}
-    skin, hat, top = (answers[name].softmax(1) for name in ("skin", "hat_color", "top"))
-    expected = (skin[:, 1] + skin[:, 3]) * hat[:, 5] * top[:, 13:].sum(1)
-    torch.testing.assert_close(log_likelihood(answers, claims), expected.log())
-    assert log_likelihood(answers, {}).tolist() == [0, 0, 0]
-
-
-def test_images_that_show_what_is_claimed_come_first() -> None:
-    reader = load_classifier(CLASSIFIER)
-    avatars = [sample(i, 8, "all") for i in range(64)]
-    answers = reader(rendered(avatars, 128))
-    for number in range(12):
-        claims = describe(sample(number, 8), generator(number, 8, 1), count=1).claims
-        scores = log_likelihood(answers, claims)
-        right = torch.tensor([all(found(avatar, claims).values()) for avatar in avatars])
-        if right.any() and not right.all():
-            assert scores[right].min() > scores[~right].max()
-
-
 @dataclass(frozen=True)
 class FixedClaims(AvatarScorer):
     """Reads the same claims in every prompt."""
 
-    fixed: dict[str, set[str]]
+    fixed: Mapping[str, Set[str]]
 
     def claims(self, prompt: str) -> Claims:
         return {name: frozenset(values) for name, values in self.fixed.items()}
@@ -69,8 +45,33 @@ def scorer(tmp_path_factory: pytest.TempPathFactory) -> AvatarScorer:
     return scorer
 
 
-def claiming(scorer: AvatarScorer, claims: dict[str, set[str]]) -> AvatarScorer:
+def claiming(scorer: AvatarScorer, claims: Mapping[str, Set[str]]) -> AvatarScorer:
     return FixedClaims(scorer.classifier, scorer.captions, scorer.conditioner, claims)
+
+
+def test_the_score_is_the_chance_of_all_claims_by_the_reader_s_word(
+    scorer: AvatarScorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By hand: two attributes, of which one needs a third to be so."""
+    answers = {name: torch.randn(3, len(values)) for name, values in VALUES.items()}
+    monkeypatch.setattr(AttributeClassifier, "forward", lambda *_: answers)
+    images = torch.zeros(3, 3, 8, 8)
+    skin, hat, top = (answers[name].softmax(1) for name in ("skin", "hat_color", "top"))
+    expected = (skin[:, 1] + skin[:, 3]) * hat[:, 5] * top[:, 13:].sum(1)
+    said = claiming(scorer, {"skin": {"tan", "dark"}, "hat_color": {"red"}})
+    torch.testing.assert_close(said.score(images, "x"), expected.log())
+    assert claiming(scorer, {}).score(images, "x").tolist() == [0, 0, 0]
+
+
+def test_images_that_show_what_is_claimed_come_first(scorer: AvatarScorer) -> None:
+    avatars = [sample(i, 8, "all") for i in range(64)]
+    images = rendered(avatars, 128)
+    for number in range(12):
+        claims = describe(sample(number, 8), generator(number, 8, 1), count=1).claims
+        scores = claiming(scorer, claims).score(images, "x")
+        right = torch.tensor([all(found(avatar, claims).values()) for avatar in avatars])
+        if right.any() and not right.all():
+            assert scores[right].min() > scores[~right].max()
 
 
 def test_images_of_any_size_are_scorerd_and_blank_prompts_leave_them_equal(scorer: AvatarScorer) -> None:
