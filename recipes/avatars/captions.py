@@ -32,10 +32,8 @@ from imagebart.worlds.avatars import (
 )
 from recipes.avatars import data_file
 
-NEGATIONS = phrases("negations")
-"""Phrases that say what an attribute is not."""
-
-ADJECTIVES = {
+NEGATIONS = phrases("negations")  # what an attribute is not
+ADJECTIVES = {  # words that can stand after their noun: "hair, long and black"
     *("long", "short", "big", "huge", "small", "thin", "thick", "full", "bushy", "medium", "trimmed"),
     *("round", "square", "curly", "curled", "wavy", "straight", "spiky", "messy", "wild", "plain"),
     *("wide", "closed", "open", "angry", "sad", "raised"),
@@ -43,7 +41,6 @@ ADJECTIVES = {
     *("pink", "blue", "green", "yellow", "white", "purple", "golden", "auburn", "copper", "navy"),
     *("frizzy", "kinky", "flowing", "shaggy", "slight", "happy", "friendly", "arched", "knitted"),
 }
-"""Words that can stand after their noun: "hair, long and black"."""
 
 
 def joined(texts: Sequence[str], random: np.random.Generator) -> str:
@@ -96,7 +93,7 @@ ORDERS = (
     *("make it", "give the man", "can you add", "now with"),
 )
 WEARING_ORDERS = ("put on", "wearing")
-JOINTS = ("a an the and in has is wears have are wear he she they this",)
+JOINTS = "a an the and in has is wears have are wear he she they this"
 TURNED = 0.16  # of the nouns in a list have their adjectives after them, where they can
 APART = 0.25  # of the times that hair and its color are named, each is named by itself: "a ginger woman with a bob"
 BUDGET = 34  # words and signs after which a caption names nothing more, to stay within 50 CLIP tokens
@@ -161,7 +158,7 @@ def all_words() -> list[str]:
     tables = (WORDINGS, COLOR_ALONE, NEGATIONS)
     phrased = [_colored(p.text, "") for table in tables for row in table.values() for p in row]
     colors = [word for name in VALUES if name.endswith("_color") for v in VALUES[name] for word in color_words(name, v)]
-    frames = [*PEOPLE, *PLURALS.values(), *KINDS_OF_PICTURE, *ORDERS, *WEARING_ORDERS, *JOINTS]
+    frames = [*PEOPLE, *PLURALS.values(), *KINDS_OF_PICTURE, *ORDERS, *WEARING_ORDERS, JOINTS]
     texts = [*phrased, *map(plural, phrased), *colors, *frames]
     return sorted({word for text in texts for word in re.findall(r"[a-z]+", text)})
 
@@ -179,27 +176,23 @@ def prompt_rules() -> PromptRules:
     data = json.loads(data_file("prompt_rules.json"))
     things = []
     for entry in data["things"]:
-        others = " ".join(color for color in data["colors"].split() if color not in entry["has"].split())
-        none = others if entry.get("none") == "all others" else entry.get("none", "")
-        thing = ColoredThing(
-            name=entry["name"],
-            words=tuple(entry["words"].split()),
-            colors=tuple(entry["has"].split()),
-            nearest=_by_word(entry.get("nearest", {})) | dict.fromkeys(none.split(), ""),
-            lead_words=tuple(entry.get("lead", "").split()),
+        colors, none = entry["has"].split(), entry.get("none", "").split()
+        if none == ["all", "others"]:
+            none = [color for color in data["colors"].split() if color not in colors]
+        words, lead = tuple(entry["words"].split()), tuple(entry.get("lead", "").split())
+        nearest = _by_word(entry.get("nearest", {})) | dict.fromkeys(none, "")
+        things.append(
+            ColoredThing(name=entry["name"], words=words, colors=tuple(colors), nearest=nearest, lead_words=lead)
         )
-        things.append(thing)
-    unless = tuple(data["unless"].split())  # with these words, an old person's hair is not grey
-    age = [
-        Substitution(words=word, replacement=by, unless=unless, unless_colored="hair")
-        for word, by in _by_word(data["age"]).items()
-    ]
+    # With these words, an old person's hair is not grey.
+    age = Substitution(words="", replacement="", unless=tuple(data["unless"].split()), unless_colored="hair")
+    ages = [age.replace(words=word, replacement=by) for word, by in _by_word(data["age"]).items()]
     nearest_words = [Substitution(words=words, replacement=by) for words, by in data["instead"].items()]
     known = {word for table in COLOR_WORDS.values() for words in table.values() for word in words}
     adjectives = sorted(ADJECTIVES - known - set(data["colors"].split()))
     return PromptRules(
         misspellings=_by_word(data["misspellings"]),
-        substitutions=(*age, *nearest_words),
+        substitutions=(*ages, *nearest_words),
         things=tuple(things),
         stop_words=tuple(data["stop"].split()),
         link_words=(*data["link"].split(), *adjectives),

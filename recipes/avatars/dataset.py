@@ -65,15 +65,14 @@ def sample(index: int, seed: int = 0, split: str = "train") -> Attributes:
     return attributes
 
 
-def caption(index: int, seed: int = 0) -> Caption:
+def caption(index: int) -> Caption:
     """The caption of the training avatar of a number."""
-    return describe(sample(index, seed), generator(index, seed, 1))
+    return describe(sample(index), generator(index, 0, 1))
 
 
-def avatar_item(number: int, size: int, split: str = "train") -> dict[str, Any]:
-    """The avatar of a number: image, uint8 [3, size, size]; text, its caption. split: see `sample`."""
-    attributes = sample(number, 0, split)
-    return {"image": pixels_first(render(attributes, size)), "text": describe(attributes, generator(number, 0, 1)).text}
+def avatar_item(number: int, size: int) -> dict[str, Any]:
+    """The avatar of a number: image, uint8 [3, size, size]; text, its caption."""
+    return {"image": pixels_first(render(sample(number), size)), "text": caption(number).text}
 
 
 GRID = 16  # patches along an image
@@ -102,7 +101,7 @@ def edit_item(number: int, size: int) -> dict[str, Any]:
 
 def _new_background(number: int, size: int, random: np.random.Generator) -> dict[str, Any] | None:
     """None where no caption was found that names the background."""
-    before = sample(number, 0)
+    before = sample(number)
     side = GRID * PARTS_PER_PATCH
     ground = region_mask("background", side) if random.random() < 0.4 else background_mask(before, side)
     left = int(random.integers(MAX_LEFT + 1))
@@ -112,11 +111,9 @@ def _new_background(number: int, size: int, random: np.random.Generator) -> dict
     after = replace(before, background=str(random.choice(others)))
     if held_out(after):
         return None
-    for _ in range(CAPTION_TRIES):
-        said = describe(after, random, int(random.integers(1, 4)))
-        if "background" in said.claims and before.background not in said.claims["background"]:
-            break
-    else:
+    tries = (describe(after, random, int(random.integers(1, 4))) for _ in range(CAPTION_TRIES))
+    said = next((s for s in tries if before.background not in s.claims.get("background", {before.background})), None)
+    if said is None:
         return None
     pixels = mask.repeat_interleave(size // side, 0).repeat_interleave(size // side, 1).numpy()
     image = np.where(pixels[..., None], render(after, size), render(before, size))
