@@ -1,12 +1,9 @@
 """Edits, images from prompts and variations, on a tiny random model; and the clock of a run."""
 
-from __future__ import annotations
-
 import gc
 import math
 import weakref
 from collections.abc import Iterator
-from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,10 +17,10 @@ from tiny_models import tiny_model, tiny_pipeline, tiny_staged_model
 
 from imagebart import InputError, SamplingSettings
 from imagebart import pipeline as events
-from imagebart.imaging import crop, masks
+from imagebart.imaging import masks
 from imagebart.imaging.crop import Region
 from imagebart.imaging.files import read_recipe, to_tensor, write_png
-from imagebart.pipeline import FIRST_SHARE, PREVIEW_SHARE, Clock, LazyImages, Pipeline
+from imagebart.pipeline import FIRST_SHARE, PREVIEW_SHARE, Clock, LazyImages, Pipeline, PipelineEvent
 from imagebart.sampling.inpainting import encode_masked, out_of_domain
 from imagebart.sampling.sampler import ChainEvent
 from imagebart.sampling.steps import KnownTokens
@@ -39,8 +36,24 @@ def noise_image(mode: str, size: tuple[int, int]) -> Image.Image:
     return Image.fromarray(pixels, "RGBA").convert(mode)
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "CMYK", "LA"])
-@pytest.mark.parametrize(("size", "feather"), [((32, 32), 0), ((33, 47), 3), ((101, 40), 3), ((400, 301), 0)])
+def result_of(run: Iterator[PipelineEvent]) -> PipelineEvent:
+    *_, last = run
+    return last
+
+
+def gray_pipeline() -> Pipeline:
+    """A pipeline all of whose images are gray."""
+    pipe = tiny_pipeline()
+    with torch.no_grad():
+        for parameter in pipe.model.first_stage.decoder.parameters():
+            parameter.zero_()
+    return pipe
+
+
+@pytest.mark.parametrize(
+    ("mode", "size", "feather"),
+    [("RGB", (32, 32), 0), ("RGBA", (33, 47), 3), ("P", (101, 40), 3), ("LA", (400, 301), 0), ("CMYK", (40, 101), 0)],
+)
 @pytest.mark.parametrize("exact", [False, True])
 def test_pixels_outside_the_mask_never_change(
     pipe: Pipeline, mode: str, size: tuple[int, int], feather: int, exact: bool
@@ -49,19 +62,14 @@ def test_pixels_outside_the_mask_never_change(
     plain = upload.convert("RGBA" if upload.has_transparency_data else "RGB")
     mask = Image.new("L", size)
     mask.paste(255, (size[0] // 3, size[1] // 4, size[0] // 3 + 9, size[1] // 4 + 11))
-    outside = np.asarray(pipe.fit_mask(upload, mask, "red hair").mask) == 0
-    if exact:
-        outside = np.asarray(mask) == 0
-    kinds = []
-    for event in pipe.edit(upload, mask, "red hair", seed=1, feather=feather, exact=exact):
-        kinds.append(event.kind)
+    outside = np.asarray(mask if exact else pipe.fit_mask(upload, mask, "red hair").mask) == 0
+    events = [*pipe.edit(upload, mask, "red hair", seed=1, feather=feather, exact=exact)]
+    for event in events:
         assert event.mask is not None and ((np.asarray(event.mask) == 0) == outside).all()
-        assert event.image.size == size
-        assert event.image.mode == plain.mode
+        assert (event.image.size, event.image.mode) == (size, plain.mode)
         assert (np.asarray(event.image)[outside] == np.asarray(plain)[outside]).all()
-    assert kinds[0] == "start"
-    assert kinds[-1] == "result"
-    assert (np.asarray(event.image)[~outside] != np.asarray(plain)[~outside]).any()
+    assert (events[0].kind, events[-1].kind) == ("start", "result")
+    assert (np.asarray(events[-1].image)[~outside] != np.asarray(plain)[~outside]).any()
 
 
 @pytest.mark.parametrize("task", ["edit", "vary"])
@@ -84,57 +92,18 @@ def test_of_a_run_nothing_large_is_left_but_its_result(pipe: Pipeline, tmp_path:
         assert [id(found) for found in alive()] == [id(mask)]
 
 
-def test_an_upload_turned_by_exif_is_edited_upright(pipe: Pipeline) -> None:
-    upload = noise_image("RGB", (50, 36))
-    exif = upload.getexif()
-    exif[0x0112] = 6  # shown turned by 90 degrees
-    file = BytesIO()
-    upload.save(file, "PNG", exif=exif)
-    mask = masks.preset("upper half", (36, 50))
-    result = list(pipe.edit(file.getvalue(), mask, None, seed=0, exact=True))[-1].image
-    upright = upload.transpose(Image.Transpose.ROTATE_270)
-    assert (np.asarray(result)[25:] == np.asarray(upright)[25:]).all()
-
-
-def test_the_square_is_where_the_mask_is(pipe: Pipeline) -> None:
-    """In a wide image with a mask at its right end, what changes is there and nowhere else."""
-    upload = Image.new("RGB", (300, 60), (10, 20, 30))
-    mask = Image.new("L", upload.size)
-    mask.paste(255, (280, 20, 295, 40))
-    result = np.asarray(list(pipe.edit(upload, mask, None, seed=0, exact=True))[-1].image)
-    rows, columns = np.nonzero((result != np.asarray(upload)).any(-1))
-    assert (rows.min(), rows.max() + 1) == (20, 40)
-    assert (columns.min(), columns.max() + 1) == (280, 295)
-
-
-@pytest.mark.parametrize("size", [(32, 32), (96, 32), (70, 130)])
+@pytest.mark.parametrize("size", [(32, 32), (70, 130)])
 def test_what_is_generated_meets_what_is_kept(size: tuple[int, int]) -> None:
-    """A model whose images are all grey: along the edge of the mask they have the colours of what is kept."""
+    """Gray beside another color: along the mask's edge it has the color of what is kept."""
     upload, mask = Image.new("RGB", size, (200, 60, 90)), masks.preset("left half", size)
-    pipe = tiny_pipeline()
-    with torch.no_grad():
-        for parameter in pipe.model.first_stage.decoder.parameters():
-            parameter.zero_()
-    result = np.asarray(list(pipe.edit(upload, mask, None, seed=0))[-1].image).astype(int)
+    result = np.asarray(result_of(gray_pipeline().edit(upload, mask, None, seed=0)).image).astype(int)
     middle, row = size[0] // 2, size[1] // 2
     jump = np.abs(result[row, middle] - result[row, middle - 1]).max()
     assert jump < 20 < np.abs(result[row, middle] - result[row, 0]).max()
 
 
-def test_known_tokens_reach_the_chain_and_masked_ones_change(pipe: Pipeline) -> None:
-    upload = noise_image("RGB", (32, 32))
-    known = pipe.model.first_stage.encode(to_tensor(upload))
-    mask = Image.new("L", (32, 32))
-    mask.putpixel((9, 17), 1)  # one faint pixel: token row 4, column 2
-    paint = crop.paint_in(np.asarray(mask), crop.Box(0, 0, 32), 8)
-    cond, keep = pipe.model.conditioner.encode(["red hair"]).tokens, torch.from_numpy(paint == 0).flatten()
-    for event in pipe.model.stream(1, cond, None, known, keep, seed=0):
-        assert event.total == 1
-        assert set((event.tokens != known)[0].nonzero().flatten().tolist()) <= {4 * 8 + 2}
-
-
-@pytest.mark.parametrize("strength", [77, 128, 255])
-def test_a_grey_mask_over_everything_is_a_variation(pipe: Pipeline, strength: int) -> None:
+@pytest.mark.parametrize("strength", [77, 255])
+def test_a_gray_mask_over_everything_is_a_variation(pipe: Pipeline, strength: int) -> None:
     upload = noise_image("RGB", (32, 32))
     mask = Image.new("L", upload.size, strength)
     for settings in (SamplingSettings(scales=3), SamplingSettings(scales=1)):
@@ -177,18 +146,10 @@ def test_a_weaker_mask_changes_less() -> None:
     assert changed[0] < 10 and changed == sorted(changed) and changed[1] + 20 < changed[2] < changed[3] - 20
 
 
-def test_a_grey_mask_is_pasted_as_fully_as_a_white_one() -> None:
-    """A decoder whose images are all grey: nothing of the image before shows through."""
-    upload, mask = Image.new("RGB", (32, 32), (200, 60, 90)), Image.new("L", (32, 32))
-    mask.paste(90, (0, 0, 32, 32))
-    pipe = tiny_pipeline()
-    with torch.no_grad():
-        for parameter in pipe.model.first_stage.decoder.parameters():
-            parameter.zero_()
-    grey, white = (
-        [*pipe.edit(upload, one, None, seed=0)][-1].image for one in (mask, masks.preset("everything", (32, 32)))
-    )
-    assert np.array_equal(grey, white) and not np.array_equal(grey, upload)
+def test_a_gray_mask_is_pasted_as_fully_as_a_white_one() -> None:
+    upload, pipe = Image.new("RGB", (32, 32), (200, 60, 90)), gray_pipeline()
+    faint, full = (result_of(pipe.edit(upload, Image.new("L", (32, 32), value), seed=0)).image for value in (90, 255))
+    assert np.array_equal(faint, full) and not np.array_equal(faint, upload)
 
 
 def test_a_model_of_stages_says_that_it_knows_one_strength() -> None:
@@ -203,91 +164,61 @@ def test_a_model_of_stages_says_that_it_knows_one_strength() -> None:
     ]
 
 
-@pytest.mark.parametrize("context", [math.inf, 0.5])
-def test_the_patches_of_a_region_are_those_regenerated(pipe: Pipeline, context: float) -> None:
-    """Brute force over the mask's pixels, and the tokens that a run says it draws."""
-    upload = noise_image("RGB", (150, 90))
-    mask = Image.new("L", upload.size)
-    mask.paste(255, (100, 20, 121, 33))
-    mask.putpixel((110, 70), 255)
-    cells = Region.of(mask, 32, 8, context)
-    box, width = cells.box, cells.box.side / cells.grid
-    expected = np.zeros((8, 8), bool)
-    for y, x in zip(*np.nonzero(np.asarray(mask)), strict=True):
-        for row in range(8):
-            for column in range(8):
-                left, top = box.left + column * width, box.top + row * width
-                expected[row, column] |= bool(left - 1 < x < left + width and top - 1 < y < top + width)
-    assert cells.grid == 8
-    assert (cells.regenerated == expected).all()
-    first = next(pipe.edit(upload, mask, None, seed=0, context=context, exact=True))
-    assert first.total == expected.sum()
-
-
-def test_suggestions_and_unknown_words_are_those_of_the_model(pipe: Pipeline) -> None:
-    assert pipe.suggestions["glasses"] == ("round glasses", "sunglasses")
-    assert pipe.unknown_words("a zebra with red hair") == ["zebra"]
-    assert pipe.corrections("Sunglases, zebra and red hiar") == {"Sunglases": "sunglasses", "hiar": "hair"}
+def test_unknown_and_corrected_words_are_those_of_a_text_model(pipe: Pipeline) -> None:
     assert pipe.unknown_words("Sunglases, zebra and red hiar") == ["zebra"]
-    for kind in ("class", "none"):
-        other = tiny_pipeline(kind)
-        assert other.suggestions == {}
-        assert other.unknown_words("a zebra") == [] and other.corrections("sunglases") == {}
+    assert pipe.corrections("Sunglases, zebra and red hiar") == {"Sunglases": "sunglasses", "hiar": "hair"}
+    other = tiny_pipeline("class")
+    assert other.unknown_words("a zebra") == other.vocabulary == [] and other.corrections("sunglases") == {}
 
 
-def test_a_seed_repeats_and_is_in_the_event(pipe: Pipeline) -> None:
-    first = list(pipe.generate("red hair"))[-1]
-    again = list(pipe.generate("red hair", seed=first.seed))[-1]
-    other = list(pipe.generate("red hair", seed=first.seed ^ 1))[-1]
-    assert first.image.tobytes() == again.image.tobytes()
-    assert first.image.tobytes() != other.image.tobytes()
+def test_a_seed_repeats_and_variant_n_is_the_image_of_seed_plus_n(pipe: Pipeline) -> None:
+    first = result_of(pipe.generate("red hair"))
+    assert first.image.tobytes() == result_of(pipe.generate("red hair", seed=first.seed)).image.tobytes()
+    assert first.image.tobytes() != result_of(pipe.generate("red hair", seed=first.seed ^ 1)).image.tobytes()
+    for number, image in enumerate(result_of(pipe.generate("a hat", seed=5, variants=3)).images):
+        alone = result_of(pipe.generate("a hat", seed=5 + number)).image
+        assert np.abs(np.asarray(image, int) - np.asarray(alone, int)).max() <= 1  # rounding of batched sums
 
 
-def test_variant_n_is_the_image_of_seed_plus_n(pipe: Pipeline) -> None:
-    four = list(pipe.generate("a hat", seed=5, variants=4))[-1].images
-    alone = [list(pipe.generate("a hat", seed=5 + n))[-1].image for n in range(4)]
-    for a, b in zip(four, alone, strict=True):
-        assert np.abs(np.asarray(a, int) - np.asarray(b, int)).max() <= 1  # rounding of batched sums
-
-
-def test_a_list_of_classes_gives_an_image_each(tmp_path: Path) -> None:
+def test_a_list_of_classes_gives_an_image_each() -> None:
     animals, upload = tiny_pipeline("class"), noise_image("RGB", (50, 36))
     mask = masks.preset("centre", (50, 36))
-    last = list(animals.edit(upload, mask, ["dog", 0, "bird"], seed=5))[-1]
+    last = result_of(animals.edit(upload, mask, ["dog", 0, "bird"], seed=5))
     told = [(one.prompt, one.variant, one.own_seed) for one in last.recipes]
     assert told == [("dog", 0, 5), ("0", 1, 6), ("bird", 2, 7)]
-    for image, recipe in zip(last.images, last.recipes, strict=True):
-        alone = list(animals.edit(upload, mask, recipe.prompt, seed=recipe.own_seed))[-1].image
-        assert np.abs(np.asarray(image, int) - np.asarray(alone, int)).max() <= 1  # rounding of batched sums
     assert len({image.tobytes() for image in last.images}) == 3
-    assert len(list(animals.generate(["cat", "dog"], variants=2, seed=1))[-1].images) == 2
+    for image, recipe in zip(last.images, last.recipes, strict=True):
+        alone = result_of(animals.edit(upload, mask, recipe.prompt, seed=recipe.own_seed)).image
+        assert np.abs(np.asarray(image, int) - np.asarray(alone, int)).max() <= 1  # rounding of batched sums
 
 
-def test_the_recipe_of_an_image_makes_it_again(pipe: Pipeline, tmp_path: Path) -> None:
-    """Each task, from the file alone: the recipe written into a PNG and read back."""
-    upload, mask = noise_image("RGB", (50, 36)), masks.preset("centre", (50, 36))
-    settings = SamplingSettings(temperature=0.7, top_k=9, guidance=2.0, resamples=2)
-    runs = {
-        "edit": pipe.edit(upload, mask, "red hair", settings=settings, feather=3, context=0.5),
-        "generate": pipe.generate("a hat", settings=settings),
-        "vary": pipe.vary(upload, 0.4, settings=settings),
-    }
-    for task, run in runs.items():
-        result = list(run)[-1]
-        write_png(result.image, tmp_path / "out.png", result.recipe)
-        found = read_recipe(tmp_path / "out.png")
-        assert found is not None and (found.task, found.model) == (task, "tiny")
-        common = {"seed": found.own_seed, "settings": found.settings}
-        if found.task == "edit":
-            again = pipe.edit(upload, mask, found.prompt, feather=found.feather, context=found.context, **common)
-        elif found.task == "generate":
-            again = pipe.generate(found.prompt, **common)
-        else:
-            assert found.strength is not None
-            again = pipe.vary(upload, found.strength, found.prompt, **common)
-        assert list(again)[-1].image.tobytes() == result.image.tobytes()
-    animals = tiny_pipeline("class")
-    assert next(animals.generate(1)).recipe.prompt == "1"
+SETTINGS = SamplingSettings(temperature=0.7, top_k=9, guidance=2.0, resamples=2)
+
+
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [
+        ("edit", {"feather": 3, "context": 0.5}),
+        ("edit", {"exact": True, "settings": SETTINGS}),
+        ("edit", {"remove": True}),
+        ("edit", {"movable": True}),
+        ("generate", {"settings": SETTINGS, "variants": 2}),
+        ("vary", {"strength": 0.4}),
+    ],
+)
+def test_a_png_says_how_its_image_is_made_again(
+    pipe: Pipeline, tmp_path: Path, task: str, options: dict[str, Any]
+) -> None:
+    given = {} if task == "generate" else {"image": noise_image("RGB", (50, 36))}
+    if task == "edit":
+        given["mask"] = masks.preset("centre", (50, 36))
+    last = result_of(getattr(pipe, task)(**given, prompt="red hair", **options))
+    write_png(last.images[-1], tmp_path / "out.png", last.recipes[-1])
+    found = read_recipe(tmp_path / "out.png")
+    assert found is not None and (found.task, found.model, found.seed) == (task, "tiny", last.seed)
+    of_recipe = {name: getattr(found, name) for name in {*options, "prompt", "settings"} - {"variants"}}
+    again = result_of(getattr(pipe, task)(**given, **of_recipe, seed=found.own_seed)).image
+    assert np.abs(np.asarray(again, int) - np.asarray(last.images[-1], int)).max() <= ("variants" in options)
 
 
 @pytest.mark.parametrize("corrector_steps", [0, 3])
@@ -362,30 +293,19 @@ def test_scales_can_be_chosen_of_a_denoiser(pipe: Pipeline) -> None:
         staged.generate(None, settings=SamplingSettings(scales=3))
 
 
-UPLOAD = noise_image("RGB", (32, 32))
-WHITE = Image.new("L", (32, 32), 255)
-HALF = masks.preset("upper half", (32, 32))
+UPLOAD, WHITE = noise_image("RGB", (32, 32)), Image.new("L", (32, 32), 255)
 BAD: list[tuple[str, str, dict[str, Any], str]] = [
-    ("text", "generate", {"seed": -1}, "seed is -1"),
-    ("text", "generate", {"seed": 0.5}, "seed is 0.5"),
-    ("text", "generate", {"seed": True}, "seed is True"),
-    ("text", "generate", {"variants": 0}, "variants is 0"),
-    ("text", "generate", {"variants": 2.0}, "variants is 2"),
-    ("text", "generate", {"variants": "two"}, "variants is 'two'"),
+    ("text", "generate", {"seed": 0.5}, "seed is 0.5, expected a whole number"),
+    ("text", "generate", {"variants": 2.0}, "variants is 2; it must be from 1 to 8"),
     ("text", "generate", {"settings": 5}, "settings is 5, expected an object"),
-    ("text", "generate", {"prompt": "a" * 20_001}, "at most 20000 characters"),
-    ("class", "generate", {"prompt": []}, "variants is 0"),
-    ("class", "generate", {"prompt": ["cat"] * 9}, "variants is 9"),
     ("class", "generate", {"prompt": ["cat", "dog"], "variants": 3}, "2 prompts for 3 variants"),
     ("class", "generate", {"prompt": ["cat", "cow"]}, 'no class "cow"'),
-    ("class", "generate", {"prompt": "lion"}, "lion"),
     ("text", "edit", {"mask": Image.new("L", (32, 32))}, "Nothing is painted"),
     ("text", "edit", {"mask": Image.new("L", (31, 32), 255)}, "size"),
     ("text", "edit", {"mask": WHITE, "image": b"no image at all"}, "not an image"),
-    ("text", "edit", {"mask": WHITE, "feather": 0.5}, "feather is 0.5"),
     ("text", "edit", {"mask": WHITE, "feather": -1}, "feather is -1"),
     ("text", "edit", {"mask": WHITE, "context": math.nan}, "context is nan"),
-    *(("text", "vary", {"strength": bad}, "strength is") for bad in (0.0, None, "half", math.nan, 10**400)),
+    ("text", "vary", {"strength": None}, "strength is"),
 ]
 
 
@@ -396,10 +316,6 @@ def test_bad_input_raises_before_the_first_event(kind: Any, task: str, arguments
         getattr(tiny_pipeline(kind), task)(**{**given, **arguments})
 
 
-def test_lone_surrogates_in_a_prompt_are_replaced(pipe: Pipeline) -> None:
-    assert list(pipe.generate("a red \ud83d hat", seed=0))[-1].recipe.prompt == "a red � hat"
-
-
 def test_notes_name_unknown_words_and_images_out_of_domain(pipe: Pipeline) -> None:
     noise, half = noise_image("RGB", (32, 32)), masks.preset("upper half", (32, 32))
     first, *_, last = pipe.edit(noise, half, "zebra with red hair", seed=0)
@@ -407,12 +323,12 @@ def test_notes_name_unknown_words_and_images_out_of_domain(pipe: Pipeline) -> No
     assert any("knows nothing only" in note for note in last.notes)
     assert any("knows nothing only" in note for note in next(pipe.vary(noise, 0.5, seed=0)).notes)
     assert '"sunglases" was read as "sunglasses".' in next(pipe.generate("sunglases", seed=0)).notes
-    long = "red hair " * 1200
-    assert any("cut at" in note for note in next(pipe.generate(long)).notes)
+    assert any("cut at" in note for note in next(pipe.generate("red hair " * 1200)).notes)
+    assert next(pipe.generate("a red \ud83d hat", seed=0)).recipe.prompt == "a red � hat"
 
 
 def test_an_image_is_out_of_domain_where_what_is_kept_is_not_reconstructed(pipe: Pipeline) -> None:
-    """A difference of d grey levels of 255 is 20 log10(255 / d) dB: 17 dB lie between 35 and 37 levels."""
+    """A difference of d gray levels of 255 is 20 log10(255 / d) dB: 17 dB lie between 35 and 37 levels."""
     model = pipe.model
     cell = model.first_stage.config.downsampling
     row = 32 // cell
@@ -423,7 +339,7 @@ def test_an_image_is_out_of_domain_where_what_is_kept_is_not_reconstructed(pipe:
         reconstructed[:, :, :cell] = levels / 127.5
         assert bool(out_of_domain(model, torch.zeros(1, 3, 32, 32), reconstructed, keep)) == odd
     assert not out_of_domain(model, torch.zeros(1, 3, 32, 32), regenerated, keep)
-    event = list(pipe.edit(noise_image("RGB", (32, 32)), masks.preset("everything", (32, 32)), seed=0))[-1]
+    event = result_of(pipe.edit(noise_image("RGB", (32, 32)), masks.preset("everything", (32, 32)), seed=0))
     assert not event.notes, "nothing of it is left"
 
 
@@ -437,20 +353,16 @@ def test_without_words_guidance_costs_nothing(pipe: Pipeline, monkeypatch: pytes
 
     monkeypatch.setattr(pipe.model.sampler, "stream", noted)
     guided = SamplingSettings(guidance=3.0)
-    runs = [list(pipe.generate(prompt, seed=0, settings=guided))[-1] for prompt in (None, "zebra", "red hair")]
+    runs = [result_of(pipe.generate(prompt, seed=0, settings=guided)) for prompt in (None, "zebra", "red hair")]
     assert asked == [1.0, 1.0, 3.0]
     assert all(run.recipe.settings == guided for run in runs), "what was asked for"
 
 
-def test_class_models_take_names_and_others_nothing() -> None:
+def test_class_models_take_names_and_numbers() -> None:
     animals = tiny_pipeline("class")
     assert animals.classes == ["cat", "dog", "bird"]
-    assert list(animals.generate("Dog", seed=0))[-1].image.tobytes() == (
-        list(animals.generate(1, seed=0))[-1].image.tobytes()
-    )
-    plain = tiny_pipeline("none")
-    assert plain.vocabulary == plain.classes == []
-    assert list(plain.generate(None, seed=0))[-1].kind == "result"
+    by_name, by_number = (result_of(animals.generate(prompt, seed=0)) for prompt in ("Dog", 1))
+    assert by_name.image.tobytes() == by_number.image.tobytes() and by_number.recipe.prompt == "1"
 
 
 def test_a_saved_model_brings_its_card_and_settings(tmp_path: Path) -> None:

@@ -288,7 +288,7 @@ class LayeredDecoder(Decoder):
         mix = rearrange(self.mix(features), "b (m k) h w -> (h w) (b m) k", m=self.layers)
         shared, own = mix.split([SHARED, mix.shape[2] - SHARED], 2)
         logits = shared @ self.shared + own @ self.own.flatten(0, 1)
-        return rearrange(GAIN * logits.float(), "n (b m) p -> n b m p", m=self.layers) + self.plain[:, None]
+        return rearrange(GAIN * logits.float(), "n (b m) p -> n b m p", m=self.layers) + self.plain.float()[:, None]
 
     def _image(self, patches: Tensor) -> Tensor:
         """[h w, B, C, f f] -> [B, C, h f, w f]"""
