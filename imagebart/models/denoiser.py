@@ -5,8 +5,7 @@ ImageBART (Esser et al. 2021, section 3.2) trains one transformer p(x_{t-1} | x_
 as in D3PM (Austin et al. 2021), and x_s follows from the diffusion (`models.diffusion.reverse_step`), so that T can be
 chosen when sampling. Each token has a noise level of its own, as in diffusion forcing (Chen et al. 2024): the
 probability that it was replaced by a uniform sample, 0 where a mask keeps it. The encoder sees all tokens and their
-levels, kept ones on every side too; where it was trained on those around a mask alone, it is given as many
-(`context_window`).
+levels, or those around a mask alone if it was trained on them (`context_window`).
 """
 
 import math
@@ -62,11 +61,8 @@ def mask_sides(masked: Tensor) -> Tensor:
     row, column = torch.meshgrid(count, count, indexing="ij")
     place = torch.stack([row, column, side + 1 - row, side + 1 - column])  # counted from each side of the image
     farthest = place * inside
-    while True:  # until each token has the largest of its connected part
-        wider = F.max_pool2d(farthest, 3, 1, 1) * inside
-        if torch.equal(wider, farthest):
-            break
-        farthest = wider
+    while not torch.equal(wider := F.max_pool2d(farthest, 3, 1, 1) * inside, farthest):
+        farthest = wider  # until each token has the largest of its connected part
     to_sides = (farthest - place + 1) * inside  # to the bottom, the right, the top, the left
     return to_sides[:, [2, 0, 3, 1]].flatten(2).transpose(1, 2).long()
 
@@ -173,8 +169,7 @@ class Denoiser(nn.Module):
         length = prefix.shape[1]
         if hint_embeds is None and self.config.mask_sides:
             hint_embeds = self.embed_hints(None, mask_sides(noise_t > 0))
-        added_embeds = self.encoder_rates(noise_t)
-        added_embeds = added_embeds if hint_embeds is None else added_embeds + hint_embeds
+        added_embeds = self.encoder_rates(noise_t) + (0 if hint_embeds is None else hint_embeds)
         added_embeds = F.pad(added_embeds, (0, 0, length, 0))
         prompt_embeds = self.encode_prompt(cond) if prompt_embeds is None else prompt_embeds
         prompt = None if prompt_embeds is None else F.pad(self.text_map(prompt_embeds), (0, 0, 1, 0))
@@ -208,10 +203,7 @@ class Denoiser(nn.Module):
         return self.add_x_t_evidence(self.draft_head(encoded[:, prefix.shape[1] :]), x_t, noise_t)
 
     def embed_hints(self, color_hints: Tensor | None, sides: Tensor | None) -> Tensor | None:
-        """What color hints, bool [B, N, K], and sides, int64 [B, N, 4], add to the encoder's embeddings, [B, N, width].
-
-        None where the network takes neither, or neither is given.
-        """
+        """What color hints [B, N, K] and sides [B, N, 4] add to the encoder's embeddings; None: nothing."""
         embeds = None
         if color_hints is not None and self.config.color_hint_grid:
             embeds = self.color_hint_embedding(color_hints.to(self.color_hint_embedding.weight.dtype))

@@ -32,34 +32,21 @@ class Schedule:
 
 # The forward process (ImageBART, section 3.1; Hoogeboom et al. 2021).
 #
-# q(x_t | x_{t-1}) = Cat((1 - beta_t) onehot(x_{t-1}) + beta_t / K): each token stays with probability 1 - beta_t,
-# or is replaced by a uniform draw from all K. x_0 is the image's tokens, x_T uniform noise.
+# q(x_t | x_{t-1}) = Cat((1 - beta_t) onehot(x_{t-1}) + beta_t / K): each token stays with probability 1 - beta_t, in one
+# jump from x_0 with alphacum(t), or is replaced by a uniform draw from all K. x_0 is the image's tokens, x_T noise.
 
 
 def add_uniform_noise(
     x: Tensor, probability: float | Tensor, vocab_size: int, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Replaces each token, with a probability, by a uniform draw from all K: int64, any shape.
-
-    The probability may be of x's shape or broadcast to it.
-    """
+    """Replaces each token of x, int64, by a uniform draw from all K, with a probability that broadcasts to x."""
     noise = torch.randint(vocab_size, x.shape, generator=generator, device=x.device)
     again = torch.rand(x.shape, generator=generator, device=x.device) < probability
     return torch.where(again, noise, x)
 
 
-def diffuse(
-    x_0: Tensor, t: int, schedule: Schedule, vocab_size: int, generator: torch.Generator | None = None
-) -> Tensor:
-    """Draws x_t from q(x_t | x_0) in one jump."""
-    return add_uniform_noise(x_0, 1 - schedule.alphacum(t), vocab_size, generator)
-
-
 def log_likelihood(x_t: Tensor, noise_t: Tensor | float, vocab_size: int) -> Tensor:
-    """log q(x_t | x_0 = k) for every k: tokens [...] -> float [..., K] (section 3.1, eq. 3).
-
-    noise_t: the probability that x_t is noise, over 0, of x_t's shape or one for all.
-    """
+    """log q(x_t | x_0 = k) for every k (section 3.1, eq. 3): tokens [...], noise levels over 0 -> float [..., K]."""
     noise_t = torch.as_tensor(noise_t, dtype=torch.float32, device=x_t.device).expand(x_t.shape)[..., None]
     off = (noise_t / vocab_size).log()
     return off.expand(*x_t.shape, vocab_size).scatter(-1, x_t[..., None], (1 - noise_t + noise_t / vocab_size).log())
@@ -95,17 +82,15 @@ def gumbel_noise(shape: tuple[int, ...], generators: list[torch.Generator]) -> T
 
 def posterior(x_t: Tensor, x_0: Tensor, t: int, schedule: Schedule, vocab_size: int) -> Tensor:
     """q(x_{t-1} | x_t, x_0), float [..., K] (section 3.1, eq. 4)."""
-    p_x0 = 1.0 * F.one_hot(x_0, vocab_size)
-    return reverse_step(p_x0, x_t, 1 - schedule.alphacum(t), 1 - schedule.alphacum(t - 1))
+    return reverse_step(1.0 * F.one_hot(x_0, vocab_size), x_t, 1 - schedule.alphacum(t), 1 - schedule.alphacum(t - 1))
 
 
 def reverse_step(p_x0: Tensor, x_t: Tensor, noise_t: float | Tensor, noise_s: float) -> Tensor:
     """p(x_s = k | x_t) for every k, from p(x_0 | x_t): float [..., K], tokens [...] -> float [..., K].
 
     noise_t, noise_s: noise levels, 1 - alphacum: the probabilities that a token of x_t, x_s is noise, of which that of
-    x_s is lower; noise_t may be each token's own, [...].
-    Each x_0 = j leads to x_s by the posterior q(x_s | x_t, x_0 = j) (section 3.1, eq. 4); the sum over j takes K
-    steps and not K^2, since q is the same for all k that are neither j nor x_t.
+    x_s is lower; noise_t may be each token's own, [...]. Each x_0 = j leads to x_s by the posterior (section 3.1, eq.
+    4); the sum over j takes K steps and not K^2, since q is the same for all k that are neither j nor x_t.
     """
     noise_t = torch.as_tensor(noise_t, dtype=p_x0.dtype, device=p_x0.device)[..., None]
     size = p_x0.shape[-1]

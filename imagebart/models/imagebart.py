@@ -55,9 +55,8 @@ class ImageBARTModel(nn.Module):
         self.first_stage: FirstStage = first_stage  # type: ignore[assignment]
         self.text_encoder = text_encoder
         self.denoiser = network if isinstance(network, Denoiser) else None
-        self.stages: Sequence[Stage] = nn.ModuleList(  # type: ignore[assignment]
-            [] if isinstance(network, Denoiser) else network
-        )
+        stages = nn.ModuleList([] if isinstance(network, Denoiser) else network)
+        self.stages: Sequence[Stage] = stages  # type: ignore[assignment]
         self.conditioner = conditioner or NoConditioner()
         self.about = about or About()
         self.schedule = schedule or Schedule.geometric(len(self.stages) or self.about.sampling.scales or DEFAULT_SCALES)
@@ -71,9 +70,8 @@ class ImageBARTModel(nn.Module):
             name = f"stage {config.t}" if isinstance(config, StageConfig) else "the denoiser"
             if self.first_stage is not None and config.vocab_size != self.vocab_size:
                 raise ValueError(f"{name} was made for {config.vocab_size} codes, expected {self.vocab_size}")
-            if config.cond_length != self.conditioner.length:
-                length = f"{config.cond_length}, expected the conditioner's {self.conditioner.length}"
-                raise ValueError(f"{name} has cond_length {length}")
+            if config.cond_length != (length := self.conditioner.length):
+                raise ValueError(f"{name} has cond_length {config.cond_length}, expected the conditioner's {length}")
         if self.first_stage is not None:
             check_color_hint_grid(self.color_hint_grid, self.first_stage.config)
         stages, times = [stage.config for stage in self.stages], [stage.config.t for stage in self.stages]
@@ -133,10 +131,7 @@ class ImageBARTModel(nn.Module):
         return tokens, settings
 
     def scales_of(self, scales: int | None) -> int:
-        """T, the steps from noise to the image: as given, else the model's default.
-
-        Raises InputError for another number than that of a model's stages.
-        """
+        """T: as given, else the model's default. Raises InputError for another number than that of a model's stages."""
         if self.denoiser is not None:
             return scales or self.about.sampling.scales or DEFAULT_SCALES
         if scales not in (None, len(self.stages)):

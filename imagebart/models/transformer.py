@@ -84,9 +84,8 @@ class Attention(nn.Module):
     ) -> Tensor:
         """[B, S, width] -> [B, S, width].
 
-        mask: added to scores, [B or 1, 1, S, M]; causal: each query sees the keys up to its own position. kept: keys
-        and values of all positions, [2, B, heads, M, head_size]; x's are stored in it at positions [B, S], or from one
-        on.
+        mask: added to scores, [B or 1, 1, S, M]; causal: each query sees the keys up to its own position. kept: all
+        keys and values, [2, B, heads, M, head_size]; x's are stored in it at positions [B, S], or from one on.
         """
         if cross_kv is not None:
             (q,) = self.split_heads(self.q(self.norm(x)), 1)
@@ -202,10 +201,9 @@ class Transformer(nn.Module):
         cross_kv: list[KeyValue] | None = None,
         places: Tensor | None = None,
     ) -> Tensor:
-        """Tokens int64 [B, S] -> hidden states [B, S, width] after the final norm.
+        """Tokens int64 [B, S] and added_embeds [B, S, width] -> hidden states [B, S, width] after the final norm.
 
-        added_embeds: [B, S, width]. places: the tokens' position embeddings where some tokens of an image are left
-        out, int64 [B, S].
+        places: the tokens' position embeddings where some tokens of an image are left out, int64 [B, S].
         """
         length, unmasked = tokens.shape[1], self.config.unmasked
         positions = torch.arange(length, device=tokens.device)[None]
@@ -271,19 +269,17 @@ class TextEncoderConfig(Settings):
 class CausalConv(nn.Module):
     """A convolution over each word and those before it: embeddings [B, P, width] -> [B, P, width], zero at first.
 
-    Attention alone is slow to learn which color stands before which noun ("a red hat and a blue beard"): it got two
-    colors in three right.
+    Attention alone got two colors in three right: it is slow to learn which one stands before which noun.
     """
 
     def __init__(self, width: int, length: int) -> None:
         super().__init__()
-        self.length = length
         self.convolution = nn.Conv1d(width, width, length)
         nn.init.zeros_(self.convolution.weight)
         nn.init.zeros_(self.convolution.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.convolution(F.pad(x.transpose(1, 2), (self.length - 1, 0))).transpose(1, 2)
+        return self.convolution(F.pad(x.transpose(1, 2), (self.convolution.kernel_size[0] - 1, 0))).transpose(1, 2)
 
 
 class TextEncoder(nn.Module):
@@ -312,11 +308,10 @@ def with_vocabulary(encoder: TextEncoder, before: Sequence[int], after: Sequence
     config = encoder.config
     words = len(after) + 1
     grown = TextEncoder(config.replace(transformer=config.transformer.replace(vocab_in=words + config.query_tokens)))
-    old, new = encoder.transformer.token_embedding.weight, grown.transformer.token_embedding.weight
+    old, weight = encoder.transformer.token_embedding.weight, grown.transformer.token_embedding.weight.clone()
     places = {token: index for index, token in enumerate(before, 1)}
     known = [(index, places[token]) for index, token in enumerate(after, 1) if token in places]
     to, source = (torch.tensor(column) for column in zip((0, 0), *known, strict=True))
-    weight = new.clone()
     weight[to] = old[source]
     weight[words:] = old[len(before) + 1 :]
     grown.load_state_dict({**encoder.state_dict(), "transformer.token_embedding.weight": weight})

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from imagebart.core.settings import Factor, Settings, Vocabulary, Width
 
 Levels = Annotated[tuple[Factor, ...], Field(max_length=8)]
-Layers = Annotated[int, Field(ge=2, le=64)]
 MAX_PAIRED = 46_000  # codes of which a pair is a 32-bit number
 
 
@@ -40,7 +39,7 @@ class FirstStageConfig(Settings):
     encoder: Literal["convolutions", "patch"] = "convolutions"  # patch: `PatchEncoder`
     downscale: Factor = 1  # of "patch" and "layered": they encode and decode the image this much smaller
     decoder: Literal["convolutions", "layered"] = "convolutions"  # layered: `LayeredDecoder`, with
-    layers: Layers = 8  # that a pixel is a mixture of: the decoded image and flat colors
+    layers: Annotated[int, Field(ge=2, le=64)] = 8  # that a pixel is a mixture of: the decoded image and flat colors
     patterns: Width = 16  # of each patch's own, which masks are made of
     pair_rows: Annotated[int, Field(ge=0, le=2**18)] = 0  # pairs a side that `PatchMemory` knows; 0: there is none
     pair_dim: Width = 64  # numbers that it has for a patch
@@ -77,10 +76,8 @@ class FirstStageConfig(Settings):
     @property
     def levels(self) -> list[tuple[int, bool]]:
         """Channels of each level, finest first, and whether it has attention."""
-        finest = self.resolution // self.pixel_unshuffle
-        return [
-            (self.channels * m, finest // 2**i in self.attention_resolutions) for i, m in enumerate(self.multipliers)
-        ]
+        size = self.resolution // self.pixel_unshuffle
+        return [(self.channels * m, size // 2**i in self.attention_resolutions) for i, m in enumerate(self.multipliers)]
 
 
 def psnr(x: Tensor, y: Tensor) -> Tensor:
@@ -116,10 +113,7 @@ class AttentionBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = group_norm(channels)
-        self.q = nn.Conv2d(channels, channels, 1)
-        self.k = nn.Conv2d(channels, channels, 1)
-        self.v = nn.Conv2d(channels, channels, 1)
-        self.proj_out = nn.Conv2d(channels, channels, 1)
+        self.q, self.k, self.v, self.proj_out = (nn.Conv2d(channels, channels, 1) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm(x)
@@ -251,8 +245,7 @@ class LayeredDecoder(Decoder):
     The lowest layer is the output of a `Decoder` of images `downscale` times smaller, enlarged. The others are flat
     colors, one a patch. Their weights are the softmax over masks, which each patch mixes from patterns, some of all
     patches and some of its own: where one mask is far above the others the image is flat, and where two cross it has an
-    edge as sharp as a pixel. Outlines that are at the same place in all images, as in aligned portraits, are so in the
-    weights. Nearly all work is done at the resolution of the tokens.
+    edge as sharp as a pixel. Nearly all work is done at the resolution of the tokens.
     """
 
     def __init__(self, config: FirstStageConfig) -> None:
@@ -328,23 +321,18 @@ class Quantizer(nn.Module):
             distances = codes.square().sum(-1) - 2 * z @ codes.T  # |z|^2 is the same for all codes
         return distances.argmin(-1)
 
-    def lookup(self, tokens: Tensor) -> Tensor:
-        """Tokens [...] -> codes [..., code_dim]."""
-        return self.codes()[tokens]
-
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Straight-through quantization: latents [..., d] -> (codes [..., d] with z's gradient, tokens [...])."""
         tokens = self.tokens(z)
         z = self.project(z)
-        return z + (self.lookup(tokens) - z).detach(), tokens
+        return z + (self.codes()[tokens] - z).detach(), tokens
 
 
 class PatchMemory(nn.Module):
     """The mean patch of each token and what each pair with a neighbor adds to it: [B, h, w] tokens -> images.
 
-    In a world where patches recur, a code stands for a few of them, and its neighbors say which. Convolutions take
-    long to learn that by heart; here it is found by least squares (`training/patch_memory.py`), and gradients change
-    nothing of it. Pairs that were not seen add nothing.
+    Where patches recur, a code stands for a few of them, and its neighbors say which. Convolutions take long to learn
+    that; here it is found by least squares (`training/patch_memory.py`). Pairs that were not seen add nothing.
     """
 
     pairs: Tensor  # int32 [4, rows], ascending: token * (K + 1) + its neighbor left, right, above or below; K: none
@@ -409,12 +397,9 @@ class FirstStage(nn.Module):
                 nn.init.zeros_(parameter)  # it begins with what the memory says
 
     def latents(self, images: Tensor) -> Tensor:
-        """Images [B, 3, H, W] -> latents before quantizing, [B, H/f, W/f, code_dim], in full precision.
-
-        Autocast is off: in bfloat16, one token in sixty would be another than when the model is used.
-        """
+        """Images [B, 3, H, W] -> latents before quantizing, [B, H/f, W/f, code_dim]."""
         images = images.to(self.quantize.embedding.weight.dtype)
-        with torch.autocast(images.device.type, enabled=False):
+        with torch.autocast(images.device.type, enabled=False):  # in bfloat16, one token in sixty would be another
             return rearrange(self.quant_conv(self.encoder(images)), "b d h w -> b h w d")
 
     def pixels(self, codes: Tensor, tokens: Tensor) -> Tensor:
@@ -439,4 +424,4 @@ class FirstStage(nn.Module):
     def decode(self, tokens: Tensor) -> Tensor:
         """Tokens int64 [B, N] of square images -> images [B, 3, H, W], about [-1, 1]."""
         grid = rearrange(tokens, "b (h w) -> b h w", h=math.isqrt(tokens.shape[1]))
-        return self.pixels(self.quantize.lookup(grid), grid)
+        return self.pixels(self.quantize.codes()[grid], grid)

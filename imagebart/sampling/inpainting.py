@@ -93,10 +93,7 @@ def _tokens_of_colors(first_stage: FirstStage, colors: Tensor) -> Tensor:
 
 
 def fill_nearest(pixels: Tensor, painted: Tensor) -> Tensor:
-    """Images [B, C, S, S] with the nearest unpainted pixel's color at each painted one, bool [B, S, S], if any.
-
-    Both are on the CPU.
-    """
+    """Images [B, C, S, S] with the nearest kept pixel's color, if any, at each painted one, bool [B, S, S]; on CPU."""
     result = pixels.clone()
     for image, mask in zip(result, painted, strict=True):
         if mask.any() and not mask.all():
@@ -112,8 +109,7 @@ def fill_nearest(pixels: Tensor, painted: Tensor) -> Tensor:
 
 def paste_blended(upload: Image.Image, region: Region, before: Image.Image, square: Image.Image) -> Image.Image:
     """The upload with a generated square in its region, without a seam. before: the region's square in the upload."""
-    blended = blend(square, before, region.unknown(upload.size))
-    return paste_back(upload, blended, region.alpha, region.box)
+    return paste_back(upload, blend(square, before, region.unknown(upload.size)), region.alpha, region.box)
 
 
 def out_of_domain(
@@ -126,11 +122,10 @@ def out_of_domain(
     """
     side = model.first_stage.config.downsampling
     kept = keep.view(before.shape[2] // side, -1).repeat_interleave(side, 0).repeat_interleave(side, 1)
-    if not model.about.knows or not kept.any():
-        return ()
-    if psnr(after.clamp(-1, 1)[..., kept], before[..., kept]) >= model.about.in_domain_psnr - margin:
-        return ()
-    return (f"This model knows {model.about.knows} only; in another kind of image, expect odd results.",)
+    knows, least = model.about.knows, model.about.in_domain_psnr - margin
+    if knows and kept.any() and psnr(after.clamp(-1, 1)[..., kept], before[..., kept]) < least:
+        return (f"This model knows {knows} only; in another kind of image, expect odd results.",)
+    return ()
 
 
 # Mask suggestion: the tokens of an image that a prompt would change, as DiffEdit finds them (Couairon et al. 2022).

@@ -2,8 +2,7 @@
 
 PyTorch's own kernel takes two to four times as long for 2 to 16 rows as for one, because it reorders the weights in
 every call. Two others reorder them once: oneDNN in float32, and FBGEMM with float16 weights and float32 inputs and sums
-(half the bytes), where all weights are float16 numbers, so that none changes. Both come with PyTorch's CPU builds; one
-that is missing is not used.
+(half the bytes), where all weights are float16 numbers, so that none changes. One that PyTorch lacks is not used.
 
 The order of weights decides how sums are rounded, so that a kernel is never chosen by time: the same seed has to give
 the same image at every start. A row's result never depends on the rows beside it, since some of them are drafts.
@@ -56,10 +55,7 @@ def fp16(linear: nn.Linear) -> Matrix:
 
 
 def best_kernel(transformer: Transformer) -> Kernel | None:
-    """The fastest kernel that changes none of a transformer's weights, which may be kept in a shorter type.
-
-    None: PyTorch's own, as on other devices and in other types.
-    """
+    """The fastest kernel that changes none of a transformer's weights; None: PyTorch's own, also on other devices."""
     weights = [module.weight for module in transformer.modules() if isinstance(module, nn.Linear)]
     on_cpu = transformer.position_embedding.device.type == "cpu"
     if not on_cpu or transformer.position_embedding.dtype != torch.float32:

@@ -67,9 +67,8 @@ def correct(
 ) -> Iterator[ChainEvent]:
     """Corrects the x_0 of a chain `settings.corrector_steps` times; an event after every pass.
 
-    state: the chain's start; what it keeps is never changed. event: of the chain's end, its tokens are x_0. packed:
-    packs a decoder's weights. There is no guidance: the few tokens that are sampled follow from the others, and half
-    the passes are saved.
+    state: the chain's start; what it keeps is never changed. event: of the chain's end; its tokens are x_0. There is no
+    guidance: the few tokens that are sampled follow from the others, and half the passes are saved.
     """
     denoiser = state.steps[0].network
     assert isinstance(denoiser, Denoiser), "stages predict x_{t-1} and have no corrector"
@@ -98,9 +97,8 @@ def probabilities(denoiser: Denoiser, state: ChainState, x: Tensor, noisy: Tenso
     chessboard are noisy, then the white ones, so that each token sees those above, below, left and right of it.
     """
     chances = torch.ones(x.shape, device=x.device)
-    side, place = math.isqrt(denoiser.config.tokens), state.places
-    if place is None:
-        place = torch.arange(x.shape[1], device=x.device)
+    side = math.isqrt(denoiser.config.tokens)
+    place = torch.arange(x.shape[1], device=x.device) if state.places is None else state.places
     color = (place // side + place % side) % 2
     for part in range(2):
         unknown = (color == part) & (state.noise_level > 0)
@@ -210,8 +208,7 @@ class Sampler:
         Images with windows of different sizes are sampled one size after another: events begin anew with each.
         """
         margin = None if self.model.denoiser is None else self.model.denoiser.config.context_margin
-        window = None if margin is None else context_window(state.noise_level > 0, margin)
-        if window is None or window.all():
+        if margin is None or (window := context_window(state.noise_level > 0, margin)).all():
             yield from sample_chain(state, self.packed, settings)
             return
         sizes, x = window.sum(1), state.x

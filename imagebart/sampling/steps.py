@@ -185,6 +185,7 @@ class StepRun:
     def __init__(self, step: Step, decoder: Transformer, state: ChainState, guidance: float = 1.0) -> None:
         """decoder: the step's, which may be packed; state: its x is x_t."""
         self.step, self.decoder, self.guidance, self.guided = step, decoder, guidance, state.guided
+        self.copies = 2 if self.guided else 1  # of a row: with the condition, and without
         self.x_t, self.noise_level = state.x, state.noise_level
         self.cache, drafts = step.prepare(state.doubled())
         self.cache.allocate(decoder)
@@ -203,10 +204,10 @@ class StepRun:
         Returns the logits at all but the first `skip` of them, [B, length - skip, K]; see `Transformer.decode`.
         """
         places = self.predicted([begin + skip for begin in begins], length - skip)
-        x_t, noise_level = (self._both(part.gather(1, places)) for part in (self.x_t, self.noise_level))
+        x_t, noise_level = (part.gather(1, places).repeat(self.copies, 1) for part in (self.x_t, self.noise_level))
         with threads_for(self.decoder):
-            begins = begins + begins if self.guided else begins
-            hidden = self.decoder.decode(self._both(x_s), self.cache, begins, length)[:, skip:]
+            x_s, begins = x_s.repeat(self.copies, 1), begins * self.copies
+            hidden = self.decoder.decode(x_s, self.cache, begins, length)[:, skip:]
             logits = self.decoder.head(hidden)
         logits = self.step.add_x_t_evidence(logits, x_t, noise_level)
         return guided(logits, self.guidance) if self.guided else logits
@@ -215,10 +216,6 @@ class StepRun:
         """Continues with some of the rows, int64 [B']."""
         self.cache.select(torch.cat([rows, rows + len(self.x_t)]) if self.guided else rows)
         self.x_t, self.noise_level = self.x_t[rows], self.noise_level[rows]
-
-    def _both(self, rows: Tensor) -> Tensor:
-        """With guidance, the rows twice: with the condition, and without."""
-        return torch.cat([rows, rows]) if self.guided else rows
 
 
 def guided(logits: Tensor, guidance: float) -> Tensor:
@@ -274,9 +271,8 @@ class ChainEvent:
 def draft_length(needed: int, unknown: list[bool], rows: int) -> int:
     """How many positions of the decoder a pass computes: as many drafts as make PASS_ROWS rows in all, or MIN_DRAFTS.
 
-    needed: the positions up to the first unknown token; unknown: from that token on, True for each token to sample and
-    False for each known one; rows: of the decoder's batch. It changes the result only by rounding, where two tokens are
-    almost equally likely.
+    needed: the positions up to the first unknown token; unknown: from that token on, whether each is; rows: of the
+    decoder's batch. It changes the result only by rounding, where two tokens are almost equally likely.
     """
     places = [place for place, wanted in enumerate(unknown, 1) if wanted]
     drafts = min(max(MIN_DRAFTS, PASS_ROWS // rows), len(places))
@@ -329,8 +325,7 @@ def sample_step(
 
     decoder: the step's, which may be packed. state: its x is x_t, with the known tokens where they are kept. noise:
     Gumbel [B, N, K]. event: holds the stage and resample of the events. drafts: of x_s, with the known tokens, int64
-    [B, N]; None: the step's own.
-    Rows advance on their own; one that is done leaves the batch.
+    [B, N]; None: the step's own. Rows advance on their own; one that is done leaves the batch.
     """
     x_t, keep = state.x, step.keeps(state.noise_level)
     x_s = x_t.clone() if drafts is None else drafts.clone()
@@ -364,9 +359,8 @@ def sample_step(
         yield replace(event, tokens=x_s.clone())
         going = [i for i, row in enumerate(active) if not row.done]
         if 0 < len(going) < len(active):
-            rows_left = torch.tensor(going, device=x_t.device)
-            run.select(rows_left)
-            batch = batch[rows_left]
+            run.select(torch.tensor(going, device=x_t.device))
+            batch = batch[going]
         active = [active[i] for i in going]
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from imagebart.core.errors import InputError
 from imagebart.model import ImageBART
 from imagebart.models.denoiser import Stage, StageConfig
-from imagebart.models.diffusion import Schedule, add_uniform_noise, diffuse, posterior
+from imagebart.models.diffusion import Schedule, add_uniform_noise, posterior
 from imagebart.training.config import StageRun
 from imagebart.training.data import grid
 from imagebart.training.loop import Batch
@@ -51,7 +51,7 @@ class StagesTask(TokensTask[StageRun]):
         x0, schedule = self.tokens(batch), Schedule(self.run.betas)
         losses, accuracies = {}, []
         for index, t in enumerate(self.model.times):
-            x_s = diffuse(x0, t - 1, schedule, self.vocab_size)
+            x_s = add_uniform_noise(x0, 1 - schedule.alphacum(t - 1), self.vocab_size)
             x_t = add_uniform_noise(x_s, schedule.betas[t - 1], self.vocab_size)
             noise, chance = torch.rand(2, len(x0), 1, device=x0.device)  # see `DenoiserTask.corrupted`
             noisy = add_uniform_noise(x_s, noise * (chance < self.run.decoder_corruption), self.vocab_size)
@@ -68,7 +68,7 @@ class StagesTask(TokensTask[StageRun]):
         x0, texts = self.examples(SHOWN, next(model.parameters()).device)
         cond, schedule, rows = self.condition_on(texts), Schedule(self.run.betas), []
         for index, t in enumerate(model.times):
-            x_s = diffuse(x0, t - 1, schedule, self.vocab_size)
+            x_s = add_uniform_noise(x0, 1 - schedule.alphacum(t - 1), self.vocab_size)
             x_t = add_uniform_noise(x_s, schedule.betas[t - 1], self.vocab_size)
             rows += [x0, x_t, model(index, x_s, x_t, None if cond is None else cond.to(x0.device)).argmax(-1)]
         return grid(self.first_stage.decode(torch.cat(rows)), columns=len(x0))

@@ -69,7 +69,7 @@ class FirstStageTask(Task):
         l1, l2 = (error.abs() * weight.sqrt()).mean(), error.square().mean()
         edges = gradient_loss(output, images, weight)
         projected = first.quantize.project(z.float())
-        commitment = (projected - first.quantize.lookup(tokens).detach()).square().sum(-1).mean()
+        commitment = (projected - first.quantize.codes()[tokens].detach()).square().sum(-1).mean()
         self.assigned = (projected.detach().flatten(0, -2), tokens.flatten())
         scalars = {"l1": l1, "edges": edges, "commitment": commitment}
         reconstruction = l1 + l2 + self.config.gradient * edges
@@ -174,7 +174,7 @@ class CodebookEMA(nn.Module):
         dead = self.count < least
         if dead.any():
             # Far from their codes, as in k-means++: most patches of a flat image look the same.
-            distance = (z - quantizer.lookup(tokens)).square().sum(-1) + 1e-9
+            distance = (z - quantizer.codes()[tokens]).square().sum(-1) + 1e-9
             chosen = z[distance.multinomial(int(dead.sum()), replacement=True)]
             grace = 2 * least  # a code that stays unused is soon replaced again
             self.total[dead] = grace * broadcast(chosen)  # the first process's, on all

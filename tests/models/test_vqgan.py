@@ -65,10 +65,10 @@ def test_tokens_are_the_nearest_codes_in_use(config: FirstStageConfig) -> None:
 def test_codes_are_their_own_nearest(config: FirstStageConfig) -> None:
     quantizer = build(config).quantize
     tokens = torch.arange(config.vocab_size)
-    codes = quantizer.lookup(tokens)
+    codes = quantizer.codes()[tokens]
     torch.testing.assert_close(codes, torch.stack([entry(quantizer, k) for k in range(config.vocab_size)]))
     assert torch.equal(quantizer.tokens(codes), tokens)
-    assert quantizer.lookup(tokens.reshape(1, -1)).shape == (1, config.vocab_size, config.code_dim)
+    assert quantizer.codes()[tokens.reshape(1, -1)].shape == (1, config.vocab_size, config.code_dim)
 
 
 def test_length_of_a_latent_means_nothing_on_the_unit_sphere() -> None:
@@ -84,7 +84,7 @@ def test_gradients_pass_straight_through() -> None:
     quantizer = build(CONFIGS["some codes used"]).quantize
     z = torch.randn(2, 3, 6, requires_grad=True)
     codes, tokens = quantizer(z)
-    torch.testing.assert_close(codes.detach(), quantizer.lookup(tokens).detach())
+    torch.testing.assert_close(codes.detach(), quantizer.codes()[tokens].detach())
     weights = torch.randn_like(codes)
     (codes * weights).sum().backward()
     assert torch.equal(z.grad, weights)  # as if codes were z
@@ -145,7 +145,7 @@ def test_tokens_are_in_raster_order() -> None:
     assert images.shape == (2, 3, 16, 16)
     for r in range(4):
         for c in range(4):
-            code = model.quantize.lookup(tokens[:, r * 4 + c])
+            code = model.quantize.codes()[tokens[:, r * 4 + c]]
             assert torch.equal(images[:, :, 4 * r + 1, 4 * c + 2], code)
     assert torch.equal(model.encode(images), tokens)
 
@@ -166,7 +166,7 @@ def test_pixel_unshuffle_is_of_neighbouring_pixels() -> None:
 def test_every_weight_learns(config: FirstStageConfig) -> None:
     model = build(config)
     reconstruction, latents, tokens = model(torch.rand(2, 3, 16, 16) * 2 - 1)
-    codebook_loss = (model.quantize.lookup(tokens) - latents.detach()).square().mean()
+    codebook_loss = (model.quantize.codes()[tokens] - latents.detach()).square().mean()
     (reconstruction.square().mean() + codebook_loss).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
 
@@ -237,7 +237,7 @@ def test_what_a_memory_says_is_added_to_what_the_convolutions_decode() -> None:
     tokens = torch.randint(BASE.codebook_size, (2, 16))
     decoded = model.decode(tokens)
     found = memory(tokens.view(2, 4, 4))
-    latents = model.post_quant_conv(model.quantize.lookup(tokens).view(2, 4, 4, -1).permute(0, 3, 1, 2))
+    latents = model.post_quant_conv(model.quantize.codes()[tokens].view(2, 4, 4, -1).permute(0, 3, 1, 2))
     latents = latents + model.memory_conv(found.permute(0, 3, 1, 2))
     patches = (found @ memory.patterns + memory.mean).view(2, 4, 4, 3, f, f)
     expected = model.decoder(latents) + patches.permute(0, 3, 1, 4, 2, 5).reshape(2, 3, 4 * f, 4 * f)
