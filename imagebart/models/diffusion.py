@@ -32,8 +32,8 @@ class Schedule:
 
 # The forward process (ImageBART, section 3.1; Hoogeboom et al. 2021).
 #
-# q(x_t | x_{t-1}) = Cat((1 - beta_t) onehot(x_{t-1}) + beta_t / K): each token stays with probability 1 - beta_t, in one
-# jump from x_0 with alphacum(t), or is replaced by a uniform draw from all K. x_0 is the image's tokens, x_T noise.
+# q(x_t | x_{t-1}) = Cat((1 - beta_t) onehot(x_{t-1}) + beta_t / K): each token stays with probability 1 - beta_t, in
+# one jump from x_0 with alphacum(t), or is replaced by a uniform draw from all K. x_0 is the image's tokens, x_T noise.
 
 
 def add_uniform_noise(
