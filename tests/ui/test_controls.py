@@ -1,22 +1,25 @@
-"""The controls' values, on their way to the model and back, and from links."""
-
-from __future__ import annotations
+"""The controls' values: on their way to the model, from the recipe of an image, and from a link."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
-from page_values import control_values
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from page_values import control_values, noise_image, sketch_value
+from PIL import PngImagePlugin
 from tiny_models import tiny_pipeline, tiny_staged_model
 
 from imagebart.core.settings import SamplingSettings
-from imagebart.imaging.files import Recipe
+from imagebart.imaging.files import Recipe, write_png
 from imagebart.pipeline import Pipeline
 from imagebart.ui.actions import Actions
-from imagebart.ui.controls import RESET, Controls, context_size, recipe_values, starting_values
+from imagebart.ui.controls import NAMES, RESET, SLIDERS, Controls, context_size, starting_values
 from imagebart.ui.models import Models
 
-PIPELINE = tiny_pipeline(scales=3)
+PIPELINE, CLASSES = tiny_pipeline(scales=3), tiny_pipeline("class")
+ACTIONS = Actions(Models(PIPELINE))
 
 
 def test_the_sliders_ends_mean_off() -> None:
@@ -42,79 +45,85 @@ def test_a_new_seed_is_none() -> None:
 def test_each_kind_of_model_is_asked_in_its_way() -> None:
     asked = Controls(**control_values(PIPELINE, words="hat", choice=["cat"]))
     assert [asked.prompt(tiny_pipeline(kind)) for kind in ("text", "class", "none")] == ["hat", "cat", None]
-    assert Controls(**control_values(PIPELINE, choice=[])).prompt(tiny_pipeline("class")) is None
+    assert Controls(**control_values(PIPELINE, choice=[])).prompt(CLASSES) is None
 
 
 def test_of_several_classes_there_is_an_image_each() -> None:
     asked = Controls(**control_values(PIPELINE, choice=["cat", "dog"], variants=3, best_first=True))
-    animals = tiny_pipeline("class")
-    last = list(animals.generate(asked.prompt(animals), **asked.for_run(animals)))[-1]
+    last = list(CLASSES.generate(asked.prompt(CLASSES), **asked.for_run(CLASSES)))[-1]
     assert [recipe.prompt for recipe in last.recipes] == ["cat", "dog"]
     assert asked.for_run(PIPELINE)["variants"] == 3  # of a text model
 
 
-def test_a_recipe_restores_the_controls_that_made_it() -> None:
-    settings = SamplingSettings(temperature=0.8, top_k=40, top_p=0.9, guidance=2.5, resamples=2, scales=5)
-    recipe = Recipe(model="tiny", task="edit", prompt="a hat", seed=3, settings=settings, feather=7, context=0.75)
-    values = starting_values(PIPELINE) | recipe_values(recipe, PIPELINE)
-    asked = Controls(**{"model": "tiny", "choice": None, "variants": 1, "best_first": False, **values})
-    given = asked.for_run(PIPELINE)
-    assert (given["settings"], given["seed"], asked.words) == (settings, 3, "a hat")
-    assert (asked.feather, context_size(asked.context)) == (7, 0.75)
-    assert set(values) == {"words", *RESET}
+SAMPLING = SamplingSettings(temperature=0.8, top_k=40, top_p=None, guidance=2.5, resamples=2, scales=5)
+RECIPE = Recipe(
+    model="tiny", task="edit", prompt="a hat", seed=11, settings=SAMPLING, feather=7, context=0.75, variant=2
+)
 
 
-ACTIONS = Actions(Models(tiny_pipeline()))
+@pytest.fixture
+def made(own_files: None) -> dict[str, Any]:
+    """An image without a recipe on the sketchpad."""
+    return sketch_value(noise_image((32, 32)), None)
 
 
-def values(given: Any) -> dict[str, Any]:
-    return ACTIONS.open_link(given, "tiny")
+def test_an_image_made_here_brings_back_its_prompt_seed_and_settings(made: dict[str, Any]) -> None:
+    write_png(noise_image((32, 32)), made["image"], RECIPE)
+    values = ACTIONS.restore_settings(made, "tiny")
+    said = values.pop("messages")
+    assert "made here" in said and "another model" not in said and set(values) == {"words", *RESET}
+    asked = Controls(**control_values(PIPELINE) | values)
+    assert asked.for_run(PIPELINE) == {"settings": SAMPLING, "seed": 13, "variants": 1, "best_first": False}
+    assert (asked.words, asked.feather, context_size(asked.context)) == ("a hat", 7, 0.75)
+    write_png(noise_image((32, 32)), made["image"], RECIPE.replace(model="elsewhere", settings={"guidance": 99}))
+    values = ACTIONS.restore_settings(made, "tiny")
+    assert "elsewhere" in values["messages"] and values["guidance"] == 8, "what the slider can hold"
+
+
+@pytest.mark.parametrize(("prompt", "chosen"), [("dog", "dog"), ("cow", "cat")])
+@pytest.mark.usefixtures("own_files")
+def test_a_class_is_chosen_again_or_the_first_one(made: dict[str, Any], prompt: str, chosen: str) -> None:
+    write_png(noise_image((32, 32)), made["image"], RECIPE.replace(prompt=prompt))
+    assert Actions(Models(CLASSES)).restore_settings(made, None)["choice"] == [chosen]
+
+
+def test_another_image_changes_nothing_and_a_damaged_recipe_is_said(made: dict[str, Any]) -> None:
+    assert ACTIONS.restore_settings(made, None) == {}
+    text = PngImagePlugin.PngInfo()
+    text.add_text("imagebart", '{"seed": "many"}')
+    noise_image((32, 32)).save(made["image"], pnginfo=text)
+    assert "recipe" in ACTIONS.restore_settings(made, None)["messages"]
+    Path(made["image"]).unlink()
+    assert set(ACTIONS.restore_settings(made, None)) == {"messages"}
 
 
 def test_a_link_sets_words_seed_and_settings_and_keeps_the_seed() -> None:
     given = {"model": "tiny", "words": "a hat", "seed": 7, "new_seed": True, "guidance": 3, "top_p": 0.8, "variants": 2}
-    found = values(given)
+    found = ACTIONS.open_link(given, "tiny")
     assert "other" not in found.pop("messages")
     del given["model"]
     assert found == given | {"new_seed": False}
-
-
-def test_another_model_is_named() -> None:
-    assert "another model: &lt;faces&gt;" in values({"model": "<faces>"})["messages"]
-
-
-OTHERS_CLASS = {"choice": ["bird"]}  # of another model
-WRONG_KINDS = [{"guidance": "3"}, {"seed": True}, {"seed": math.nan}, {"new_seed": 1}, {"words": 5}, {"choice": "bird"}]
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        {},
-        *WRONG_KINDS,
-        OTHERS_CLASS,
-        *({"variants": count} for count in (0, 1.5, 5, 9)),
-        {"unheard": 1},
-    ],
-)
-def test_what_no_page_writes_is_left_out(given: Any) -> None:
-    found = values(given)
-    assert set(found) == {"new_seed", "messages"}
-
-
-@pytest.mark.parametrize(
-    ("chosen", "taken"),
-    [(["bird"], True), (["cat", "dog"], True), (["cow"], False), (["cat"] * 5, False), ("cat", False), ([[]], False)],
-)
-def test_a_link_chooses_classes_that_there_are(chosen: Any, taken: bool) -> None:
-    found = Actions(Models(tiny_pipeline("class"))).open_link({"choice": chosen}, None)
-    assert ("choice" in found) == taken and found.get("choice", chosen) == chosen
+    assert "another model: &lt;faces&gt;" in ACTIONS.open_link({"model": "<faces>"}, "tiny")["messages"]
 
 
 def test_sliders_stay_in_their_ranges() -> None:
-    found = values({"guidance": 1000, "top_p": -1, "variants": 4})
-    assert {name: found[name] for name in ("guidance", "top_p", "variants")} == {
-        "guidance": 8,
-        "top_p": 0.05,
-        "variants": 4,
-    }
+    found = ACTIONS.open_link({"guidance": 1000, "top_p": -1, "variants": 4}, "tiny")
+    assert (found["guidance"], found["top_p"], found["variants"]) == (8, 0.05, 4)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(["cat", "cow"]),
+    lambda values: st.lists(values, max_size=5) | st.dictionaries(st.text(max_size=3), values, max_size=2),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from([*NAMES, "unheard"]), JSON, max_size=4), st.sampled_from([PIPELINE, CLASSES]))
+def test_of_a_link_only_what_a_page_writes_is_taken(link: dict[str, Any], pipeline: Pipeline) -> None:
+    found = Actions(Models(pipeline)).open_link(link, None)
+    del found["messages"]
+    controls = Controls(**control_values(pipeline) | found)
+    assert set(found) - {"new_seed"} <= set(link) and "unheard" not in found and not controls.new_seed
+    assert set(found.get("choice", [])) <= set(pipeline.classes)
+    assert all(s.minimum <= found[s.name] <= s.maximum for s in SLIDERS if s.name in found)

@@ -1,10 +1,9 @@
-"""The page as it is built, for each kind of model."""
-
-from __future__ import annotations
+"""The page as it is built, what it says, and the GPU that it asks for."""
 
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from types import ModuleType
@@ -12,22 +11,22 @@ from typing import Any
 
 import gradio as gr
 import pytest
-from tiny_models import tiny_model, tiny_pipeline
+from tiny_models import tiny_model, tiny_pipeline, tiny_staged_model
 
-from imagebart.ui import GPU_SECONDS, find_device, on_gpu
+from imagebart.pipeline import Pipeline
+from imagebart.ui import GPU_SECONDS, find_device, messages, on_gpu
+from imagebart.ui.actions import TASKS
 from imagebart.ui.controls import SLIDERS
 from imagebart.ui.models import Models
-from imagebart.ui.page import MODEL_QUEUE, build_page, theme
+from imagebart.ui.page import MODEL_QUEUE, build_page
+
+ENDPOINTS = ["describe", "edit", "generate", "suggest_mask", "vary"]
 
 
 def parts(page: gr.Blocks) -> dict[str, dict[str, Any]]:
     """Properties of the components that have an id, by it."""
     config = page.get_config_file()["components"]
-    return {
-        part["props"]["elem_id"]: part["props"] | {"type": part["type"]}
-        for part in config
-        if part["props"].get("elem_id")
-    }
+    return {part["props"]["elem_id"]: part["props"] for part in config if part["props"].get("elem_id")}
 
 
 @pytest.fixture(scope="module")
@@ -35,24 +34,18 @@ def page() -> gr.Blocks:
     return build_page(Models(tiny_pipeline("text")))
 
 
-def test_a_text_model_has_a_prompt_and_suggestions(page: gr.Blocks) -> None:
-    found = parts(page)
-    assert found["prompt"]["type"] == "textbox" and found["prompt"]["visible"] and not found["choice"]["visible"]
-    assert found["suggestions"]["visible"]
-
-
-def test_a_class_model_has_its_classes_in_place_of_the_prompt() -> None:
-    found = parts(build_page(Models(tiny_pipeline("class"))))
-    assert found["choice"]["type"] == "dropdown" and found["choice"]["visible"] and found["choice"]["filterable"]
+def test_a_class_model_has_its_classes_in_place_of_the_prompt_and_others_can_be_chosen(
+    page: gr.Blocks, tmp_path: Path
+) -> None:
+    text = parts(page)
+    assert text["prompt"]["visible"] and text["suggestions"]["visible"]
+    assert not text["choice"]["visible"] and not text["model-choice"]["visible"]
+    tiny_model("none").save_pretrained(tmp_path / "plain")
+    found = parts(build_page(Models(tiny_pipeline("class"), folder=tmp_path)))
+    assert not found["prompt"]["visible"] and found["choice"]["visible"] and found["choice"]["value"] == ["cat"]
     assert [name for name, _ in found["choice"]["choices"]] == ["cat", "dog", "bird"]
-    assert (found["choice"]["value"], found["choice"]["max_choices"]) == (["cat"], 4)
-    assert not found["prompt"]["visible"]
-
-
-def test_an_unconditional_model_hides_both() -> None:
-    found = parts(build_page(Models(tiny_pipeline("none"))))
-    hidden = ("prompt", "choice", "surprise", "suggestions", "guidance")
-    assert not any(found[part]["visible"] for part in hidden)
+    assert [name for name, _ in found["model-choice"]["choices"]] == ["tiny", "plain"]
+    assert found["model-choice"]["visible"]
 
 
 def test_the_server_never_writes_into_the_sketchpad(page: gr.Blocks) -> None:
@@ -66,34 +59,14 @@ def test_every_setting_has_a_line_of_help(page: gr.Blocks) -> None:
     assert all(len(found[name]["info"]) > 10 for name in settings)
 
 
-def test_the_other_models_of_a_folder_can_be_chosen(page: gr.Blocks, tmp_path: Path) -> None:
-    tiny_model("class").save_pretrained(tmp_path / "animals")
-    found = parts(build_page(Models(tiny_pipeline(), folder=tmp_path)))["model-choice"]
-    assert [name for name, _ in found["choices"]] == ["tiny", "animals"] and found["visible"]
-    assert not parts(page)["model-choice"]["visible"]
-
-
 def test_all_that_use_the_model_take_turns(page: gr.Blocks) -> None:
-    assert page._queue.max_size is not None
     runs = [fn for fn in page.fns.values() if fn.concurrency_id == MODEL_QUEUE]
-    assert len(runs) == 8 and all(fn.concurrency_limit == 1 for fn in runs)
-
-
-def test_only_the_endpoints_are_public(page: gr.Blocks) -> None:
-    public = [fn.api_name for fn in page.fns.values() if fn.api_visibility != "private"]
-    assert sorted(map(str, public)) == ["describe", "edit", "generate", "suggest_mask", "vary"]
-
-
-def test_the_theme_fetches_nothing_from_elsewhere() -> None:
-    look = theme()
-    assert look._stylesheets == []
-    addresses = re.findall(r"url\(\s*['\"]?([^'\")]*)", look._get_theme_css())
-    assert [address for address in addresses if not address.startswith(("data:", "static/"))] == []
+    assert len(runs) == len(TASKS) + len(ENDPOINTS) and {fn.concurrency_limit for fn in runs} == {1}
 
 
 @pytest.fixture
 def lent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
-    """The package, as far as it is used; the names of what it decorated, and for how many seconds."""
+    """The package of ZeroGPU, as far as it is used: what it decorated, and for how many seconds."""
     decorated: list[tuple[str, float]] = []
 
     def gpu(duration: float) -> Callable[..., Any]:
@@ -109,24 +82,90 @@ def lent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
     return decorated
 
 
-def test_without_the_package_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
+@pytest.mark.parametrize(("said", "device"), [("true", "cuda"), ("1", "cuda"), ("false", "cpu"), ("", "cpu")])
+def test_the_model_goes_to_the_gpu_only_where_one_is_lent(
+    lent: list[tuple[str, float]], monkeypatch: pytest.MonkeyPatch, said: str, device: str
+) -> None:
+    monkeypatch.setenv("SPACES_ZERO_GPU", said)
+    assert find_device() == device
     monkeypatch.setitem(sys.modules, "spaces", None)  # as if it were not there
     assert find_device() == "cpu" and on_gpu(print) is print
 
 
-@pytest.mark.parametrize(("said", "device"), [("true", "cuda"), ("1", "cuda"), ("false", "cpu"), (None, "cpu")])
-def test_the_model_goes_to_the_gpu_only_where_one_is_lent(
-    lent: list[tuple[str, float]], monkeypatch: pytest.MonkeyPatch, said: str | None, device: str
-) -> None:
-    if said is None:
-        monkeypatch.delenv("SPACES_ZERO_GPU", raising=False)
-    else:
-        monkeypatch.setenv("SPACES_ZERO_GPU", said)
-    assert find_device() == device
-
-
 def test_runs_and_endpoints_ask_for_the_gpu(lent: list[tuple[str, float]]) -> None:
-    page = build_page(Models(tiny_pipeline()))
-    endpoints = [fn.api_name for fn in page.fns.values() if fn.api_visibility == "public"]
-    assert sorted(lent) == sorted((name, GPU_SECONDS) for name in ["_updates", *endpoints])
+    build_page(Models(tiny_pipeline()))
+    assert sorted(lent) == sorted((name, GPU_SECONDS) for name in ["_updates", *ENDPOINTS])
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A `PipelineEvent`, as far as messages read it."""
+
+    kind: str = "preview"
+    stage: int = 1
+    stages: int = 2
+    resample_index: int = 0
+    resamples: int = 1
+    position: int = 37
+    total: int = 64
+    corrector_step: int = 0
+    fraction: float = 0.789
+    elapsed: float = 0.84
+    remaining: float | None = 1.21
+    drawing: str = ""
+
+
+@pytest.mark.parametrize(
+    ("event", "line"),
+    [
+        (Moment(resamples=3), "Scale 2 of 2 (finest) · pass 1 of 3 · 37 of 64 tokens · 0.8 s, about 1.2 s left"),
+        (Moment(stage=2, remaining=None), "Scale 1 of 2 (coarsest) · 37 of 64 tokens · 0.8 s"),
+        (Moment(stage=4, stages=5, remaining=None), "Scale 2 of 5 · 37 of 64 tokens · 0.8 s"),
+        (Moment(stages=1, remaining=None), "37 of 64 tokens · 0.8 s"),
+        (Moment(corrector_step=1, total=4, remaining=None), "Correcting 4 tokens · 0.8 s"),
+        (
+            Moment(stage=3, stages=6, drawing="a lemon", remaining=None),
+            "A lemon: step 4 of 6 · 37 of 64 tokens · 0.8 s",
+        ),
+    ],
+)
+def test_the_progress_bar_says_how_far_the_run_is(event: Any, line: str) -> None:
+    html = messages.progress_html(event)
+    assert f'aria-valuetext="{line}"' in html
+    assert 'role="progressbar"' in html and 'aria-valuenow="79"' in html and "width:79%" in html
+
+
+def test_every_step_of_a_run_has_a_caption_of_its_own() -> None:
+    events: list[Any] = [Moment("start", 2), Moment("result")]
+    events += [Moment("preview", stage, position=position) for stage in (1, 2) for position in (20, 40)]
+    events += [Moment("stage", stage, resample_index=p, resamples=3) for stage in (1, 2) for p in range(3)]
+    captions = [messages.step_caption(event) for event in events]
+    assert len(set(captions)) == len(events) and captions[4] == "Scale 1 of 2 (coarsest): 20 of 64 tokens fixed"
+
+
+def test_suggestions_are_buttons_in_folds() -> None:
+    html = messages.suggestions_html({"hair": ("red hair", "a bun"), "eyes": ("open eyes",)})
+    assert re.findall(r'data-add="([^"]*)"', html) == ["red hair", "a bun", "open eyes"]
+    controlled, groups = (re.findall(pattern, html) for pattern in (r'aria-controls="([^"]*)"', r' id="([^"]*)"'))
+    assert controlled == groups and len(groups) == html.count(" hidden>") == 2
+    assert messages.suggestions_html({}) == ""
+
+
+def test_what_people_typed_cannot_become_markup() -> None:
+    bad = '<img src=x onerror="alert(1)">'
+    drawing: Any = Moment(drawing=bad)
+    for html in (
+        messages.problem_html(bad),
+        messages.note_html(bad),
+        messages.vocabulary_html([bad]),
+        messages.model_html(tiny_pipeline(), bad),
+        messages.suggestions_html({bad: (bad,)}),
+        messages.progress_html(drawing),
+    ):
+        assert "<img" not in html and "&lt;img" in html
+
+
+def test_the_model_line_says_what_the_model_knows() -> None:
+    line = messages.model_html(Pipeline(tiny_staged_model(stages=2)), "mine")
+    assert line.endswith("<b>mine</b> · knows nothing only · 32 × 32 pixels · 8 × 8 tokens · 2 stages</p>")
+    assert "any number of scales" in messages.model_html(tiny_pipeline(), "mine")

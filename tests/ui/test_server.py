@@ -1,0 +1,346 @@
+"""The page's server as other programs meet it: endpoints, tools, turns at the model, and what SECURITY.md promises."""
+
+import base64
+import io
+import ipaddress
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import anyio
+import httpx
+import numpy as np
+import pytest
+from fake_models import WatchedPipeline, hat_model
+from gradio_client import Client, handle_file
+from gradio_client.utils import QueueError
+from page_server import UPLOADED, PageClient, served
+from page_values import noise_image, open_image
+from PIL import Image
+
+from imagebart.imaging.files import read_recipe
+from imagebart.imaging.masks import preset
+from imagebart.pipeline import PipelineEvent
+from imagebart.ui.files import publish
+from imagebart.ui.page import MAX_QUEUE
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 120.0  # seconds, on a busy machine
+ABROAD: list[tuple[str, Any]] = []  # what this process asked of other machines while WATCHED
+WATCHED = Event()
+
+
+class HeldPipeline(WatchedPipeline):
+    """Notes what runs do, by their seeds; holds them from `hold` on until `released`; one "for ever" never ends."""
+
+    def __init__(self) -> None:
+        super().__init__(hat_model())
+        self.log: list[tuple[int | None, str]] = []
+        self.released = Event()
+        self.released.set()
+
+    def hold(self) -> None:
+        self.log.clear()
+        self.released.clear()
+
+    def note(self, what: str, seed: int | None) -> None:
+        super().note(what, seed)
+        self.log.append((seed, what))
+        self.released.wait(PATIENCE)
+
+    def generate(self, prompt: Any, **options: Any) -> Iterator[PipelineEvent]:
+        if prompt != "for ever":
+            return super().generate(prompt, **options)
+        return self._watched(self._repeated(next(super().generate("", **options))), options["seed"])
+
+    def _repeated(self, event: PipelineEvent) -> Iterator[PipelineEvent]:
+        while True:
+            yield event
+            time.sleep(0.05)
+
+
+def watch(event: str, values: tuple[Any, ...]) -> None:
+    """Notes names that are looked up and addresses that are connected to, but for those of this machine."""
+    if WATCHED.is_set() and event in ("socket.getaddrinfo", "socket.connect", "socket.sendto", "socket.gethostbyname"):
+        host = values[1][0] if event in ("socket.connect", "socket.sendto") else values[0]
+        host = host.decode() if isinstance(host, bytes) else host
+        try:
+            at_home = not host or host in ("localhost", "0.0.0.0", "::") or ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            at_home = False
+        if not at_home:
+            ABROAD.append((event, host))
+
+
+@pytest.fixture(scope="module")
+def pipe() -> HeldPipeline:
+    return HeldPipeline()
+
+
+@pytest.fixture(scope="module")
+def page(pipe: HeldPipeline) -> Iterator[PageClient]:
+    """A page whose process is watched from its start to its end."""
+    sys.addaudithook(watch)
+    WATCHED.set()
+    with served(pipe, mcp_server=True) as url, httpx.Client(timeout=PATIENCE) as http:
+        assert ABROAD == [], "the page asks other machines as it starts"
+        yield PageClient(url, http)
+    WATCHED.clear()
+
+
+@pytest.fixture(scope="module")
+def client(page: PageClient) -> Client:
+    return Client(page.url, verbose=False)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    noise_image((60, 45)).save(tmp_path / "image.png")
+    return tmp_path / "image.png"
+
+
+def test_endpoints_are_public_and_described(client: Client) -> None:
+    described = client.view_api(return_format="dict", print_info=False)
+    named = described["named_endpoints"]
+    assert not described["unnamed_endpoints"]
+    assert {name: [p["parameter_name"] for p in about["parameters"]] for name, about in named.items()} == {
+        "/edit": ["image", "mask", "area", "prompt", "seed", "guidance", "scales", "exact"],
+        "/generate": ["prompt", "seed", "guidance", "scales"],
+        "/vary": ["image", "strength", "prompt", "seed", "guidance", "scales"],
+        "/suggest_mask": ["image", "prompt"],
+        "/describe": ["image"],
+    }
+    for about in named.values():
+        required = [p["parameter_name"] for p in about["parameters"] if not p["parameter_has_default"]]
+        assert required in ([], ["image"], ["image", "prompt"])
+
+
+MASK = Image.new("L", (60, 45))
+MASK.paste(255, (10, 10, 30, 30))
+AREA = preset("lower half", (60, 45))
+SETTINGS = {"scales": 3, "guidance": 6.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "mask"),
+    [
+        ("edit", {"area": "lower half", "exact": True, **SETTINGS}, AREA),
+        ("edit", {}, MASK),
+        ("vary", {"strength": 0.3, **SETTINGS}, None),
+        ("generate", SETTINGS, None),
+        ("generate", {}, None),
+    ],
+)
+def test_an_endpoint_streams_what_the_library_draws(
+    client: Client, pipe: HeldPipeline, image: Path, name: str, asked: dict[str, Any], mask: Image.Image | None
+) -> None:
+    given = asked if name == "generate" else {"image": handle_file(str(image)), **asked}
+    if mask is MASK:
+        MASK.save(image.with_name("mask.png"))
+        given["mask"] = handle_file(str(image.with_name("mask.png")))
+    answers = list(client.submit(prompt="a hat", seed=3, api_name=f"/{name}", **given))
+    expected = drawn(pipe, name, image, mask, asked)
+    assert len(answers) >= 3 and answers[-1].endswith(f"{name}-3.png")
+    assert np.array_equal(open_image(answers[-1]), expected.image) and read_recipe(answers[-1]) == expected.recipe
+
+
+def drawn(pipe: HeldPipeline, name: str, image: Path, mask: Image.Image | None, asked: dict[str, Any]) -> PipelineEvent:
+    """What the library draws."""
+    chosen = {name: asked[name] for name in ("scales", "guidance") if name in asked}
+    options: dict[str, Any] = {"prompt": "a hat", "seed": 3, "settings": pipe.defaults.replace(**chosen)}
+    if name == "edit":
+        events = pipe.edit(image, mask, exact="exact" in asked, movable=mask is AREA, **options)
+    elif name == "vary":
+        events = pipe.vary(image, asked["strength"], **options)
+    else:
+        events = pipe.generate(**options)
+    return list(events)[-1]
+
+
+def test_a_mask_is_found_by_words(client: Client, pipe: HeldPipeline, image: Path) -> None:
+    mask = client.predict(handle_file(str(image)), "a hat", api_name="/suggest_mask")
+    assert np.array_equal(open_image(mask), pipe.suggest_mask(image, "a hat"))
+
+
+def test_a_new_seed_is_in_the_result_s_name(client: Client, pipe: HeldPipeline) -> None:
+    first = client.predict(prompt="a hat", seed=None, api_name="/generate")
+    *_, again = pipe.generate("a hat", seed=int(Path(first).stem.split("-")[-1]))
+    assert np.array_equal(open_image(first), again.image)
+
+
+def test_the_readmes_client_runs_as_written(
+    client: Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Less the port, and on a tiny model."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (block,) = [block for block in blocks if "gradio_client" in block]
+    address = "http://127.0.0.1:7860"
+    assert address in block
+    monkeypatch.chdir(ROOT)
+    exec(compile(block.replace(address, client.src), "README.md", "exec"), {})
+    recipe = read_recipe(capsys.readouterr().out.splitlines()[-1])
+    assert recipe is not None and recipe.prompt == "a red hat"
+
+
+def test_the_endpoints_are_tools(page: PageClient, pipe: HeldPipeline) -> None:
+    mcp = pytest.importorskip("mcp")
+    from mcp.client.streamable_http import streamablehttp_client
+
+    async def ask(url: str) -> tuple[dict[str, Any], list[Any]]:
+        async with streamablehttp_client(url) as (read, write, _), mcp.ClientSession(read, write) as session:
+            await session.initialize()
+            tools = {tool.name: tool for tool in (await session.list_tools()).tools}
+            answer = await session.call_tool("generate", {"prompt": "a hat", "seed": 1})
+            return tools, answer.content
+
+    tools, (answer, address) = anyio.run(ask, f"{page.url}gradio_api/mcp/")
+    assert set(tools) == {"describe", "edit", "generate", "suggest_mask", "vary"}, "and nothing of the page itself"
+    schema = tools["edit"].inputSchema
+    assert tools["edit"].description.startswith("Regenerate a part of an image") and schema["required"] == ["image"]
+    assert all(about.get("description") for about in schema["properties"].values())
+    with Image.open(io.BytesIO(base64.b64decode(answer.data))) as image:
+        *_, result = pipe.generate("a hat", seed=1)
+        assert answer.mimeType == "image/png" and np.array_equal(image, result.image)
+    assert address.text.startswith(f"Image URL: {page.url}") and address.text.endswith("generate-1.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "sentence"),
+    [
+        ("edit", [None, None, "centre", "", 1, None, 1, False], "There is no image; give a"),
+        ("edit", [UPLOADED, None, [1], "", 1, None, 1, False], "no ready mask [1]; choose one of upper half"),
+        ("vary", [UPLOADED, None, "", 1, None, 1], "The strength is None in a recipe to vary"),
+        ("vary", [UPLOADED, 2, "", 1, None, 1], "strength is 2"),
+        ("generate", [3, 1, None, 1], "The prompt is 3; it must be a text"),
+        ("generate", ["", 1, -1, 1], "guidance is -1"),
+        ("generate", ["", 1, None, 1.5], "scales is 1.5"),
+        ("suggest_mask", [UPLOADED, ""], "Without words"),
+        ("describe", [UPLOADED], "cannot say what an image shows"),
+    ],
+)
+def test_what_is_wrong_is_said(page: PageClient, name: str, data: list[Any], sentence: str) -> None:
+    assert sentence in page.call(name, data)
+
+
+def test_a_file_that_is_no_image_or_too_large_is_refused(page: PageClient, image: Path) -> None:
+    image.write_text("not an image")
+    with pytest.raises(Exception, match="not an image we can read"):
+        Client(page.url, verbose=False).predict(handle_file(str(image)), area="centre", api_name="/edit")
+    reply = httpx.post(f"{page.url}gradio_api/upload", files={"files": ("a.png", bytes(41 * 2**20))}, timeout=PATIENCE)
+    assert reply.status_code == 413 and "maximum allowed size" in reply.text
+
+
+def test_an_unexpected_error_says_nothing_of_the_server(
+    page: PageClient, pipe: HeldPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("/secret/place is broken")
+
+    monkeypatch.setattr(pipe.model.sampler, "prepare", broken)
+    said = page.call("generate", ["a hat", 1, None, 1])
+    assert "event: error" in said and "secret" not in said
+
+
+def test_nothing_leaves_the_machine(page: PageClient) -> None:
+    ABROAD.clear()  # of what clients in this process asked
+    watch("socket.getaddrinfo", ("example.org", 443))
+    watch("socket.connect", (None, ("192.0.2.1", 80)))
+    assert [host for _, host in ABROAD] == ["example.org", "192.0.2.1"], "the watch sees nothing"
+    ABROAD.clear()
+    html, theme, config = (httpx.get(page.url + name, timeout=PATIENCE).text for name in ("", "theme.css", "config"))
+    addresses = re.findall(r"""(?:(?:href|src)=|url\()\s*["']?([^"')]*)""", html + theme)
+    assert "./" in addresses and not [address for address in addresses if re.match(r"(\w+:)?//", address)]
+    assert json.loads(config)["stylesheets"] == []
+    assert "event: complete" in page.call("edit", [UPLOADED, None, "centre", "a hat", 1, None, 1, False])
+    assert ABROAD == []
+
+
+def test_files_have_names_that_nobody_guesses_and_no_list_names_them(page: PageClient) -> None:
+    names = {Path(write(Image.new("RGB", (16, 16), "red"))).name for write in (publish, publish)}
+    assert len(names) == 2 and all(len(name.split("-")[1]) >= 12 for name in names)
+    for folder in (page.folder, Path(page.image).parent, page.folder.parent):
+        for route in ("file=", "file/"):
+            reply = httpx.get(f"{page.url}gradio_api/{route}{folder}", timeout=PATIENCE)
+            assert reply.status_code >= 400 and Path(page.image).name not in reply.text
+
+
+def until(true: Callable[[], object], what: str) -> None:
+    """Looks again and again until something is true."""
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline, f"it never came: {what}"
+        time.sleep(0.02)
+
+
+def ask(page: PageClient, seed: int, prompt: str = "a hat") -> str:
+    """Asks for an image, as a program does; the number of the request."""
+    return page.post("call/generate", {"data": [prompt, seed, None, None]}).json()["event_id"]
+
+
+@contextmanager
+def listening(page: PageClient, request: str) -> Iterator[Iterator[str]]:
+    """The events of a request, line by line; leaving hangs up."""
+    with httpx.stream("GET", f"{page.url}gradio_api/call/generate/{request}", timeout=PATIENCE) as stream:
+        yield stream.iter_lines()
+
+
+def finish(page: PageClient, request: str) -> None:
+    with listening(page, request) as lines:
+        assert any(line == "event: complete" for line in lines)
+
+
+def waiting(page: PageClient) -> int:
+    """How many requests wait for the model."""
+    return httpx.get(f"{page.url}gradio_api/queue/status", timeout=PATIENCE).json()["queue_size"]
+
+
+@pytest.mark.parametrize("leave", ["cancel", "hang up"])
+def test_who_cancels_or_leaves_frees_the_model(
+    page: PageClient, client: Client, pipe: HeldPipeline, leave: str
+) -> None:
+    if leave == "cancel":
+        job = client.submit(prompt="for ever", seed=11, api_name="/generate")
+        next(iter(job))
+        job.cancel()
+    else:
+        with listening(page, ask(page, 11, "for ever")) as lines:
+            assert any(line == "event: generating" for line in lines)
+    until(lambda: pipe.running == 0, "the end of the run")
+    finish(page, ask(page, 12))
+
+
+def test_those_who_wait_are_served_in_the_order_in_which_they_came_unless_they_left(
+    page: PageClient, pipe: HeldPipeline
+) -> None:
+    pipe.hold()
+    requests = {seed: ask(page, seed) for seed in (30, 33, 32, 31)}
+    with listening(page, requests[33]):
+        until(lambda: waiting(page) == 3, "three in the queue")
+    until(lambda: waiting(page) == 2, "two in the queue")
+    pipe.released.set()
+    for seed in (30, 32, 31):
+        finish(page, requests[seed])
+    assert [seed for seed, what in pipe.log if what == "begun"] == [30, 32, 31]
+
+
+def test_a_full_queue_is_said_and_those_in_it_stay(page: PageClient, client: Client, pipe: HeldPipeline) -> None:
+    pipe.hold()
+    first = ask(page, 40)
+    until(lambda: waiting(page) == 0 and pipe.log, "the first run")
+    requests = [ask(page, 41 + number) for number in range(MAX_QUEUE)]
+    with pytest.raises(QueueError, match="full"):
+        client.predict(prompt="", seed=99, api_name="/generate")
+    number = next(n for n, endpoint in client.endpoints.items() if endpoint.api_name == "/generate")
+    for request in requests[:-1]:
+        cancel = {"session_hash": request, "fn_index": number, "event_id": request}
+        assert page.post("cancel", cancel).status_code == 200
+    pipe.released.set()
+    finish(page, first)
+    finish(page, requests[-1])
+    assert (99, "begun") not in pipe.log
