@@ -68,4 +68,4 @@ def write_error(error: Exception, path: Path, size: int) -> OSError:
 def format_bytes(size: int) -> str:
     """A number of bytes as people read it: 1.2 MB."""
     thousands = (len(str(size)) - 1) // 3
-    return f"{size / 1000**thousands:.{min(thousands, 1)}f} {('bytes', 'kB', 'MB', 'GB', 'TB')[thousands]}"
+    return f"{size / 1000**thousands:.{min(thousands, 1)}f} {('bytes', 'kB', 'MB', 'GB', 'TB', 'PB', 'EB')[thousands]}"

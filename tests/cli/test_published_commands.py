@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from faulty_server import apart_from_the_net, breaking_off, serving_file
+from loopback import apart_from_the_net, serving_file
 from PIL import Image
 from published_files import write_package, write_tiny
 
@@ -25,7 +25,7 @@ def test_from_nothing_to_an_edit(tmp_path: Path, home: Path, capsys: pytest.Capt
     write_tiny(tmp_path / "files")
     write_package(tmp_path / "package.zip", tmp_path / "files", f"{NAME}/")
     with serving_file((tmp_path / "package.zip").read_bytes()) as server:
-        server.faults += [breaking_off(100_000)]
+        server.breaks += [100_000]
         assert main(["download", NAME, "--from", server.address]) == 0
     assert capsys.readouterr().out == f"{home / 'imagebart' / 'published' / NAME}\n"
     assert main(["convert", NAME, "--dtype", "bf16", "--replace"]) == 0

@@ -19,8 +19,8 @@ import pytest
 from fault_injection import run_in_fork, with_full_disk
 from fuzzing import ANYTHING, FuzzRun, limited, mutated
 from PIL import Image
+from published_files import CLASS_MODEL, RESIDUAL_MODEL, edit_entry
 from tiny_models import tiny_model, tiny_staged_model
-from weights.checkpoints import CLASS_MODEL, RESIDUAL_MODEL, edit_entry
 
 from imagebart.core.errors import InputError, WeightsError
 from imagebart.imaging.files import (

@@ -1,68 +1,55 @@
-"""Checkpoints of random numbers in the very layout of 2021, written tensor by tensor, so that full size fits anywhere.
+"""Checkpoints in the layout of 2021, of random numbers, and what is expected of models in files.
 
-`python tests/helpers/published_files.py NAME FOLDER` writes a published model in full size. What a file holds besides
-tensors is what PyTorch Lightning 1.4 put there: callbacks under their class, optimizer states, averaged weights under
-names that lost their dots. `torch.save` could not write more than memory holds; so pickle and zip are made here.
+What a file holds besides tensors is what PyTorch Lightning 1.4 put there: callbacks under their class, averaged weights
+under names that lost their dots.
 """
 
-from __future__ import annotations
-
-import io
-import pickle
+import shutil
 import sys
 import types
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
+from math import prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pytest
 import torch
-import yaml
+from torch import Tensor
 
+from imagebart import ImageBART
+from imagebart.core.errors import WeightsError
 from imagebart.models.denoiser import Stage
 from imagebart.models.vqgan import FirstStage
 from imagebart.weights.convert import key_mapping
 from imagebart.weights.folder import on_meta_device, shapes_of
-from imagebart.weights.registry import MODELS, PublishedStage, read_stage_yaml
+from imagebart.weights.registry import PublishedStage, read_stage_yaml
 
-TINY = Path(__file__).parents[1] / "fixtures" / "tiny"
-ALIGNMENT = 64  # of tensors in a file of PyTorch's
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+TINY = FIXTURES / "tiny"  # recorded models
+CLASS_MODEL = TINY / "class_cond_custom"
+RESIDUAL_MODEL = TINY / "uncond_residual_geometric"
 POOL = np.random.default_rng(0).standard_normal(1_000_003, np.float32)  # what weights are taken from
-TINY_SCALE, FULL_SCALE = 0.3, 0.05  # of weights, so that logits differ clearly
-STORAGES = {
-    np.dtype("float32"): torch.FloatStorage,
-    np.dtype("int64"): torch.LongStorage,
-    np.dtype("int32"): torch.IntStorage,
-}
+load = ImageBART.from_pretrained
 
 
-@dataclass(frozen=True)
-class Planned:
-    """A tensor to be written: its numbers, or their shape and where they begin in the pool of random numbers."""
+def same_weights(one: ImageBART, other: ImageBART) -> bool:
+    ours, theirs = one.state_dict(), other.state_dict()
+    return ours.keys() == theirs.keys() and all(
+        ours[name].dtype == theirs[name].dtype and torch.equal(ours[name], theirs[name]) for name in theirs
+    )
 
-    shape: tuple[int, ...]
-    begin: int = 0
-    scale: float = 0.3
-    mean: float = 0.0
-    numbers: np.ndarray | None = None
 
-    @property
-    def dtype(self) -> np.dtype:
-        return np.dtype("float32") if self.numbers is None else self.numbers.dtype
-
-    @property
-    def size(self) -> int:
-        return int(np.prod(self.shape))
-
-    def array(self) -> np.ndarray:
-        if self.numbers is not None:
-            return self.numbers
-        return _repeated_pool(self.scale, self.mean)[self.begin : self.begin + self.size].reshape(self.shape)
+def assert_refused(folder: Path, *reasons: str) -> None:
+    """A model cannot be loaded from there: one sentence, with all these reasons in it."""
+    with pytest.raises(WeightsError) as caught:
+        load(folder)
+    for reason in reasons:
+        assert reason in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000
 
 
 @cache
@@ -71,140 +58,56 @@ def _repeated_pool(scale: float, mean: float) -> np.ndarray:
     return np.resize(POOL, 8_000_000) * np.float32(scale) + np.float32(mean)
 
 
-@dataclass(frozen=True)
-class _Storage:
-    key: str
-    planned: Planned
-
-
-class _Pickler(pickle._Pickler):  # type: ignore[name-defined]  # the one in Python, which asks for each object
-    """Writes planned tensors as PyTorch writes its own."""
-
-    def __init__(self, file: io.BytesIO) -> None:
-        super().__init__(file, 2)
-        self.storages: list[_Storage] = []
-
-    def persistent_id(self, value: Any) -> Any:
-        if not isinstance(value, _Storage):
-            return None
-        return "storage", STORAGES[value.planned.dtype], value.key, "cpu", value.planned.size
-
-    def reducer_override(self, value: Any) -> Any:
-        if not isinstance(value, Planned):
-            return NotImplemented
-        storage = _Storage(str(len(self.storages)), value)
-        self.storages.append(storage)
-        stride = torch.empty(value.shape, device="meta").stride()
-        return torch._utils._rebuild_tensor_v2, (storage, 0, value.shape, stride, False, OrderedDict())
-
-
-def write_checkpoint(
-    file: Path,
-    tensors: dict[str, Planned],
-    root: str = "archive",
-) -> None:
-    """A checkpoint of PyTorch Lightning 1.4 with these tensors."""
-    buffer = io.BytesIO()
-    pickler = _Pickler(buffer)
-    with _lightning() as callback:
-        pickler.dump(
-            {
-                "epoch": 3,
-                "global_step": 77,
-                "pytorch-lightning_version": "1.4.2",
-                "state_dict": OrderedDict(tensors),
-                "callbacks": {callback: {"monitor": "val/loss", "best_model_score": Planned((), 5), "dirpath": "ckpt"}},
-                "optimizer_states": [],
-                "lr_schedulers": [{"last_epoch": 3, "_last_lr": [4.5e-6]}],
-            }
-        )
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        _write_entry(archive, f"{root}/data.pkl", buffer.getvalue())
-        for storage in pickler.storages:
-            _write_entry(archive, f"{root}/data/{storage.key}", storage.planned.array())
-        _write_entry(archive, f"{root}/version", b"3\n")
-
-
-def scale_tensors(
-    description: PublishedStage, t: int, betas: tuple[float, ...], scale: float = TINY_SCALE
-) -> dict[str, Planned]:
+def scale_tensors(stage: PublishedStage, t: int, betas: tuple[float, ...], scale: float = 0.3) -> dict[str, Tensor]:
     """The state_dict of stage t; scale: the deviation of its weights."""
-    config = description.config.replace(t=t, beta=betas[t - 1])
+    config, first = stage.config.replace(t=t, beta=betas[t - 1]), stage.first_stage
     with on_meta_device("a published model"):
-        stage, first_stage = Stage(config, len(betas)), FirstStage(description.first_stage)
-    layout = key_mapping(config)
+        network, first_stage = Stage(config, len(betas)), FirstStage(first)
+    mapping = key_mapping(config)
     begins = iter(np.random.default_rng(t).permutation(len(POOL)).tolist())
 
-    def planned(name: str, shape: tuple[int, ...]) -> Planned:
-        of_norm = len(shape) == 1 and name.endswith("weight")
-        return Planned(shape, next(begins), scale, 1.0 if of_norm else 0.0)
+    def drawn(name: str, shape: tuple[int, ...]) -> Tensor:
+        mean = 1.0 if len(shape) == 1 and name.endswith("weight") else 0.0  # of a norm
+        begin = next(begins)
+        return torch.from_numpy(_repeated_pool(scale, mean)[begin : begin + prod(shape)].copy()).reshape(shape)
 
-    shapes = layout.published_shapes(shapes_of(stage))
-    raw = {name: planned(name, shape) for name, shape in shapes.items()}
-    trained = {name: shape for name, shape in shapes.items() if name not in layout.buffers}
-    averaged = {name.replace(".", ""): planned(name, shape) for name, shape in trained.items()}
+    shapes = mapping.published_shapes(shapes_of(network))
+    raw = {f"transformer.{name}": drawn(name, shape) for name, shape in shapes.items()}
+    averaged = {
+        f"transformer_ema.{name.replace('.', '')}": drawn(name, shape)
+        for name, shape in shapes.items()
+        if name not in mapping.buffers
+    }
     begins = iter(range(0, len(POOL), 101))  # the first stage is the same in all files
-    vqgan = {name: planned(name, shape) for name, shape in shapes_of(first_stage).items()}
-    first = description.first_stage
+    vqgan = {f"first_stage_model.{name}": drawn(name, shape) for name, shape in shapes_of(first_stage).items()}
     used = np.random.default_rng(1).permutation(first.codebook_size)[: first.vocab_size]
-    vqgan["quantize.used"] = Planned(used.shape, numbers=np.sort(used).astype(np.int64))
-    alphas = np.array([1, *(1 - beta for beta in betas)], np.float32)
+    vqgan["first_stage_model.quantize.used"] = torch.from_numpy(np.sort(used))
+    alphas = torch.tensor([1, *(1 - float(beta) for beta in betas)])
     return {
-        "alphats": Planned(alphas.shape, numbers=alphas),
-        "alphacum": Planned(alphas.shape, numbers=alphas.cumprod(dtype=np.float32)),
-        "sos_token": Planned((1,), numbers=np.zeros(1, np.int64)),
-        **{f"transformer.{name}": planned for name, planned in raw.items()},
-        "transformer_ema.decay": Planned((), numbers=np.array(0.9999, np.float32)),
-        "transformer_ema.num_updates": Planned((), numbers=np.array(77, np.int32)),
-        **{f"transformer_ema.{name}": planned for name, planned in averaged.items()},
-        **{f"first_stage_model.{name}": planned for name, planned in vqgan.items()},
+        "alphats": alphas,
+        "alphacum": alphas.cumprod(0),
+        "sos_token": torch.zeros(1, dtype=torch.long),
+        "transformer_ema.decay": torch.tensor(0.9999),
+        "transformer_ema.num_updates": torch.tensor(77, dtype=torch.int32),
+        **raw,
+        **averaged,
+        **vqgan,
     }
 
 
-def full_tensors(name: str) -> Iterator[tuple[str, dict[str, Planned]]]:
-    """The files of a published model in full size, by name; geometric betas, whatever its own are."""
-    model = MODELS[name]
-    betas = tuple(1 / (model.stages + 1 - t) for t in range(1, model.stages + 1))
-    for t in range(1, model.stages + 1):
-        yield f"scale{t}", scale_tensors(model.stage(t), t, betas, FULL_SCALE)
-
-
-def write_full(name: str, folder: Path) -> None:
-    """A published model in full size."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for stem, tensors in full_tensors(name):
-        write_checkpoint(folder / f"{stem}.ckpt", tensors, stem)
-
-
-def write_tiny(folder: Path, source: str = "uncond_residual_geometric", stages: int = 4) -> None:
-    """A model of tiny networks, as the recorded ones are built, of as many stages as a published one has."""
-    betas = tuple(1 / (stages + 1 - t) for t in range(1, stages + 1))
-    folder.mkdir(parents=True, exist_ok=True)
-    coarsest = max((TINY / source).glob("scale*.yaml"))
-    for t in range(1, stages + 1):
-        described = coarsest if t == stages else TINY / source / "scale1.yaml"
-        settings = yaml.safe_load(described.read_text(encoding="utf-8"))
-        (folder / f"scale{t}.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-        write_checkpoint(folder / f"scale{t}.ckpt", scale_tensors(read_stage_yaml(described), t, betas))
-
-
-def write_package(path: Path, folder: Path, inside: str = "") -> None:
-    """A zip of a folder's files, which may lie in a folder inside; with the remap file that the authors' have."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for file in sorted(folder.iterdir()):
-            archive.write(file, inside + file.name)
-        archive.writestr(inside + "README.txt", "weights")
-
-
-def _write_entry(archive: zipfile.ZipFile, name: str, content: bytes | np.ndarray) -> None:
-    data = memoryview(content if isinstance(content, bytes) else np.ascontiguousarray(content)).cast("B")
-    entry = zipfile.ZipInfo(name)
-    entry.file_size = len(data)
-    begin = archive.fp.tell() + 30 + len(name) + 4  # type: ignore[union-attr]
-    padding = -begin % ALIGNMENT
-    entry.extra = b"FB" + padding.to_bytes(2, "little") + b"Z" * padding
-    with archive.open(entry, "w") as file:
-        file.write(data)
+def write_checkpoint(path: Path, tensors: dict[str, Tensor]) -> None:
+    """A checkpoint of PyTorch Lightning 1.4 with these tensors."""
+    with _lightning() as callback:
+        content = {
+            "epoch": 3,
+            "global_step": 77,
+            "pytorch-lightning_version": "1.4.2",
+            "state_dict": OrderedDict(tensors),
+            "callbacks": {callback: {"monitor": "val/loss", "best_model_score": torch.tensor(0.1), "dirpath": "ckpt"}},
+            "optimizer_states": [],
+            "lr_schedulers": [{"last_epoch": 3, "_last_lr": [4.5e-6]}],
+        }
+        torch.save(content, path)
 
 
 @contextmanager
@@ -222,5 +125,32 @@ def _lightning() -> Iterator[type]:
             del sys.modules[name]
 
 
-if __name__ == "__main__":
-    write_full(sys.argv[1], Path(sys.argv[2]))
+def geometric(stages: int) -> tuple[float, ...]:
+    """The betas of a geometric schedule."""
+    return tuple(1 / (stages + 1 - t) for t in range(1, stages + 1))
+
+
+def write_tiny(folder: Path, stages: int = 4) -> None:
+    """A model of tiny networks, as the recorded ones are built, of as many stages as a published one has."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for t in range(1, stages + 1):
+        described = RESIDUAL_MODEL / ("scale3.yaml" if t == stages else "scale1.yaml")
+        shutil.copy(described, folder / f"scale{t}.yaml")
+        write_checkpoint(folder / f"scale{t}.ckpt", scale_tensors(read_stage_yaml(described), t, geometric(stages)))
+
+
+def write_package(path: Path, folder: Path, inside: str) -> None:
+    """A zip of a folder's files in a folder inside, with another file, as the authors have it."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for file in sorted(folder.iterdir()):
+            archive.write(file, inside + file.name)
+        archive.writestr(inside + "README.txt", "weights")
+
+
+def edit_entry(path: Path, name: str, content: bytes) -> None:
+    """Replaces an entry of a checkpoint."""
+    with zipfile.ZipFile(path) as archive:
+        entries = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for entry, old in entries.items():
+            archive.writestr(entry, content if entry.split("/", 1)[1] == name else old)

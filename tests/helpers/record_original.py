@@ -49,7 +49,7 @@ def averaged(t: int, names: list[str]) -> dict[str, Tensor]:
     for name in names:
         short = f"transformer_ema.{name.replace('.', '')}"
         if short in planned:
-            state[name] = torch.from_numpy(planned[short].array()).reshape(planned[short].shape)
+            state[name] = planned[short]
     return state
 
 

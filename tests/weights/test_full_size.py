@@ -1,9 +1,7 @@
 """The smallest and the largest published model in full size, converted and used for an edit, their memory measured.
 
-`pytest -m load -s tests/weights/test_full_size.py` takes minutes, and up to 40 GB on the disk of `--basetemp`.
+It takes minutes, and up to 40 GB on the disk of `--basetemp`.
 """
-
-from __future__ import annotations
 
 import os
 import re
@@ -17,9 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from published_files import write_full
+from published_files import geometric, scale_tensors, write_checkpoint
 
 from imagebart.imaging.files import read_recipe
+from imagebart.weights.registry import MODELS
 
 GB = 10**9
 CONVERTING, IN_USE = 7 * GB, 14 * GB  # memory at most, besides what is mapped from files
@@ -58,8 +57,7 @@ class Measured:
 
 PROMPTS = {"cin_5_scales_custom": ("--prompt", "golden retriever")}  # it was not trained without a class
 pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.load,
+    pytest.mark.release,
     pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux's account of memory"),
 ]
 
@@ -68,7 +66,10 @@ pytestmark = [
 def test_a_conversion_and_an_edit(tmp_path: Path, name: str) -> None:
     work = Measured(tmp_path / "home")
     published, converted = (tmp_path / "home" / "imagebart" / part / name for part in ("published", "converted"))
-    write_full(name, published)
+    published.mkdir(parents=True)
+    betas = geometric(MODELS[name].stages)  # whatever its own are
+    for t in range(1, len(betas) + 1):
+        write_checkpoint(published / f"scale{t}.ckpt", scale_tensors(MODELS[name].stage(t), t, betas, scale=0.05))
     assert work.run("convert", name, "--dtype", "bf16", "--replace") == f"{converted}\n"
     assert work.own["convert"] < CONVERTING
     assert not list(published.glob("*.ckpt"))

@@ -1,13 +1,13 @@
 """Models pushed to a Hub and fetched from it again; the Hub is one on the loopback."""
 
-from __future__ import annotations
-
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
-from loopback_hub import Hub, serving_hub
+from loopback import Hub, serving_hub
+from published_files import load, same_weights
 from tiny_models import tiny_model, tiny_staged_model
 
 from imagebart import Pipeline
@@ -15,29 +15,27 @@ from imagebart.cli import main
 from imagebart.core.errors import WeightsError
 from imagebart.model import locate, push_folder
 
-from .checkpoints import load, same_weights
-
 NAME = "someone/faces"
 
 
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    with serving_hub(monkeypatch, tmp_path / "cache") as hub:
+        yield hub
+
+
 def test_what_is_pushed_is_what_is_loaded(hub: Hub) -> None:
-    first, second = tiny_model(seed=1), tiny_model(seed=2)
+    first, second, third = (tiny_model(seed=seed) for seed in (1, 2, 3))
     address = first.push_to_hub(NAME)
     assert address.startswith(f"{hub.address}/{NAME}/commit/")
     second.push_to_hub(NAME)
+    third.push_to_hub(NAME, revision="tried")
     assert same_weights(load(NAME), second)
+    assert same_weights(load(NAME, revision="tried"), third)
     assert same_weights(load(NAME, revision=address.rpartition("/")[2]), first)
-    card = (hub.files(NAME, "main") or {})["README.md"].decode()
+    card = hub.files(NAME, "main")["README.md"].decode()
     assert card.startswith("---\n") and "It generates nothing at 32 × 32 pixels" in card
     assert Pipeline.from_pretrained(NAME).card.startswith("# tiny\n")
-
-
-def test_a_branch_beside_main(hub: Hub) -> None:
-    main_one, tried = tiny_model(seed=1), tiny_model(seed=2)
-    main_one.push_to_hub(NAME)
-    tried.push_to_hub(NAME, revision="tried")
-    assert same_weights(load(NAME, revision="tried"), tried)
-    assert same_weights(load(NAME), main_one)
 
 
 def test_a_folder_is_sent_with_what_belongs_to_it(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -49,7 +47,7 @@ def test_a_folder_is_sent_with_what_belongs_to_it(hub: Hub, tmp_path: Path, caps
     (folder / "examples" / "1-face.png").write_bytes(b"a picture")
     assert main(["push", str(folder), NAME]) == 0
     assert capsys.readouterr().out.startswith(f"{hub.address}/{NAME}/commit/")
-    sent = hub.files(NAME, "main") or {}
+    sent = hub.files(NAME, "main")
     assert sent == {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
@@ -58,7 +56,7 @@ def test_a_folder_is_sent_with_what_belongs_to_it(hub: Hub, tmp_path: Path, caps
     tiny_staged_model(stages=2).save_pretrained(folder)
     (folder / "README.md").unlink()
     push_folder(folder, NAME)
-    now = hub.files(NAME, "main") or {}
+    now = hub.files(NAME, "main")
     assert now["README.md"] == b"# Mine\n" and now["model.safetensors"] == (folder / "model.safetensors").read_bytes()
 
 
@@ -117,7 +115,6 @@ def test_only_models_are_sent(tmp_path: Path) -> None:
 
 
 def test_code_in_a_repository_is_never_run(hub: Hub) -> None:
-    hub.branches[NAME] = {}
     config = {"format": "imagebart", "version": 2, "auto_map": {"AutoModel": "evil.Model"}}
     hub.commit(NAME, "main", {"config.json": json.dumps(config).encode(), "evil.py": b"1/0", "model.bin": b"\x80"})
     with pytest.raises(WeightsError, match="config.json"):

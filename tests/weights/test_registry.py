@@ -1,7 +1,5 @@
 """Every tensor of the seven published models, by the shapes recorded from the original; and scaleN.yaml."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import math
@@ -9,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from published_files import CLASS_MODEL, FIXTURES, load
 
 from imagebart.core.errors import WeightsError
 from imagebart.models.denoiser import Stage
@@ -18,14 +17,8 @@ from imagebart.weights.convert import key_mapping
 from imagebart.weights.folder import on_meta_device, shapes_of
 from imagebart.weights.registry import MODELS, read_stage_yaml
 
-from .checkpoints import CLASS_MODEL, FIXTURES, load
-
 MANIFESTS = json.loads(gzip.decompress((FIXTURES / "published_manifests.json.gz").read_bytes()))
-KINDS = {
-    ("DenoisingXTransformer", "XTransformer"): "encoder_decoder",
-    ("DenoisingXTransformer", "ResidualScaledXTransformer"): "residual",
-    ("DecoderOnlyDenoiser", "GPT"): "decoder_only",
-}
+KINDS = {"XTransformer": "encoder_decoder", "ResidualScaledXTransformer": "residual", "GPT": "decoder_only"}
 TARGETS = {
     "XTransformer": "imagebart.modules.xtransformers.x_transformer.XTransformer",
     "ResidualScaledXTransformer": "imagebart.modules.xtransformers.x_transformer.ResidualScaledXTransformer",
@@ -42,39 +35,32 @@ def recorded(shapes: dict[str, list[int]], prefix: str = "") -> dict[str, tuple[
     return {name.removeprefix(prefix): tuple(shape) for name, shape in shapes.items()}
 
 
-def test_all_seven_are_known() -> None:
-    assert MODELS.keys() == MANIFESTS.keys()
-    assert len(MODELS) == 7
+def test_all_seven_are_known_with_their_first_stages() -> None:
+    assert MODELS.keys() == MANIFESTS.keys() and len(MODELS) == 7
     for name, model in MODELS.items():
         assert model.stages == len(MANIFESTS[name]["stages"])
         assert model.url == f"https://ommer-lab.com/files/{name}.zip"
-
-
-@pytest.mark.parametrize("name", MANIFESTS)
-def test_first_stages_match_tensor_by_tensor(name: str) -> None:
-    with on_meta_device(name):
-        first_stage = FirstStage(MODELS[name].stage(1).first_stage)
-    assert shapes_of(first_stage) == recorded(MANIFESTS[name]["first_stage"]["state"], "first_stage_model.")
-    assert first_stage.config.downsampling == 16
-    assert first_stage.config.vocab_size == MANIFESTS[name]["first_stage"]["used_codes"]
+        with on_meta_device(name):
+            first_stage = FirstStage(model.stage(1).first_stage)
+        assert shapes_of(first_stage) == recorded(MANIFESTS[name]["first_stage"]["state"], "first_stage_model.")
+        assert first_stage.config.downsampling == 16
 
 
 @pytest.mark.parametrize(("name", "manifest"), EVERY_STAGE)
 def test_stages_match_tensor_by_tensor(name: str, manifest: dict[str, Any]) -> None:
-    t, stages = manifest["stage"], MODELS[name].stages
+    t = manifest["stage"]
     config = MODELS[name].stage(t).config.replace(t=t, beta=manifest["betas"][t])
     with on_meta_device(name):
-        stage = Stage(config, stages)
-    layout, ours = key_mapping(config), shapes_of(stage)
-
-    assert config.kind == KINDS[manifest["kind"], manifest["transformer"]]
+        stage = Stage(config, MODELS[name].stages)
+    mapping, ours = key_mapping(config), shapes_of(stage)
+    assert config.kind == KINDS[manifest["transformer"]]
     assert (config.tokens, config.vocab_size) == (256, MANIFESTS[name]["first_stage"]["used_codes"])
     assert config.cond_length == (manifest["conditioner"] is not None)
-    assert layout.sources.keys() == ours.keys(), "each of our tensors is made of published ones"
-    published = [name for parts in layout.sources.values() for name in parts] + [*layout.unused, *layout.buffers]
+    assert mapping.sources.keys() == ours.keys(), "each of our tensors is made of published ones"
+    published = [name for parts in mapping.sources.values() for name in parts] + [*mapping.unused, *mapping.buffers]
     assert len(published) == len(set(published)), "and no published one is used twice"
-    assert layout.published_shapes(ours) == recorded(manifest["transformer_state"])
-    parameters = sum(p.numel() for p in stage.parameters()) + sum(map(math.prod, layout.unused.values()))
+    assert mapping.published_shapes(ours) == recorded(manifest["transformer_state"])
+    parameters = sum(p.numel() for p in stage.parameters()) + sum(map(math.prod, mapping.unused.values()))
     assert parameters == manifest["n_transformer_params"]
 
 
@@ -82,15 +68,13 @@ def test_stages_match_tensor_by_tensor(name: str, manifest: dict[str, Any]) -> N
 def test_configurations_say_the_same_as_the_registry(name: str, manifest: dict[str, Any], tmp_path: Path) -> None:
     first_stage = MANIFESTS[name]["first_stage"]
     vqgan = {key: first_stage[key] for key in ("embed_dim", "n_embed", "ddconfig")} | {"remap": "x.npy"}
-    network = {"target": TARGETS[manifest["transformer"]], "params": manifest["transformer_params"]}
     params = {
-        "transformer_config": network,
+        "transformer_config": {"target": TARGETS[manifest["transformer"]], "params": manifest["transformer_params"]},
         "first_stage_config": {"target": "imagebart.models.vqgan.VQGANWrapper", "params": vqgan},
         "conditioner_config": manifest["conditioner"],
     }
-    model = {"target": f"imagebart.models.diffusion.{manifest['kind']}", "params": params}
     path = tmp_path / "scale.yaml"
-    path.write_text(json.dumps({"model": model}))  # JSON is YAML
+    path.write_text(json.dumps({"model": {"params": params}}))  # JSON is YAML
     assert read_stage_yaml(path) == MODELS[name].stage(manifest["stage"])
 
 
@@ -100,8 +84,6 @@ def test_classes_of_imagenet_have_names() -> None:
     known = {"tench": 0, "golden retriever": 207, "crane (bird)": 134, "toilet paper": 999}
     assert named.encode(list(known)).tokens.flatten().tolist() == list(known.values())
     assert named.encode([207, "207"]).tokens.flatten().tolist() == [207, 207]
-    with pytest.raises(ValueError, match='Did you mean "golden retriever"'):
-        named.encode(["golden retreiver"])
     few = ClassConditioner(names=("0", "1"))  # of a folder that has the name, but other classes
     assert model.with_class_names(few) == few
 
@@ -113,9 +95,6 @@ def test_a_model_that_is_not_installed_says_how_to_get_it(tmp_path: Path, monkey
         with pytest.raises(WeightsError, match=f"https://ommer-lab.com/files/cats_3_scales.zip.*{installed.name}"):
             load("cats_3_scales")
         installed.mkdir(parents=True, exist_ok=True)  # an empty one is no better
-
-
-def test_another_name_lists_those_there_are() -> None:
     with pytest.raises(WeightsError, match="dogs_3_scales is no published model, no folder.*cats_3_scales"):
         load("dogs_3_scales")
 
@@ -128,23 +107,15 @@ ENCODER_DECODER = (CLASS_MODEL / "scale1.yaml").read_text()
     [
         ("model:", "other:", "lacks the setting 'model'"),
         ("model:", "- model:", "cannot be used"),
-        ("dim: 32", "dim: [32]", "width is [32], expected a whole number"),
-        ("dim: 32", "dim: -32", "width is -32"),
-        ("dim: 32", "dim: true", "width is True"),
         ("dim: 32", "dim: 100000000", "width is 100000000, expected at most 16384"),
-        ("dim: 32", "dim: 32\n        rotary: true", "unknown setting 'rotary'"),
-        ("        dim: 32\n", "", "lacks the setting 'dim'"),
-        ("ch_mult:", "ch_mult: 5\n          tanh_out:", "multipliers is 5"),
-        ("tie_token_emb: false", "tie_token_emb: true", "tie_token_emb is True, expected"),
-        ("in_channels: 3", "in_channels: 4", "in_channels is 4, expected"),
-        ("imagebart.util.ClassProvider", "os.system", "os.system"),
-        ("x_transformer.XTransformer", "x_transformer.Other", "x_transformer.Other"),
-        ("dim: 32", "dim: !!python/object/apply:os.mkdir [executed]", "could not determine a constructor"),
-        ("embed_dim: 32", "embed: 32", "lacks the setting 'embed_dim'"),
-        ("dim: 32", f"dim: {'x' * 5000}", "width is 'xxx"),
         ("dim: 32", f"dim: 32\n        {'x' * 1000}: 1", "unknown setting 'xxx"),
-        ("dim: 32", f"dim: !!{'x' * 5000} 1", "could not determine a constructor"),
+        ("        dim: 32\n", "", "lacks the setting 'dim'"),
+        ("tie_token_emb: false", "tie_token_emb: true", "tie_token_emb is True, expected"),
+        ("x_transformer.XTransformer", "x_transformer.Other", "x_transformer.Other"),
+        ("imagebart.util.ClassProvider", "os.system", "os.system"),
         ("imagebart.util.ClassProvider", "x" * 5000, "the conditioner is 'xxx"),
+        ("dim: 32", "dim: !!python/object/apply:os.mkdir [executed]", "could not determine a constructor"),
+        ("dim: 32", f"dim: !!{'x' * 5000} 1", "could not determine a constructor"),
     ],
 )
 def test_odd_configurations_are_named_and_nothing_runs(
@@ -156,20 +127,16 @@ def test_odd_configurations_are_named_and_nothing_runs(
     path.write_text(ENCODER_DECODER.replace(old, new, 1))
     with pytest.raises(WeightsError) as caught:
         read_stage_yaml(path)
-    assert str(path) in str(caught.value)
-    assert reason in str(caught.value) and len(str(caught.value)) < 800
+    assert str(path) in str(caught.value) and reason in str(caught.value) and len(str(caught.value)) < 800
     assert not (tmp_path / "executed").exists()
 
 
 # Nine lists of nine, each of the one before: a few hundred bytes that would be said in 10^9 words.
 NINE = [b"a%d: &a%d [%s]\n" % (i, i, b",".join([b"*a%d" % (i - 1)] * 9)) for i in range(1, 10)]
-BOMB = b"a0: &a0 [x]\n" + b"".join(NINE)
-BOMB += b"model: {params: *a9, target: *a9}\n"
+BOMB = b"a0: &a0 [x]\n" + b"".join(NINE) + b"model: {params: *a9, target: *a9}\n"
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"model", b"[" * 2000, b"- " * 2000, b"\xff\xfe\x00", b"model: &a [*a]", BOMB]
-)
+@pytest.mark.parametrize("content", [b"", b"[" * 1000, b"\xff\xfe\x00", b"model: &a [*a]", BOMB])
 def test_what_is_no_configuration_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "scale1.yaml"
     path.write_bytes(content)

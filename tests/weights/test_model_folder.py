@@ -1,0 +1,298 @@
+"""Model folders: saved, loaded, replaced; and what is wrong in one named."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fault_injection import killed_at_every_step
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from published_files import assert_refused, load, same_weights
+from safetensors.torch import load_file, save_file
+from tiny_models import tiny_model, tiny_staged_model
+
+from imagebart import ImageBART, SamplingSettings
+from imagebart.core.errors import WeightsError
+from imagebart.models.imagebart import About
+from imagebart.pipeline import Pipeline
+from imagebart.weights import folder as weights
+from imagebart.weights.folder import config_of, load_networks, save_folder
+
+
+def assert_same(one: Any, other: Any) -> None:
+    """The same model, tensor by tensor and setting by setting."""
+    assert same_weights(one, other)
+    assert config_of(one) == config_of(other)
+
+
+@pytest.mark.parametrize("model", [*map(tiny_model, ("text", "class", "none")), tiny_staged_model("text")])
+def test_a_model_comes_back_as_it_was(tmp_path: Path, model: ImageBART) -> None:
+    model.about = About(name="brüder", knows="avatars", sampling=SamplingSettings(top_k=5, guidance=2.5))
+    folder = tmp_path / "deep" / "inside"
+    model.save_pretrained(folder)
+    loaded = load(folder)
+    assert_same(loaded, model)
+    assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
+    assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1, "others may read both"
+
+
+def test_a_model_in_training_lacks_networks(tmp_path: Path) -> None:
+    whole, staged = tiny_model("text"), tiny_staged_model("text")
+    conditioner, schedule = staged.conditioner, staged.schedule
+    for number, (model, lacking) in enumerate(
+        [
+            (ImageBART(whole.first_stage), "a denoiser, or all stages"),
+            (ImageBART(None, whole.denoiser, whole.conditioner), "a first stage"),
+            (ImageBART(None, [], whole.conditioner, text_encoder=whole.text), "a first stage"),
+            (ImageBART(staged.first_stage, [staged.stages[1]], conditioner, schedule=schedule), "all stages"),
+        ]
+    ):
+        model.save_pretrained(tmp_path / str(number))
+        loaded: Any = load_networks(tmp_path / str(number))
+        assert_same(loaded, model)
+        assert (loaded.text is None) == (model.text is None)
+        assert_refused(tmp_path / str(number), "is no whole model yet: it needs ", lacking)
+
+
+def test_a_text_encoder_that_stages_share_is_stored_once(tmp_path: Path) -> None:
+    sharing = tiny_staged_model("text")
+    assert sharing.text is not None
+    sharing.stages[1].text.load_state_dict(sharing.text.state_dict())
+    for model, shared in ((sharing, True), (tiny_staged_model("text"), False)):
+        model.save_pretrained(tmp_path)
+        names = load_file(tmp_path / "model.safetensors").keys()
+        assert any(name.startswith("stages.0.text.") for name in names)
+        assert any(name.startswith("stages.1.text.") for name in names) != shared
+        loaded = load(tmp_path)
+        assert_same(loaded, model)
+        assert len({stage.text.transformer.norm.weight.data_ptr() for stage in loaded.stages}) == (1 if shared else 2)
+
+
+def test_stored_dtype_and_loaded_dtype(tmp_path: Path) -> None:
+    model = tiny_model()
+    model.save_pretrained(tmp_path, "bfloat16")
+    stored, exact = load_file(tmp_path / "model.safetensors"), model.state_dict()
+    loaded, half = load(tmp_path).state_dict(), load(tmp_path, dtype="float16").state_dict()
+    for name, tensor in exact.items():
+        floats = tensor.is_floating_point()
+        assert torch.equal(stored[name], tensor.bfloat16() if floats else tensor)
+        assert torch.equal(loaded[name], tensor.bfloat16().float() if floats else tensor)
+        assert half[name].dtype == (torch.float16 if floats else torch.int64)
+
+
+def test_large_models_are_split_and_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert weights.MAX_SHARD_BYTES + 100_000 <= 9_500_000, "a Space takes less than 10 MB"
+    model = tiny_model("none")
+    monkeypatch.setattr(weights, "MAX_COPIED_BYTES", 0)
+    save_folder(model, tmp_path, max_shard_bytes=20_000)
+    parts = sorted(tmp_path.glob("model-*.safetensors"))
+    assert len(parts) > 2 and not (tmp_path / "model.safetensors").exists()
+    for path in parts:
+        tensors = load_file(path)
+        assert sum(t.numel() * t.itemsize for t in tensors.values()) <= 20_000 or len(tensors) == 1
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    mapped = load(tmp_path)
+    assert_same(mapped, model)
+    assert torch.equal(mapped.sample(1, seed=1), model.sample(1, seed=1))
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    parts[1].unlink()
+    assert_refused(tmp_path, f"No such file or directory: '{parts[1]}'")
+
+
+def test_saving_again_replaces_the_model_and_nothing_else(tmp_path: Path) -> None:
+    """Fewer files, whole ones in place of parts, stages in place of a denoiser; the model itself, too."""
+    others = {"README.md": "the card", "model-notes.txt": "of the author", "examples/1.txt": "a hat"}
+    (tmp_path / "examples").mkdir()
+    for name, text in others.items():
+        (tmp_path / name).write_text(text)
+    save_folder(tiny_staged_model(stages=3), tmp_path, max_shard_bytes=20_000)
+    for model in (tiny_staged_model(stages=2, seed=1), tiny_model("text")):
+        model.save_pretrained(tmp_path)
+        assert_same(load(tmp_path), model)
+        names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+        assert names == {"config.json", "model.safetensors", *others}
+    assert all((tmp_path / name).read_text() == text for name, text in others.items())
+    loaded = load(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    loaded.save_pretrained(tmp_path)
+    assert_same(load(tmp_path), model)
+
+
+def test_a_failed_save_leaves_the_old_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model()
+    model.save_pretrained(tmp_path / "model")
+
+    def full_disk(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(weights, "save_torch_state_dict", full_disk)
+    with pytest.raises(OSError, match="^model cannot be written to .* it takes .* are free there"):
+        tiny_model(seed=1).save_pretrained(tmp_path / "model")
+    assert_same(load(tmp_path / "model"), model)
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {"config.json", "model.safetensors"}
+
+
+WHOLE, SHARDS, OTHER_SHARDS = 10**9, 600_000, 700_000  # bytes a file, at most
+
+
+@pytest.mark.parametrize(
+    ("old", "old_bytes", "new_bytes"),
+    [
+        (tiny_model("none"), SHARDS, OTHER_SHARDS),
+        (tiny_staged_model("none"), SHARDS, WHOLE),
+    ],
+    ids=["shards over shards", "one file over shards"],
+)
+def test_a_killed_save_leaves_the_old_model_or_the_new(
+    tmp_path: Path, old: ImageBART, old_bytes: int, new_bytes: int
+) -> None:
+    """Killed before each file operation."""
+    new, replaced = tiny_model("none", seed=1), []
+    save_folder(old, tmp_path, max_shard_bytes=old_bytes)
+    for _ in killed_at_every_step(lambda: save_folder(new, tmp_path, max_shard_bytes=new_bytes)):
+        loaded = load(tmp_path)
+        replaced.append(same_weights(loaded, new))
+        assert replaced[-1] or same_weights(loaded, old)
+        save_folder(old, tmp_path, max_shard_bytes=old_bytes)
+    assert set(replaced) == {False, True} and replaced == sorted(replaced), "from some step on it is the new one"
+    assert same_weights(load(tmp_path), new)
+    names = {re.sub(r"model-[0-9a-f]{8}-", "model-", path.name) for path in tmp_path.iterdir()}
+    save_folder(new, tmp_path / "fresh", max_shard_bytes=new_bytes)
+    assert names == {path.name for path in (tmp_path / "fresh").iterdir()}, "nothing is left over"
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of two stages and one with a denoiser."""
+    path = tmp_path_factory.mktemp("saved")
+    tiny_staged_model("class").save_pretrained(path / "stages")
+    tiny_model("class").save_pretrained(path / "denoiser")
+    return path
+
+
+@pytest.fixture
+def copy(saved: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(saved / "stages", tmp_path / "model"))
+
+
+def change_config(path: Path, keys: tuple[str | int, ...], value: Any) -> None:
+    values = json.loads((path / "config.json").read_text())
+    inner = values
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    (path / "config.json").write_text(json.dumps(values))
+
+
+# Keys of config.json, another value, and what is said of it.
+ODD: list[Any] = [
+    ("stages", ("version",), 1, "version is 1, expected"),
+    ("stages", ("extra",), 1, "unknown setting 'extra'"),
+    ("stages", ("first_stage", "channels"), 33, "cannot be built"),
+    ("stages", ("first_stage",), None, "has the tensor first_stage."),
+    ("stages", ("stages", 0, "encoder"), None, "cannot be built"),
+    ("stages", ("stages", 0, "decoder", "width"), 64, "shape"),
+    ("stages", ("stages", 0, "beta"), 0.25, "stage 1 has beta 0.25, expected the schedule's"),
+    ("stages", ("stages", 0, "cond_length"), 3, "stage 1 has cond_length 3"),
+    ("stages", ("stages", 0, "start_token"), 5000, "stage 1 has the start_token 5000, expected one of"),
+    ("stages", ("betas",), [0.5, 0.5], "betas are (0.5, 0.5), expected numbers in (0, 1] of which the last is 1"),
+    ("stages", ("betas",), [1.0], "stages are for t = [1, 2], expected ascending ones of 1 to 1"),
+    ("denoiser", ("betas",), [1.0], "expected either a denoiser or stages with betas"),
+    ("denoiser", ("denoiser", "cond_length"), 3, "the denoiser has cond_length 3, expected the conditioner's 1"),
+]
+
+
+@pytest.mark.parametrize(("name", "keys", "value", "reason"), ODD)
+def test_settings_that_do_not_fit_are_named(
+    saved: Path, tmp_path: Path, name: str, keys: tuple[str | int, ...], value: Any, reason: str
+) -> None:
+    folder = Path(shutil.copytree(saved / name, tmp_path / name))
+    change_config(folder, keys, value)
+    assert_refused(folder, str(folder), reason)
+
+
+def places(values: Any) -> list[tuple[str | int, ...]]:
+    """The keys of every value inside."""
+    items = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
+    return [keys for key, value in items for keys in [(key,), *((key, *inner) for inner in places(value))]]
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=200)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    name=st.sampled_from(["stages", "denoiser"]),
+    value=SCALARS | st.lists(SCALARS, max_size=3) | st.dictionaries(st.text(), SCALARS, max_size=2),
+    data=st.data(),
+)
+def test_any_value_anywhere_is_taken_or_refused_in_one_sentence(saved: Path, name: str, value: Any, data: Any) -> None:
+    folder = Path(shutil.copytree(saved / name, saved / "odd", dirs_exist_ok=True))
+    keys = data.draw(st.sampled_from(places(json.loads((folder / "config.json").read_text()))))
+    change_config(folder, keys, value)
+    try:
+        load(folder)
+    except WeightsError as error:
+        assert str(folder) in str(error) and "\n" not in str(error) and len(str(error)) <= 1000
+
+
+NORM = "stages.0.decoder.norm.bias"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda t: t.pop(NORM), f"lacks the tensor {NORM}, expected it with shape [32]"),
+        (lambda t: t.update(extra=torch.zeros(1)), "has the tensor extra"),
+        (lambda t: t.update({NORM: torch.zeros(31)}), "of shape [31], expected [32]"),
+        (lambda t: t.update({NORM: torch.zeros(32).long()}), "expected floating point"),
+        (lambda t: t["first_stage.quantize.used"][-1].fill_(24), "from 0 to 23"),
+        (lambda t: t["first_stage.quantize.used"][0].fill_(-1), "from 0 to 23"),
+        (lambda t: t["first_stage.quantize.used"][1].fill_(0), "not ascending"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(copy: Path, change: Any, reason: str) -> None:
+    path = copy / "model.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path)
+    assert_refused(copy, str(path), reason)
+
+
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *((CONFIG, content) for content in (b"", b"[" * 10**5, b"\xff\x00", b"[1]")),
+        *((WEIGHTS, content) for content in (b"", b"\xff" * 100, b"\x08" + b"\x00" * 7 + b"{       ")),
+        *((INDEX, content) for content in (b"", b"[]", b'{"weight_map": {"a": 1}}')),
+    ],
+)
+def test_damaged_files_are_named(copy: Path, name: str, content: bytes) -> None:
+    (copy / name).write_bytes(content)
+    assert_refused(copy, str(copy / name))
+
+
+def test_weights_outside_the_folder_are_never_read(copy: Path, tmp_path: Path) -> None:
+    outside = (copy / "model.safetensors").rename(tmp_path / "outside.safetensors")
+    for name in ("../outside", str(tmp_path / "outside")):
+        change_config(copy, ("weights",), name)
+        assert_refused(copy, str(copy), "No such file")
+        index = json.dumps({"weight_map": {"a": f"{name}.safetensors"}})
+        (copy / "model.safetensors.index.json").write_text(index)
+        assert_refused(copy, str(copy), f"No such file or directory: '{copy / outside.name}'")
+        (copy / "model.safetensors.index.json").unlink()
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe caf\xe9", b"---\ntags: [x]\n---\n\ncaf", b"---\ncaf", b""])
+def test_any_card_is_shown_without_its_header(copy: Path, content: bytes) -> None:
+    (copy / "README.md").write_bytes(content)
+    card = Pipeline.from_pretrained(copy).card
+    assert ("caf" in card if content else "2 scales" in card) and "tags" not in card
