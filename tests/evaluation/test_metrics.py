@@ -1,13 +1,23 @@
-"""Metrics and their intervals against loops, brute force, known distributions and what is known by hand."""
+"""Intervals, the two-sample test and the sampler of images, against tables, simulations and the pipeline."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from tiny_models import tiny_model
 
+from imagebart.core.settings import SamplingSettings
+from imagebart.evaluation.folder import spread
+from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.evaluation.metrics import mean_of, median_of, share_of, two_sample_test, wilson
+from imagebart.imaging.files import to_images
 from imagebart.models.vqgan import psnr
+from imagebart.pipeline import Pipeline
+
+SETTINGS = SamplingSettings(guidance=2.0, top_k=5)
+PROMPTS = ["a hat", "red hair", "round glasses"]
 
 
 def test_wilson_bounds_are_the_shares_that_the_score_test_just_allows() -> None:
@@ -32,17 +42,19 @@ def test_shares_hold_the_truth_about_95_times_in_100(correlated: bool) -> None:
     assert 920 <= held <= 985
 
 
-def test_images_without_answers_do_not_count() -> None:
+def test_images_without_answers_do_not_count_and_few_have_the_variance_of_a_sample() -> None:
     assert share_of([1, 0, 2], [2, 0, 2]) == share_of([1, 2], [2, 2])
     assert share_of([2, 3], [2, 3]) == wilson(1, 2)
     assert share_of([1, 0, 1, 1]) == share_of([1, 0, 1, 1], [1, 1, 1, 1])
     with pytest.raises(ValueError, match="nothing was asked"):
         share_of([0], [0])
+    # By hand: 2, 0 and 1 right of 2 each; spread 2, variance 3 / 2 * 2 / 36, so 3 trials in place of 6.
+    assert share_of([2, 0, 1], [2, 2, 2]) == pytest.approx(wilson(0.5, 3))
 
 
 def test_a_mean_has_the_normal_interval() -> None:
     interval = mean_of([1.0, 2.0, 3.0, 6.0])
-    assert interval.value == 3
+    assert interval.value == 3 and interval.low == 6 - interval.high
     assert interval.high - 3 == pytest.approx(1.959964 * math.sqrt(14 / 3) / 2)
 
 
@@ -57,12 +69,6 @@ def test_the_median_lies_between_the_order_statistics_of_the_sign_test() -> None
     assert 0.95 <= np.mean(held) < 0.98
     with pytest.raises(ValueError, match="at least 6"):
         median_of([1.0] * 5)
-
-
-def test_few_images_have_the_variance_of_a_sample() -> None:
-    """By hand: 2, 0 and 1 right of 2 each; spread 2, variance 3 / 2 * 2 / 36, so 3 trials in place of 6."""
-    found, by_hand = share_of([2, 0, 1], [2, 2, 2]), wilson(0.5, 3)
-    assert (found.low, found.high) == pytest.approx((by_hand.low, by_hand.high))
 
 
 def test_psnr_of_a_known_error() -> None:
@@ -86,3 +92,51 @@ def test_blurred_images_are_told_and_others_of_the_same_kind_are_not() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     with pytest.raises(ValueError, match="3 images"):
         two_sample_test(real[:3], real[:3])
+
+
+@pytest.mark.parametrize(("count", "most"), [(362, 100), (6718, 2000), (7, 7), (7, 3), (1, 5), (0, 5)])
+def test_the_measured_images_are_spread_evenly(count: int, most: int) -> None:
+    """Of each tenth of the images, in their order, a tenth of those chosen, to one more or less."""
+    chosen = spread(list(range(count)), most)
+    assert len(chosen) == min(most, count) and chosen == sorted(set(chosen))
+    for part in range(10):
+        there = range(part * count // 10, (part + 1) * count // 10)
+        assert abs(len(set(chosen) & set(there)) - len(chosen) * len(there) / max(1, count)) <= 1
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Pipeline:
+    return Pipeline(tiny_model())
+
+
+def difference(a: Image.Image, b: Image.Image) -> int:
+    return int(np.abs(np.asarray(a, int) - np.asarray(b, int)).max())
+
+
+def test_images_sampled_in_batches_are_the_pipelines(pipe: Pipeline) -> None:
+    images = to_images(ImageSampler(pipe.model, SETTINGS, batch=2).generate(PROMPTS, seed=5))
+    for i, (prompt, image) in enumerate(zip(PROMPTS, images, strict=True)):
+        *_, last = pipe.generate(prompt, seed=5 + i, settings=SETTINGS)
+        assert difference(last.image, image) <= 1
+    unguided = ImageSampler(pipe.model, SamplingSettings(top_k=5)).generate([None, None], seed=3)
+    assert torch.equal(ImageSampler(pipe.model, SETTINGS).generate([None, None], seed=3), unguided)
+
+
+def test_edited_images_are_the_pipelines(pipe: Pipeline) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+    masks = np.zeros((3, 32, 32), bool)
+    masks[:2, 9:14, 6:27], masks[2, 20:] = True, True
+    edited = to_images(ImageSampler(pipe.model, SETTINGS, batch=2).edit(images, masks, PROMPTS, seed=9))
+    for i, prompt in enumerate(PROMPTS):
+        mask = Image.fromarray((masks[i] * 255).astype(np.uint8))
+        *_, last = pipe.edit(Image.fromarray(pixels[i]), mask, prompt, seed=9 + i, settings=SETTINGS, exact=True)
+        assert difference(last.image, edited[i]) <= 1
+        changed = np.asarray(edited[i]) != pixels[i]
+        assert changed[masks[i]].any() and not changed[~masks[i]].any()
+
+
+def test_reconstructions_are_the_first_stages(pipe: Pipeline) -> None:
+    images, first = torch.rand(3, 3, 32, 32) * 2 - 1, pipe.model.first_stage
+    expected = first.decode(first.encode(images)).clamp(-1, 1)
+    assert torch.allclose(ImageSampler(pipe.model, SETTINGS, batch=2).reconstruct(images), expected, atol=1 / 127)

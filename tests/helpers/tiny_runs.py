@@ -1,15 +1,20 @@
-"""Small first stages, data and runs that the tests of training share."""
+"""Small folders of images, first stages and runs that the tests of training share; runs in several processes."""
 
-from __future__ import annotations
-
+import json
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
+import torch._dynamo  # optimizers need it, and it takes seconds: here, so that it counts for no test
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from PIL import Image
+from PIL import Image, ImageDraw
 from tiny_models import tiny_first_stage
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -23,6 +28,8 @@ from imagebart.training.loop import Task, train
 SMALL = tiny_first_stage(resolution=16, code_dim=4, codebook_size=8)
 SHAPE = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1, query_tokens=3)
 COLORS = {"dark": 20, "light": 235}
+
+HUES, SHAPES = ("red", "green", "blue"), ("circle", "square")
 
 R = TypeVar("R", DenoiserRun, StageRun)
 
@@ -84,3 +91,47 @@ def train_line(folder: Path, steps: int) -> list[Tensor]:
     """Trains a line, with its state saved at each step; returns the averaged weights."""
     AcceleratorState._reset_state(reset_partial_state=True)
     return list(train(Line(), LINE_LOOP.replace(steps=steps, log_every=1), folder).parameters())
+
+
+def draw_folder(folder: Path, kind: Literal["text", "class", "none"], count: int = 24, size: int = 40) -> Path:
+    """So many images, no two of them alike, the first color and shape as often as the others."""
+    random, rows = np.random.default_rng(0), []
+    for i in range(count):
+        color, shape = HUES[i % 3], SHAPES[i // 3 % 2]
+        image = Image.new("RGB", (size, size + i % 3 * 8), tuple(int(v) for v in random.integers(200, 256, 3)))
+        left, top, side = (int(v) for v in random.integers(8, size // 2, 3))
+        box, pen = (left, top, left + side, top + side), ImageDraw.Draw(image)
+        (pen.ellipse if shape == "circle" else pen.rectangle)(box, fill=color)
+        path = folder / (color if kind == "class" else "") / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path)
+        rows.append({"file_name": path.name, "text": f"a {color} {shape}", "author": f"painter {i}"})
+    if kind == "text":
+        (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder
+
+
+def in_processes(count: int, work: Callable[[], object]) -> list[int]:
+    """Does the work in so many forked processes at once; returns their exit codes: what it returns, 1 if it raises."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
+    children = []
+    for rank in range(count):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                os.environ.update(common, RANK=str(rank), LOCAL_RANK=str(rank), ACCELERATE_USE_CPU="true")
+                torch.set_num_threads(1)  # the others stayed with the parent, and would be waited for
+                AcceleratorState._reset_state(reset_partial_state=True)
+                code = int(work() or 0)  # type: ignore[call-overload]
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+        children.append(child)
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]

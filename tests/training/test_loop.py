@@ -1,7 +1,6 @@
-"""The training loop: steps, learning rate, resuming to the step, several processes, and Muon."""
+"""The training loop: settings, steps, learning rate, resuming to the step, several processes, and Muon."""
 
-from __future__ import annotations
-
+import json
 import math
 import os
 import shutil
@@ -13,9 +12,8 @@ import pytest
 import torch
 from accelerate import Accelerator
 from fault_injection import killed_at_every_step, run_in_fork, with_full_disk
-from processes import in_processes
 from tiny_models import tiny_first_stage
-from tiny_runs import LINE_LOOP, Line, train_line
+from tiny_runs import LINE_LOOP, Line, in_processes, train_line
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -23,7 +21,7 @@ from imagebart.core.errors import InputError
 from imagebart.models.transformer import Transformer, TransformerConfig
 from imagebart.models.vqgan import FirstStage
 from imagebart.training import loop
-from imagebart.training.config import FirstStageLoss, LoopConfig
+from imagebart.training.config import DenoiserRun, FirstStageLoss, LoopConfig, StageRun, load, load_values
 from imagebart.training.loop import Muon, learning_rate, optimizers_for, orthogonal, read_log, step_batches, train
 from imagebart.training.vqgan import FirstStageTask
 
@@ -31,6 +29,36 @@ from imagebart.training.vqgan import FirstStageTask
 @pytest.fixture(autouse=True)
 def saved_at_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
+
+
+def test_settings_are_read_from_a_file_which_is_named_where_it_has_none(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    with pytest.raises(InputError, match=r"cannot read the configuration .*run\.json"):
+        load_values(path)
+    path.write_text('{"data": "", "first_stage": "", "loop": {"steps": 3}, "query_token_dropout": 0.5}')
+    run = load(DenoiserRun, path)
+    assert (run.loop.steps, run.query_token_dropout, run.conditioning_dropout) == (3, 0.5, 0.15)
+    for text in ("[1, 2]", "{broken", "7", "[" * 100_000):
+        path.write_text(text)
+        with pytest.raises(InputError, match=r"cannot read the configuration .*run\.json, expected a JSON object"):
+            load_values(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"loop": {}}, "steps is None and hours None, expected one of the two"),
+        ({"loop": {"steps": 3, "hours": 1}}, "steps is 3 and hours 1.0, expected one of the two"),
+        ({"conditioning": "class", "text_from": "c"}, "text_from names a text encoder; conditioning is 'class'"),
+        ({"t": 3}, "t is 3, expected 1 to 2, the number of betas"),
+        ({"t": 0}, "t is 0, expected 1 to 2, the number of betas"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(change: dict[str, Any], said: str) -> None:
+    run = {"data": "", "first_stage": "", "loop": {"steps": 3}, "betas": [0.5, 1.0], "t": 2}
+    StageRun.from_json(json.dumps(run))
+    with pytest.raises(InputError, match=said):
+        StageRun.from_json(json.dumps({**run, **change}))
 
 
 def test_learning_rate_warms_up_then_follows_a_cosine() -> None:
@@ -44,12 +72,14 @@ def first_batches(count: int, *args: int, **options: int) -> list[list[int]]:
     return list(islice(step_batches(*args, **options), count))
 
 
-def test_batches_from_the_middle_are_those_of_a_whole_run() -> None:
+def test_batches_from_the_middle_and_of_several_processes_are_those_of_a_whole_run() -> None:
     whole = first_batches(12, 10, 4, 0, seed=5)
     assert first_batches(5, 10, 4, 7, seed=5) == whole[7:]
     first_epochs = [n for batch in whole[:5] for n in batch]
     assert sorted(first_epochs[:10]) == sorted(first_epochs[10:20]) == list(range(10))
     assert first_epochs[:10] != first_epochs[10:20]
+    parts = [first_batches(7, 13, 2, 2, seed=4, rank=rank, processes=3) for rank in range(3)]
+    assert [sum(step, []) for step in zip(*parts, strict=True)] == first_batches(7, 13, 6, 2, seed=4)
 
 
 def test_endless_data_are_read_in_order_and_other_ones_for_another_seed() -> None:
@@ -62,16 +92,17 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
     whole = train(Line(), LINE_LOOP, tmp_path / "whole")
 
     class Stopped(Line):
+        steps = 0
+
         def after_step(self, model: nn.Module, accelerator: Accelerator) -> None:
-            self.steps = getattr(self, "steps", 0) + 1
+            self.steps += 1
             if self.steps == 27:
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         train(Stopped(), LINE_LOOP, tmp_path / "broken")
     resumed = train(Line(), LINE_LOOP, tmp_path / "broken")
-    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
-        assert torch.equal(a, b)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
     log = read_log(tmp_path / "whole")
     assert [record["step"] for record in log] == list(range(5, 41, 5))
     assert log[-1]["loss"] < log[0]["loss"] / 10
@@ -94,28 +125,22 @@ def test_a_run_killed_at_any_file_operation_is_resumed(tmp_path: Path) -> None:
         shutil.copytree(tmp_path / "begun", tmp_path / "broken")
 
 
-def test_a_run_ends_when_its_hours_are_over_and_goes_on_with_more(tmp_path: Path) -> None:
+def test_a_run_ends_when_its_hours_are_over_and_goes_on_with_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The hours before it was stopped count; the learning rate falls by the share of them that is over."""
+    seconds = iter(range(10**6))  # one passes with each look at the clock
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: float(next(seconds)))
 
     def rates(hours: float) -> list[float]:
         train(Line(), LINE_LOOP.replace(steps=None, hours=hours, warmup=0, log_every=1), tmp_path)
         return [record["lr"] for record in read_log(tmp_path)]
 
-    first = rates(1 / 3600)
-    assert len(first) > 20 and first == sorted(first, reverse=True) and first[-1] < 0.5 * first[0]
-    assert rates(1 / 3600) == first, "nothing is left to do"
-    further = rates(2 / 3600)
-    assert further[: len(first)] == first and further[len(first)] == pytest.approx(0.5 * LINE_LOOP.lr, rel=0.3)
-
-
-@pytest.mark.parametrize("content", [b"", b"{}", b"\x00" * 999, b"PK\x03\x04" + b"\x80" * 99])
-def test_a_damaged_state_is_named_with_what_to_do(tmp_path: Path, content: bytes) -> None:
-    train_line(tmp_path, 2)
-    (tmp_path / "state.pt").write_bytes(content)
-    with pytest.raises(
-        InputError, match=r"state\.pt is damaged, or of another run .*delete it to start .* from step 0"
-    ):
-        train_line(tmp_path, 3)
+    first = rates(200 / 3600)
+    assert len(first) > 20 and first == sorted(first, reverse=True) and first[-1] < 0.1 * first[0]
+    assert rates(200 / 3600) == first, "nothing is left to do"
+    further = rates(400 / 3600)
+    assert further[: len(first)] == first and further[len(first)] == pytest.approx(0.5 * LINE_LOOP.lr, rel=0.1)
 
 
 class RunsCode:
@@ -126,10 +151,14 @@ class RunsCode:
         return os.mkdir, (str(self.path),)
 
 
-def test_code_in_a_state_is_not_run(tmp_path: Path) -> None:
-    torch.save({"step": RunsCode(tmp_path / "ran")}, tmp_path / "state.pt")
-    with pytest.raises(InputError, match="damaged"):
-        train_line(tmp_path, 1)
+def test_a_damaged_state_is_named_and_code_in_it_is_not_run(tmp_path: Path) -> None:
+    for content in (b"", b"PK\x03\x04" + b"\x80" * 99, RunsCode(tmp_path / "ran")):
+        if isinstance(content, bytes):
+            (tmp_path / "state.pt").write_bytes(content)
+        else:
+            torch.save({"step": content}, tmp_path / "state.pt")
+        with pytest.raises(InputError, match=r"state\.pt is damaged, or of another run .*delete it to start .* step 0"):
+            train_line(tmp_path, 3)
     assert not (tmp_path / "ran").exists()
 
 
@@ -164,8 +193,8 @@ def learn(folder: Path, batch_size: int, steps: int) -> None:
 def test_two_processes_do_what_one_does_with_twice_the_batch(tmp_path: Path) -> None:
     """Stopped on the way and resumed, too."""
     learn(tmp_path / "one", 4, 4)
-    assert in_processes(2, lambda: learn(tmp_path / "two", 2, 2)) == [0, 0]
-    assert in_processes(2, lambda: learn(tmp_path / "two", 2, 4)) == [0, 0]
+    for steps in (2, 4):
+        assert in_processes(2, lambda steps=steps: learn(tmp_path / "two", 2, steps)) == [0, 0]
     one, two = (torch.load(tmp_path / name / "trained.pt") for name in ("one", "two"))
     assert one.keys() == two.keys()
     for name in one:
@@ -173,33 +202,24 @@ def test_two_processes_do_what_one_does_with_twice_the_batch(tmp_path: Path) -> 
     assert [record["step"] for record in read_log(tmp_path / "two") if "loss" in record] == [1, 2, 3, 4]
 
 
-def test_processes_share_each_step() -> None:
-    whole = first_batches(7, 13, 6, 2, seed=4)
-    parts = [first_batches(7, 13, 2, 2, seed=4, rank=rank, processes=3) for rank in range(3)]
-    assert [sum(step, []) for step in zip(*parts, strict=True)] == whole
-
-
 @pytest.mark.parametrize("shape", [(8, 20), (20, 8), (12, 12)])
 def test_orthogonal_keeps_directions_and_evens_out_singular_values(shape: tuple[int, int]) -> None:
     u, _, vh = torch.linalg.svd(torch.randn(shape, dtype=torch.float64), full_matrices=False)
     values = torch.logspace(0, -1.3, u.shape[1], dtype=torch.float64)
-    found = orthogonal(u @ values.diag() @ vh)
-    inner = u.T @ found @ vh.T
+    inner = u.T @ orthogonal(u @ values.diag() @ vh) @ vh.T
     assert ((inner.diag() > 0.6) & (inner.diag() < 1.25)).all()
     assert (inner - inner.diag().diag()).abs().max() < 1e-9
 
 
 def test_a_step_has_the_size_of_an_adamw_step() -> None:
     """Root mean square of 0.2 times the rate, against the gradient; decay on top."""
-    p = nn.Parameter(torch.randn(32, 128))
-    before, gradient = p.detach().clone(), torch.randn(32, 128)
-    p.grad = gradient
+    p, gradient = nn.Parameter(torch.randn(32, 128)), torch.randn(32, 128)
+    before, p.grad = p.detach().clone(), gradient
     Muon([p], lr=0.01).step()
     moved = p.detach() - before
     assert moved.square().mean().sqrt().item() == pytest.approx(0.002, rel=0.2)
     assert (moved * gradient).sum() < 0
-    p.grad = torch.zeros_like(p)
-    now = p.detach().clone()
+    now, p.grad = p.detach().clone(), torch.zeros_like(p)
     Muon([p], lr=0.01, weight_decay=0.5).step()
     assert torch.allclose(p.detach(), now * (1 - 0.005))
 
@@ -213,30 +233,24 @@ def test_a_convolution_is_a_matrix_with_a_row_for_each_output_channel() -> None:
     assert torch.allclose(kernel.flatten(1), matrix)
 
 
-def test_each_parameter_has_one_optimizer() -> None:
+def test_the_second_step_looks_ahead_along_the_momentum() -> None:
+    first, second = torch.randn(2, 6, 4)
+    p = nn.Parameter(torch.zeros(6, 4))
+    muon = Muon([p], lr=0.1, momentum=0.5)
+    for gradient in (first, second):
+        before, p.grad = p.detach().clone(), gradient.clone()
+        muon.step()
+    ahead = second + 0.5 * (0.5 * first + second)  # Nesterov's
+    assert torch.allclose(p.detach() - before, -0.2 * 6**0.5 * 0.1 * orthogonal(ahead), atol=1e-6)
+
+
+def test_muon_has_the_matrices_of_blocks_and_adamw_all_else() -> None:
     model = Transformer(
         TransformerConfig(width=16, depth=2, heads=2, vocab_in=5, positions=4, head_size=8, vocab_out=5)
     )
-    wrapped = nn.ModuleDict({"decoder": model})
-    adamw, muon = optimizers_for(wrapped, LoopConfig(steps=1, optimizer="muon"))
-    inside = {id(p) for group in muon.param_groups for p in group["params"]}
-    outside = {id(p) for group in adamw.param_groups for p in group["params"]}
-    matrices = {id(p) for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim == 2}
-    assert inside == matrices
-    assert outside == {id(p) for p in model.parameters()} - matrices
-    with pytest.raises(ValueError, match="'sgd'"):
-        LoopConfig.parse(**{"steps": 1, "optimizer": "sgd"})
-
-
-def test_the_second_step_looks_ahead_along_the_momentum() -> None:
-    first, second = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(0))
-    p = nn.Parameter(torch.zeros(6, 4))
-    muon = Muon([p], lr=0.1, momentum=0.5)
-    before = p.detach().clone()
-    for gradient in (first, second):
-        before.copy_(p.detach())
-        p.grad = gradient.clone()
-        muon.step()
-    ahead = second + 0.5 * (0.5 * first + second)  # Nesterov's
-    step = -0.2 * 6**0.5 * 0.1 * orthogonal(ahead)
-    assert torch.allclose(p.detach() - before, step, atol=1e-6)
+    adamw, muon = optimizers_for(nn.ModuleDict({"decoder": model}), LoopConfig(steps=1, optimizer="muon"))
+    inside, decayed, others = ({id(p) for p in g["params"]} for g in (*muon.param_groups, *adamw.param_groups))
+    matrices = {id(p) for p in model.parameters() if p.ndim >= 2}
+    assert inside == {id(p) for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim == 2}
+    assert decayed == matrices - inside and others == {id(p) for p in model.parameters()} - matrices
+    assert [group["weight_decay"] for group in adamw.param_groups] == [0.05, 0.0]

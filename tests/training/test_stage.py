@@ -1,24 +1,36 @@
-"""Training of stages: losses, initialisation, whole runs of one stage and of all of them."""
-
-from __future__ import annotations
+"""Training of stages and what trainings on tokens share: losses, tables of the codebook, recorded steps, whole runs."""
 
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from tiny_runs import COLORS, two_classes
+from PIL import Image, ImageOps
+from tiny_models import tiny_first_stage, tiny_model
+from tiny_runs import COLORS, SHAPE, draw_folder, two_classes
 
 from imagebart.cli.main import main
 from imagebart.core.errors import InputError, WeightsError
 from imagebart.model import ImageBART
+from imagebart.models.denoiser import Denoiser
 from imagebart.models.diffusion import Schedule, add_uniform_noise, posterior
+from imagebart.models.vqgan import FirstStage
 from imagebart.text.conditioners import ClassConditioner
-from imagebart.training.config import StageRun
-from imagebart.training.stage import Stages, stage_loss, stages_task, train_stages
+from imagebart.training.config import AdversarialLoss, DenoiserRun, FirstStageLoss, FirstStageRun, LoopConfig, StageRun
+from imagebart.training.denoiser import train_denoiser
+from imagebart.training.loop import read_log
+from imagebart.training.stage import stage_loss, stages_task, train_stages
+from imagebart.training.token_task import (
+    add_codebook_embedding,
+    conditioner_of,
+    merge_codebook_embedding,
+    token_tables,
+)
+from imagebart.training.vqgan import train_first_stage
 
 
 def test_the_soft_loss_is_the_mean_of_hard_losses() -> None:
@@ -46,6 +58,7 @@ def check_colors(model: ImageBART) -> None:
         assert (drawn == wanted).float().mean() > 0.8
 
 
+@pytest.mark.release
 def test_models_of_both_published_kinds_are_trained_on_a_folder_of_classes(tmp_path: Path) -> None:
     """Stage after stage; put together, they generate the color of a class.
 
@@ -65,6 +78,7 @@ def test_models_of_both_published_kinds_are_trained_on_a_folder_of_classes(tmp_p
         check_colors(model)
 
 
+@pytest.mark.slow
 def test_all_stages_are_trained_jointly(tmp_path: Path) -> None:
     """From a configuration with `t` null, as a user runs it: the run's folder holds the model."""
     values = run_on_classes(tmp_path, t=None, decoder_corruption=0.8).model_dump(mode="json")
@@ -80,13 +94,12 @@ def test_the_loss_is_the_mean_of_the_stages_and_moves_each_by_its_own(tmp_path: 
     losses = task.loss(task.model, batch, Accelerator(cpu=True))
     torch.testing.assert_close(losses["loss"], (losses["stage1"] + losses["stage2"]) / 2)
     losses["stage2"].backward(retain_graph=True)
-    assert isinstance(task.model, Stages)
     fine, coarse = ([p.grad for p in stage.parameters()] for stage in task.model.stages)
     assert all(grad is None for grad in fine)
     assert any(grad is not None and grad.abs().sum() > 0 for grad in coarse)
 
 
-def test_one_stage_alone_initialises_another(tmp_path: Path) -> None:
+def test_one_stage_alone_initializes_another(tmp_path: Path) -> None:
     """A step at a learning rate of 0 leaves it as it was."""
     run = run_on_classes(tmp_path, t=1, kind="residual")
     run = run.replace(conditioning="none", loop=run.loop.replace(steps=1, warmup=0, ema=0.0))
@@ -96,3 +109,81 @@ def test_one_stage_alone_initialises_another(tmp_path: Path) -> None:
     assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in trained.state_dict().items())
     with pytest.raises(InputError, match="has no stage 2 to start from"):
         train_stages(standing.replace(t=2), tmp_path / "other")
+
+
+RECORDED_LOOP = LoopConfig(
+    steps=4, batch_size=4, lr=3e-3, optimizer="muon", warmup=2, ema=0.5, mixed_precision="no", log_every=1
+)
+LOSSES = {
+    "first stage": [2.09325, 1.86443, 1.58758, 1.27152],
+    "stages": [3.14816, 2.97217, 2.71675, 2.15924],
+    "denoiser": [3.81322, 3.46871, 3.02327, 2.68595],
+}
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_the_first_steps_have_the_losses_that_were_recorded(tmp_path: Path, kind: str) -> None:
+    """Up to how a machine rounds."""
+    run, folder = tmp_path / "run", draw_folder(tmp_path / "data", "text")
+    texts = {row["file_name"]: row["text"] for row in map(json.loads, (folder / "metadata.jsonl").open())}
+    items = []
+    for path in sorted(folder.glob("*.png")):
+        square = ImageOps.fit(Image.open(path).convert("RGB"), (32, 32), Image.Resampling.LANCZOS)
+        items.append({"image": torch.from_numpy(np.array(square)).permute(2, 0, 1), "text": texts[path.name]})
+    data, model = (items, conditioner_of("text", list(texts.values()), 16)), tiny_first_stage(encoder="patch")
+    torch.manual_seed(0)
+    ImageBART(FirstStage(model)).save_pretrained(tmp_path / "first")
+    places = {"data": "", "first_stage": str(tmp_path / "first"), "loop": RECORDED_LOOP, "shape": SHAPE}
+    if kind == "first stage":
+        loss = FirstStageLoss(adversarial=AdversarialLoss(start=0.5, crop=32, channels=8))
+        train_first_stage(FirstStageRun(data="", model=model, loop=RECORDED_LOOP, loss=loss), run, items)
+    elif kind == "stages":
+        stages = StageRun(**places, text_length=16, betas=(0.5, 1.0), t=None, decoder_corruption=0.5)
+        train_stages(stages, run, lambda *_: data)
+    else:
+        train_denoiser(DenoiserRun(**places, text_length=16, color_hint_grid=2), run, lambda *_: data)
+    assert [record["loss"] for record in read_log(run) if "loss" in record] == pytest.approx(LOSSES[kind], rel=2e-3)
+
+
+def denoiser_with_codes() -> tuple[Denoiser, torch.Tensor]:
+    """Codes 0 and 1 have the same vector, 2 the opposite one, the others none."""
+    denoiser, codes = tiny_model("none").denoiser, torch.zeros(24, 2)
+    assert denoiser is not None
+    codes[:2, 0], codes[2, 0] = 1.0, -1.0
+    return denoiser.requires_grad_(True), codes
+
+
+def test_trained_maps_of_the_codebook_are_merged_into_tables() -> None:
+    denoiser, codes = denoiser_with_codes()
+    x = torch.randint(24, (2, 64))
+
+    def logits() -> torch.Tensor:
+        return denoiser.logits(x, x, torch.full(x.shape, 0.5), torch.zeros(x.shape))
+
+    names, before = set(denoiser.state_dict()), logits()
+    add_codebook_embedding(token_tables(denoiser), codes)
+    assert torch.equal(logits(), before), "the map is zero at first"
+    logits().square().mean().backward()
+    torch.optim.SGD(denoiser.parameters(), 0.5).step()
+    trained = logits()
+    merge_codebook_embedding(denoiser)
+    assert set(denoiser.state_dict()) == names and not torch.allclose(trained, before)
+    torch.testing.assert_close(logits(), trained)
+
+
+def test_an_unused_code_learns_from_similar_ones_in_embeddings_and_heads() -> None:
+    """Only code 0 is used, and only it is ever right; the start token is no code."""
+    denoiser, codes = denoiser_with_codes()
+    embedding, head, state = denoiser.encoder.token_embedding, denoiser.decoder.head, torch.randn(1, 32)
+    assert head is not None
+    table, before = embedding.weight.detach().clone(), head(state).detach()
+    add_codebook_embedding(token_tables(denoiser), codes)
+    (embedding(torch.zeros(1, dtype=torch.long)).sum() - head(state).log_softmax(-1)[0, 0]).backward()
+    torch.optim.SGD(denoiser.parameters(), 0.1).step()
+    merge_codebook_embedding(denoiser)
+    moved = embedding.weight - table
+    assert (moved[0] < moved[1]).all() and (moved[1] < -0.01).all()
+    torch.testing.assert_close(moved[2], -moved[1], atol=0.02, rtol=0.2)
+    assert not moved[24].any()
+    likelier = head(state)[0] - before[0]
+    assert likelier[0] > likelier[1] > likelier[3:].max() > likelier[2]

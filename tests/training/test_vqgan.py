@@ -1,7 +1,5 @@
 """Training of a first stage: its losses, its codebook, its discriminator, and whole runs."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,58 +19,55 @@ from imagebart.training.config import AdversarialLoss, FirstStageLoss, FirstStag
 from imagebart.training.loop import read_log, train
 from imagebart.training.vqgan import (
     CodebookEMA,
+    Discriminator,
     DiscriminatorTrainer,
     FirstStageTask,
+    adaptive_weight,
+    feature_matching_loss,
     gradient_loss,
     load_first_stage,
     train_first_stage,
 )
 
-ADVERSARIAL = AdversarialLoss(start=1 / 3, crop=32, channels=8)
-ADVERSARIAL_LOOP = LoopConfig(steps=12, batch_size=4, lr=3e-3, warmup=2, ema=0.5, mixed_precision="no", log_every=1)
+
+def cpu() -> Accelerator:
+    return Accelerator(cpu=True, mixed_precision="no")
 
 
 def test_gradient_loss_sees_edges_and_not_brightness() -> None:
-    x = torch.rand(2, 3, 16, 16)
-    weight = torch.ones(1, 1, 16, 16)
+    x, weight = torch.rand(2, 3, 16, 16), torch.ones(1, 1, 16, 16)
     assert gradient_loss(x + 0.3, x, weight) < 1e-6
     step = torch.zeros(1, 3, 16, 16)
     step[..., 8:] = 1.0
-    blank = torch.zeros_like(step)
     # one of 15 (7, 3) horizontal differences is 1 on the three scales; no vertical one
-    expected = (1 / 15 + 1 / 7 + 1 / 3) / 3
-    assert torch.isclose(gradient_loss(step, blank, weight), torch.tensor(expected))
+    expected = torch.tensor((1 / 15 + 1 / 7 + 1 / 3) / 3)
+    for edge in (step, step.mT):
+        torch.testing.assert_close(gradient_loss(edge, torch.zeros_like(step), weight), expected)
 
 
 def test_codes_move_to_the_means_of_their_latents() -> None:
     quantizer = Quantizer(SMALL)
     codes = CodebookEMA(quantizer, decay=0.5, dead_code_threshold=0.1)
-    centres = torch.cat([torch.eye(4), -torch.eye(4)])
+    centers = torch.cat([torch.eye(4), -torch.eye(4)])
     for _ in range(40):
-        z = F.normalize(centres[torch.randint(8, (256,))] + 0.01 * torch.randn(256, 4), dim=-1)
-        codes.update(quantizer, z, quantizer.tokens(z), Accelerator())
-    nearest = (quantizer.codes() @ centres.T).max(0).values
-    assert (nearest > 0.99).sum() >= 6  # dead codes were put to use; a centre may hold two, two share one
+        z = F.normalize(centers[torch.randint(8, (256,))] + 0.01 * torch.randn(256, 4), dim=-1)
+        codes.update(quantizer, z, quantizer.tokens(z), cpu())
+    nearest = (quantizer.codes() @ centers.T).max(0).values
+    assert (nearest > 0.99).sum() >= 6  # dead codes were put to use; a center may hold two, two share one
 
 
-def test_dead_codes_are_replaced_from_the_batch() -> None:
-    quantizer = Quantizer(SMALL)
-    codes = CodebookEMA(quantizer, decay=0.0, dead_code_threshold=0.5)
-    z = F.normalize(torch.ones(16, 4), dim=-1)
-    codes.update(quantizer, z, torch.zeros(16, dtype=torch.long), Accelerator())
-    assert torch.allclose(quantizer.codes(), z[:8], atol=1e-5)
-
-
-def test_trained_codes_stay_where_they_are_not_used() -> None:
-    quantizer = Quantizer(SMALL)
-    torch.nn.init.normal_(quantizer.embedding.weight)
+def test_dead_codes_are_replaced_from_the_batch_and_trained_ones_stay() -> None:
+    quantizer, z = Quantizer(SMALL), F.normalize(torch.ones(16, 4), dim=-1)
+    nn.init.normal_(quantizer.embedding.weight)
     before = quantizer.codes().detach().clone()
-    codes = CodebookEMA(quantizer, decay=0.99, dead_code_threshold=0.01)
-    codes.init_from(quantizer)
-    z = F.normalize(torch.ones(16, 4), dim=-1)
-    codes.update(quantizer, z, torch.zeros(16, dtype=torch.long), Accelerator())
+    trained = CodebookEMA(quantizer, decay=0.99, dead_code_threshold=0.01)
+    trained.init_from(quantizer)
+    trained.update(quantizer, z, torch.zeros(16, dtype=torch.long), cpu())
     assert torch.allclose(quantizer.codes()[1:], before[1:], atol=1e-6)
     assert (quantizer.codes()[0] @ z[0]) > (before[0] @ z[0])
+    fresh = CodebookEMA(quantizer, decay=0.0, dead_code_threshold=0.5)
+    fresh.update(quantizer, z, torch.zeros(16, dtype=torch.long), cpu())
+    assert torch.allclose(quantizer.codes(), z[:8], atol=1e-5)
 
 
 def plain_images(count: int, size: int) -> Any:
@@ -81,14 +76,13 @@ def plain_images(count: int, size: int) -> Any:
     return [{"image": color[:, None, None].expand(3, size, size).contiguous()} for color in colors]
 
 
-def test_training_learns_and_is_written(tmp_path: Path) -> None:
+def test_training_learns_is_written_and_goes_on_from_what_was_written(tmp_path: Path) -> None:
     items = plain_images(6, 16)
     config = LoopConfig(steps=40, batch_size=6, lr=3e-3, warmup=5, ema=0.5, mixed_precision="no")
     run = FirstStageRun(data="", model=SMALL, loop=config)
     trained = train_first_stage(run, tmp_path / "run", items)
     loaded = load_first_stage(tmp_path / "run")
-    colors = torch.tensor([[40.0 * i, 255 - 40 * i, 30] for i in range(6)]) / 127.5 - 1
-    images = colors[:, :, None, None].expand(6, 3, 16, 16).contiguous()
+    images = torch.stack([item["image"] for item in items]) / 127.5 - 1
     output = loaded.decode(loaded.encode(images))
     assert torch.equal(output, trained.decode(trained.encode(images)))
     assert (output - images).abs().mean() < 0.25
@@ -101,76 +95,72 @@ def test_training_learns_and_is_written(tmp_path: Path) -> None:
     noise = torch.rand(4, 3, 16, 16) * 2 - 1
     assert torch.equal(tuned.latents(noise), trained.latents(noise))
     assert torch.equal(tuned.quantize.codes(), trained.quantize.codes())
-    better = (tuned.decode(tuned.encode(images)) - images).abs().mean()
-    assert better < 0.9 * (output - images).abs().mean()
+    assert (tuned.decode(tuned.encode(images)) - images).abs().mean() < 0.9 * (output - images).abs().mean()
     with pytest.raises(ValueError, match="init_from has to name one"):
         run.replace(decoder_only=True)
-    with pytest.raises(ValueError, match="has no .* of shape"):
+    with pytest.raises(InputError, match="has no .* of shape"):
         train_first_stage(standing.replace(model=SMALL.replace(codebook_size=12)), tmp_path / "other", items)
 
 
-def test_a_new_decoder_is_initialised_from_another_and_keeps_the_tokens(tmp_path: Path) -> None:
-    items = plain_images(4, 32)
+def test_a_new_decoder_is_initialized_from_another_and_keeps_the_tokens(tmp_path: Path) -> None:
     cells = SMALL.replace(channels=64, multipliers=(1,), pixel_unshuffle=4, encoder="patch")
     config = LoopConfig(steps=2, batch_size=4, warmup=1, mixed_precision="no")
     small = train_first_stage(FirstStageRun(data="", model=cells, loop=config), tmp_path / "small", plain_images(4, 16))
-    shape = cells.replace(resolution=32, downscale=2, decoder="layered")
-    standing, initial = config.replace(lr=0.0), str(tmp_path / "small")
-    run = FirstStageRun(data="", model=shape, loop=standing, init_from=initial, decoder_only=True)
+    shape, items = cells.replace(resolution=32, downscale=2, decoder="layered"), plain_images(4, 32)
+    initial = {"init_from": str(tmp_path / "small"), "decoder_only": True}
+    run = FirstStageRun(data="", model=shape, loop=config.replace(lr=0.0), **initial)
     large = train_first_stage(run, tmp_path / "large", items)
     images = torch.rand(2, 3, 32, 32) * 2 - 1
     assert torch.equal(large.encode(images), small.encode(F.avg_pool2d(images, 2)))
     assert large.decode(large.encode(images)).shape == images.shape
     for name in ("mid.block_1.conv1.weight", "conv_in.weight", "up.0.block.0.conv2.weight"):
         assert torch.equal(large.decoder.state_dict()[name], small.decoder.state_dict()[name])
-    with pytest.raises(ValueError, match="has no .* of shape"):
-        train_first_stage(run.replace(model=shape.replace(code_dim=8)), tmp_path / "other", items)
-    with pytest.raises(ValueError, match="has no .* of shape"):
-        train_first_stage(run.replace(decoder_only=False), tmp_path / "all", items)
+    for other in ({"model": shape.replace(code_dim=8)}, {"decoder_only": False}):
+        with pytest.raises(InputError, match="has no .* of shape"):
+            train_first_stage(run.replace(**other), tmp_path / "other", items)
 
 
-def task() -> FirstStageTask:
+ADVERSARIAL = AdversarialLoss(start=1 / 3, crop=32, channels=8)
+ADVERSARIAL_LOOP = LoopConfig(steps=6, batch_size=4, lr=3e-3, warmup=2, ema=0.5, mixed_precision="no", log_every=1)
+
+
+class Stopped(FirstStageTask):
+    """Stops after the fourth step."""
+
+    steps = 0
+
+    def after_step(self, model: nn.Module, accelerator: Accelerator) -> None:
+        super().after_step(model, accelerator)
+        self.steps += 1
+        if self.steps == 4:
+            raise KeyboardInterrupt
+
+
+def adversarial_task(kind: type[FirstStageTask] = FirstStageTask) -> FirstStageTask:
     torch.manual_seed(0)
     model, items = FirstStage(SMALL.replace(resolution=32)), plain_images(6, 32)
     for number, item in enumerate(items):
         item["image"][:, 8:24, 4 + number : 20 + number] = 255
-    return FirstStageTask(model, items, torch.ones(32, 32), FirstStageLoss(adversarial=ADVERSARIAL))
+    return kind(model, items, torch.ones(32, 32), FirstStageLoss(adversarial=ADVERSARIAL))
 
 
 def test_a_resumed_run_has_the_discriminator_of_an_unbroken_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
-    unbroken = task()
+    unbroken, resumed = adversarial_task(), adversarial_task()
     whole = train(unbroken, ADVERSARIAL_LOOP, tmp_path / "whole")
-
-    class Stopped(FirstStageTask):
-        steps = 0
-
-        def after_step(self, model: nn.Module, accelerator: Accelerator) -> None:
-            super().after_step(model, accelerator)
-            self.steps += 1
-            if self.steps == 8:
-                raise KeyboardInterrupt
-
-    stopped = task()
-    stopped.__class__ = Stopped
     with pytest.raises(KeyboardInterrupt):
-        train(stopped, ADVERSARIAL_LOOP, tmp_path / "broken")
-    resumed_task = task()
-    resumed = train(resumed_task, ADVERSARIAL_LOOP, tmp_path / "broken")
-    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
-        assert torch.equal(a, b)
-    assert unbroken.discriminator is not None and resumed_task.discriminator is not None
-    kept = resumed_task.discriminator.model.state_dict()
-    for name, tensor in unbroken.discriminator.model.state_dict().items():
-        assert torch.equal(tensor, kept[name])
+        train(adversarial_task(Stopped), ADVERSARIAL_LOOP, tmp_path / "broken")
+    again = train(resumed, ADVERSARIAL_LOOP, tmp_path / "broken")
+    assert unbroken.discriminator is not None and resumed.discriminator is not None
+    for ours, theirs in ((whole, again), (unbroken.discriminator.model, resumed.discriminator.model)):
+        assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
     joined = [record["adversarial"] != 0 for record in read_log(tmp_path / "whole")]
-    assert joined == [False] * 4 + [True] * 8
+    assert joined == [False] * 2 + [True] * 4
 
 
 def test_the_discriminator_learns_and_its_gradient_leads_to_the_originals() -> None:
-    accelerator = Accelerator(mixed_precision="no")
     real = torch.zeros(4, 3, 64, 64)
     real[..., ::4] = 1.0  # stripes
     fake = torch.full_like(real, 0.25).requires_grad_(True)
@@ -179,7 +169,7 @@ def test_the_discriminator_learns_and_its_gradient_leads_to_the_originals() -> N
     )
     for _ in range(40):
         adversary.loss(real, fake, (fake - real).abs().mean(), 0.0)
-        adversary.step(accelerator)
+        adversary.step(cpu())
     assert adversary.model(real)[-1].mean() > adversary.model(fake)[-1].mean() + 0.5
     reconstruction = (fake - real).abs().mean()
     added = adversary.loss(real, fake, reconstruction, 0.0)
@@ -189,13 +179,39 @@ def test_the_discriminator_learns_and_its_gradient_leads_to_the_originals() -> N
     assert adversary.model(fake - 0.5 * theirs / theirs.abs().max())[-1].mean() > adversary.model(fake)[-1].mean()
 
 
+def test_a_logit_sees_seventy_pixels() -> None:
+    model, images = Discriminator(8), torch.randn(1, 3, 256, 256, requires_grad=True)
+    *features, logits = model(images)
+    assert [f.shape[1:] for f in features] == [(8, 128, 128), (16, 64, 64), (32, 32, 32), (64, 31, 31)]
+    assert logits.shape == (1, 1, 30, 30)
+    for module in model.modules():  # a norm sees the whole image
+        if isinstance(module, nn.GroupNorm):
+            module.forward = lambda x: x  # type: ignore[method-assign]
+    model(images)[-1][0, 0, 15, 15].backward()
+    assert images.grad is not None
+    seen = images.grad[0].abs().sum(0).nonzero()
+    assert (seen.max(0).values - seen.min(0).values + 1).tolist() == [70, 70]
+
+
+def test_feature_matching_counts_all_layers_alike_but_the_logits() -> None:
+    real = [torch.zeros(1, 2, 4, 4), torch.zeros(1, 8, 2, 2), torch.zeros(1, 1, 1, 1)]
+    fake = [torch.full_like(real[0], 0.5), torch.full_like(real[1], -1.5), torch.full_like(real[2], 100.0)]
+    assert feature_matching_loss(real, fake).item() == pytest.approx(1.0)
+
+
+def test_the_adaptive_weight_makes_both_gradients_as_large() -> None:
+    output = torch.randn(2, 3, 8, 8, requires_grad=True)
+    reconstruction, generator = (3 * output).sum(), (output * torch.randn_like(output)).mean()
+    weight = adaptive_weight(reconstruction, generator, output)
+    ours, theirs = (torch.autograd.grad(loss, output)[0].norm() for loss in (reconstruction, weight * generator))
+    assert theirs.item() == pytest.approx(ours.item(), rel=1e-2) and not weight.requires_grad
+    assert adaptive_weight(output.sum(), 1e-9 * output.sum(), output) <= 1e4
+
+
 def test_settings_out_of_range_are_refused() -> None:
-    with pytest.raises(ValueError, match="start is -1, expected 0.0 or more"):
-        AdversarialLoss.parse(**{"start": -1})
-    with pytest.raises(ValueError, match="crop is 16, expected 32 or more"):
-        AdversarialLoss.parse(**{"crop": 16})
-    with pytest.raises(ValueError, match="channels is 12, expected a multiple of 8"):
-        AdversarialLoss.parse(**{"channels": 12})
+    for name, value in {"start": -1, "crop": 16, "channels": 12}.items():
+        with pytest.raises(InputError, match=f"{name} is {value}, expected "):
+            AdversarialLoss.parse(**{name: value})
 
 
 def test_a_perceptual_loss_counts_and_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +229,7 @@ def test_a_perceptual_loss_counts_and_needs_its_package(monkeypatch: pytest.Monk
     made = FirstStageTask(FirstStage(SMALL), items, torch.ones(16, 16), FirstStageLoss(perceptual=0.5))
     plain = FirstStageTask(made.model, items, torch.ones(16, 16), FirstStageLoss())
     batch = {"image": torch.stack([item["image"] for item in items])}
-    losses, others = (task.loss(task.model, batch, Accelerator(cpu=True)) for task in (made, plain))
+    losses, others = (task.loss(task.model, batch, cpu()) for task in (made, plain))
     assert losses["perceptual"] > 0
     torch.testing.assert_close(losses["loss"], others["loss"] + 0.5 * losses["perceptual"])
     monkeypatch.setitem(sys.modules, "lpips", None)

@@ -1,7 +1,6 @@
-"""The paper's measures on a few images, a tiny model and small random networks."""
+"""`evaluate folder` and `evaluate paper` on a few images, tiny models and small random networks."""
 
-from __future__ import annotations
-
+import json
 import shutil
 from pathlib import Path
 
@@ -9,12 +8,36 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
-from tiny_models import tiny_staged_model
+from tiny_models import tiny_model, tiny_staged_model
+from tiny_runs import draw_folder
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from imagebart.cli import main
 from imagebart.core.errors import InputError
 from imagebart.evaluation.paper import INCEPTION, images_in, in_manifold, load_network, read_square
+
+
+def test_the_table_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, out, sheet = tmp_path / "model", tmp_path / "figures.json", tmp_path / "sheet.png"
+    tiny_model("none").save_pretrained(model)
+    data = draw_folder(tmp_path / "data", "text")
+    more = ["--samples", "4", "--test-steps", "2", "--out", str(out), "--sheet", str(sheet)]
+    assert main(["evaluate", "folder", "--model", str(model), "--data", str(data), *more]) == 0
+    measures = {m["name"]: m for m in json.loads(out.read_text())["measures"]}
+    assert measures["reconstruction: PSNR"]["unit"] == "dB"
+    for made in ("reconstruction", "center box filled", "lower half filled", "generated images"):
+        test = measures[f"{made}: two-sample test"]
+        assert 0 <= test["low"] <= test["value"] <= test["high"] <= 1 and test["unit"] == "%"
+    assert "| generated images: two-sample test |" in capsys.readouterr().out
+    with Image.open(sheet) as page:
+        assert page.size == (160 + 4 * 36, 5 * 36)
+
+
+def test_missing_images_are_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny_model("none").save_pretrained(tmp_path)
+    for more, said in (([], "give --data"), (["--samples", "1"], "greater than or equal to 4")):
+        assert main(["evaluate", "folder", "--model", str(tmp_path), *more]) == 2
+        assert said in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
