@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from fake_models import hat_model
 from PIL import Image, ImageSequence
 from tiny_models import tiny_model
 
 from imagebart import model
 from imagebart.cli import demo, draw, main
+from imagebart.cli.main import run
+from imagebart.cli.options import command
 from imagebart.core.settings import SamplingSettings
 from imagebart.imaging.files import Recipe, read_recipe, write_png
 from imagebart.pipeline import Pipeline
@@ -69,11 +72,12 @@ def test_a_mask_is_found_by_the_words_and_an_image_described(
     assert capsys.readouterr().out == "a hat and a beard\n"
 
 
-def test_generate_writes_every_variant(model: Path, tmp_path: Path) -> None:
-    out = tmp_path / "new.png"
+def test_generate_writes_every_variant_and_vary_keeps_the_size(model: Path, upload: Path, tmp_path: Path) -> None:
+    out, varied = tmp_path / "new.png", tmp_path / "varied.png"
     assert main(["generate", "--model", str(model), "--prompt", "a hat", "--variants", "3", "--out", str(out)]) == 0
     assert sorted(p.name for p in tmp_path.glob("new*")) == ["new-2.png", "new-3.png", "new.png"]
-    assert Image.open(out).size == (32, 32)
+    assert main(["vary", "--model", str(model), "--image", str(upload), "--strength", "0.2", "--out", str(varied)]) == 0
+    assert (Image.open(out).size, Image.open(varied).size) == ((32, 32), (61, 45))
 
 
 @pytest.mark.parametrize("options", [["--best-of", "2"], ["--variants", "2", "--best-first"]])
@@ -98,12 +102,6 @@ def test_of_several_classes_there_is_an_image_each(tmp_path: Path, capsys: pytes
     Image.new("RGB", (32, 32)).save(upload)
     assert main(["edit", "--image", str(upload), "--mask", "auto", *common]) == 2
     assert "cannot find a place by words" in capsys.readouterr().err
-
-
-def test_vary_keeps_the_size(model: Path, upload: Path, tmp_path: Path) -> None:
-    out = tmp_path / "varied.png"
-    assert main(["vary", "--model", str(model), "--image", str(upload), "--strength", "0.2", "--out", str(out)]) == 0
-    assert Image.open(out).size == (61, 45)
 
 
 @pytest.mark.parametrize("most", [2, 120])
@@ -141,31 +139,18 @@ def test_an_image_is_made_again_from_what_it_says(model: Path, upload: Path, tmp
     assert read_recipe(other) == recipe.replace(seed=3, variant=0)
 
 
-def test_an_image_by_another_model_is_pointed_out(
-    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_png(
-        Image.new("RGB", (32, 32)), tmp_path / "old.png", Recipe(model="older", task="generate", prompt="a hat", seed=1)
-    )
-    command = ["generate", "--model", str(model), "--like", str(tmp_path / "old.png")]
-    assert main([*command, "--out", str(tmp_path / "new.png")]) == 0
-    assert "old.png was made by the model older; this one is tiny." in capsys.readouterr().err
-    assert read_recipe(tmp_path / "new.png") == Recipe(model="tiny", task="generate", prompt="a hat", seed=1)
-
-
-def test_what_a_file_says_does_not_steer_the_terminal(
+def test_another_model_is_pointed_out_and_what_a_file_says_does_not_steer_the_terminal(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     evil = "\x1b]0;mine\x07\x1b[2J\u202e\x9b"
-    write_png(
-        Image.new("RGB", (32, 32)),
-        tmp_path / "old.png",
-        Recipe(model=evil, task="generate", prompt=f"zebra{evil}", seed=1),
-    )
+    recipe = Recipe(model=evil, task="generate", prompt=f"zebra{evil}", seed=1)
+    write_png(Image.new("RGB", (32, 32)), tmp_path / "old.png", recipe)
     command = ["generate", "--like", str(tmp_path / "old.png"), "--out", str(tmp_path / "new.png"), "--model"]
     assert main([*command, str(model)]) == 0
+    assert read_recipe(tmp_path / "new.png") == recipe.replace(model="tiny")
     assert main([*command, f"no model {evil}"]) == 2
     said = capsys.readouterr().err
+    assert "old.png was made by the model" in said and "; this one is tiny." in said
     assert said.count(r"\x1b]0;mine\x07") == 2
     assert not {"\x1b", "\x07", "\u202e", "\x9b"} & set(said)
 
@@ -175,13 +160,11 @@ def test_what_a_file_says_does_not_steer_the_terminal(
     [
         (["--temperature", "0"], "'--temperature': Input should be greater than or equal to 0.01"),
         (["--mask", "nowhere.png"], "nowhere.png"),
-        (["--model", "no/such/folder"], "no/such/folder"),
         (["--variants", "99"], "variants is 99"),
         (["--variants", "2", "--best-of", "2"], "leave out --variants"),
         (["--top-p", "0"], "top_p is 0, expected over 0"),
         (["--context", "-1"], "context is -1"),
         (["--steps-out", "run.mp4"], "'run.mp4'; end the name in .webp"),
-        (["--out", "both.webp", "--steps-out", "./both.webp"], "--out and --steps-out are both both.webp"),
         (["--out", "../both.webp", "--steps-out", "../x/../both.webp"], "--out and --steps-out are both both.webp"),
         (["--out", "no/such/folder/o.png"], "no folder no/such/folder"),
         (["--out", "picture.words"], "'picture.words'; end the name in .png"),
@@ -221,6 +204,17 @@ def test_help_names_all_settings_with_their_ranges(capsys: pytest.CaptureFixture
     said = capsys.readouterr().out
     assert all(f"--{name.replace('_', '-')}" in said for name in SamplingSettings.model_fields)
     assert "0.01<=x<=100" in said and "1<=x<=8" in said
+
+
+def test_a_file_that_ends_too_early_is_bad_input_and_no_ctrl_d(capsys: pytest.CaptureFixture[str]) -> None:
+    commands = typer.Typer()
+
+    @command(commands)
+    def read(path: str) -> None:
+        raise EOFError("Ran out of input")
+
+    assert run(commands, "reader", ["a"]) == 2
+    assert "A file ended too early: Ran out of input" in capsys.readouterr().err
 
 
 def test_without_a_command_it_says_what_it_can_do(capsys: pytest.CaptureFixture[str]) -> None:

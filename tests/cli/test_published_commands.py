@@ -1,7 +1,5 @@
 """`list`, `download`, `convert` and an edit with the outcome, as a person types them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
