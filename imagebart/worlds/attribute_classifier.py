@@ -18,8 +18,8 @@ from imagebart.core.atomic_io import write_bytes
 from imagebart.models.imagebart import ImageBARTModel
 from imagebart.models.transformer import TextEncoder
 from imagebart.text.conditioners import Conditioner
+from imagebart.worlds import load_half, save_half
 from imagebart.worlds.avatars import VALUES, Attributes, Claims, changed_by, verbalize, with_showing
-from imagebart.worlds.network_file import load_half, save_half
 
 SIZE = 128  # pixels a side of the network's input
 CHANNELS = (48, 64, 96)  # at 32 x 32, 16 x 16 and 8 x 8

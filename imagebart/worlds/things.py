@@ -24,7 +24,7 @@ from imagebart.imaging.crop import Box
 from imagebart.models.imagebart import ImageBARTModel
 from imagebart.text.conditioners import TextConditioner
 from imagebart.text.prompts import articled
-from imagebart.worlds.network_file import load_half, save_half
+from imagebart.worlds import load_half, save_half
 
 SIDE = 64  # pixels a side of the network's input
 MIN_PROBABILITY = 0.6  # of a noun, from which a thing counts as found

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file
 
 from imagebart.training.config import LoopConfig
+from imagebart.worlds import save_half
 from imagebart.worlds.attribute_classifier import AttributeClassifier, likeliest, load_classifier
 from imagebart.worlds.avatars import PLAIN, VALUES
-from imagebart.worlds.network_file import save_half
 from recipes.avatars import CLASSIFIER
 from recipes.avatars.artwork import rendered
 from recipes.avatars.dataset import sample
