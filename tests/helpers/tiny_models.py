@@ -1,7 +1,5 @@
 """Tiny random models, with which tests take seconds: 32 x 32 pixels, 8 x 8 tokens."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -32,23 +30,16 @@ def tiny_conditioner(kind: Kind) -> Conditioner:
     return NoConditioner()
 
 
-TINY_FIRST_STAGE = FirstStageConfig(
-    resolution=32,
-    channels=32,
-    multipliers=(1, 1),
-    res_blocks=1,
-    attention_resolutions=(),
-    latent_channels=32,
-    code_dim=8,
-    codebook_size=24,
-    pixel_unshuffle=2,
-    unit_codes=True,
-)
-
-
 def tiny_first_stage(**settings: Any) -> FirstStageConfig:
     """The first stage of tiny models, 64 tokens of 24 codes, with other settings."""
-    return TINY_FIRST_STAGE.replace(**settings)
+    shape = {"resolution": 32, "channels": 32, "multipliers": (1, 1), "res_blocks": 1, "attention_resolutions": ()}
+    codes = {"latent_channels": 32, "code_dim": 8, "codebook_size": 24, "pixel_unshuffle": 2, "unit_codes": True}
+    return FirstStageConfig(**{**shape, **codes, **settings})
+
+
+def tiny_transformer(vocab_in: int, positions: int, **settings: Any) -> TransformerConfig:
+    shape = {"width": 32, "depth": 1, "heads": 2, "head_size": 16, "vocab_in": vocab_in, "positions": positions}
+    return TransformerConfig(**{**shape, **settings})
 
 
 def tiny_model(
@@ -60,18 +51,15 @@ def tiny_model(
 ) -> ImageBART:
     """A random model with a denoiser, best drawn with so many scales. The global RNG is left alone.
 
-    color_hint_grid: parts a side of cells whose colours it is told, and of cut cells what is left; 0: neither.
+    color_hint_grid: parts a side of cells whose colors it is told, and of cut cells what is left; 0: neither.
     """
-    encoder = "patch" if color_hint_grid else "convolutions"
-    first, conditioner = tiny_first_stage(encoder=encoder), tiny_conditioner(conditioning)
+    first = tiny_first_stage(encoder="patch" if color_hint_grid else "convolutions")
+    conditioner = tiny_conditioner(conditioning)
     text = tiny_text(conditioner, query_tokens)
     prefix = others = query_tokens if text is not None else conditioner.length
     if text is None:
         others = conditioner.vocab_size
-    vocab_in, positions = first.vocab_size + others + 1, 1 + prefix + TOKENS
-    encoder = TransformerConfig(
-        width=32, depth=1, heads=2, vocab_in=vocab_in, positions=positions, head_size=16, causal=False
-    )
+    encoder = tiny_transformer(first.vocab_size + others + 1, 1 + prefix + TOKENS, causal=False)
     config = DenoiserConfig(
         vocab_size=first.vocab_size,
         tokens=TOKENS,
@@ -115,15 +103,8 @@ def tiny_text(conditioner: Conditioner, query_tokens: int = QUERY_TOKENS) -> Tex
     """What reads a tiny model's prompts; None for other conditioning tokens."""
     if conditioner.kind != "text":
         return None
-    words = TransformerConfig(
-        width=24,
-        depth=1,
-        heads=2,
-        vocab_in=conditioner.vocab_size + query_tokens,
-        positions=conditioner.length + query_tokens,
-        head_size=12,
-        causal=False,
-    )
+    vocab, positions = conditioner.vocab_size + query_tokens, conditioner.length + query_tokens
+    words = tiny_transformer(vocab, positions, width=24, head_size=12, causal=False)
     return TextEncoderConfig(transformer=words, query_tokens=query_tokens, conv_width=3)
 
 
@@ -132,35 +113,18 @@ def tiny_stage_config(t: int, schedule: Schedule, vocab_size: int, conditioner: 
     text, coarsest = tiny_text(conditioner), t == schedule.stages
     prefix = conditioner.length if text is None else QUERY_TOKENS
     vocab = vocab_size + (conditioner.vocab_size if text is None else QUERY_TOKENS)
-    positions = 1 + prefix + TOKENS
-    decoder = TransformerConfig(
-        width=32,
-        depth=1,
-        heads=2,
-        vocab_in=vocab,
-        positions=positions,
-        head_size=16,
-        vocab_out=vocab_size,
-        cross=not coarsest,
-    )
-    encoder = TransformerConfig(
-        width=32, depth=1, heads=2, vocab_in=vocab, positions=positions, head_size=16, causal=False
-    )
-    rest: dict[str, Any] = {"cond_length": conditioner.length, "cond_offset": vocab_size, "text": text}
-    beta = schedule.betas[t - 1]
-    if coarsest:
-        return StageConfig(
-            kind="decoder_only", t=t, vocab_size=vocab_size, tokens=TOKENS, beta=beta, decoder=decoder, **rest
-        )
+    decoder = tiny_transformer(vocab, 1 + prefix + TOKENS, vocab_out=vocab_size, cross=not coarsest)
     return StageConfig(
-        kind="encoder_decoder",
+        kind="decoder_only" if coarsest else "encoder_decoder",
         t=t,
         vocab_size=vocab_size,
         tokens=TOKENS,
-        beta=beta,
+        beta=schedule.betas[t - 1],
         decoder=decoder,
-        encoder=encoder,
-        **rest,
+        encoder=None if coarsest else tiny_transformer(vocab, 1 + prefix + TOKENS, causal=False),
+        cond_length=conditioner.length,
+        cond_offset=vocab_size,
+        text=text,
     )
 
 
