@@ -1,115 +1,132 @@
-"""Attributes of avatars, and the words for their values."""
+"""Attributes of avatars: the words for their values, what claims mean for them, and descriptions."""
 
-from __future__ import annotations
-
-from collections import Counter
-from hashlib import sha256
+from dataclasses import replace
 
 import pytest
 
-from imagebart.worlds.avatars import HAIR_TOPS, HAT_TOPS, VALUES, Attributes, Phrase, phrases
-from recipes.avatars.dataset import HELD_OUT_PAIRS, held_out, sample
+from imagebart.worlds.avatars import (
+    HAIR_TOPS,
+    HAT_TOPS,
+    PLAIN,
+    SHOWING,
+    VALUES,
+    Attributes,
+    Phrase,
+    changed_by,
+    phrases,
+    verbalize,
+    with_showing,
+)
+from recipes import generator
+from recipes.avatars.captions import all_words, describe
+from recipes.avatars.cases import found
+from recipes.avatars.dataset import sample
 
-COUNT = 3000
-
-
-@pytest.fixture(scope="module")
-def sampled() -> list[Attributes]:
-    return [sample(index) for index in range(COUNT)]
-
-
-@pytest.fixture(scope="module")
-def everything() -> list[Attributes]:
-    """With held-out pairs."""
-    return [sample(index, split="all") for index in range(COUNT)]
-
-
-def test_every_value_is_reached_about_as_often_as_its_siblings(sampled: list[Attributes]) -> None:
-    for name, values in VALUES.items():
-        counts = Counter(getattr(attributes, name) for attributes in sampled)
-        assert set(counts) == set(values)
-        assert min(counts.values()) > COUNT / len(values) / 4
-    for name in ("facial_hair", "accessory"):
-        assert 0.35 < sum(getattr(avatar, name) == "none" for avatar in sampled) / COUNT < 0.6
+SHIRT = replace(PLAIN, clothing="graphic", graphic="bat", accessory="sunglasses", eyes="hearts", eyebrows="sad")
 
 
-def test_every_value_shows_somewhere(sampled: list[Attributes]) -> None:
-    shown = {(name, getattr(avatar, name)) for avatar in sampled for name in avatar.visible()}
-    assert shown == {(name, value) for name, values in VALUES.items() for value in values}
-
-
-def test_attributes_are_independent_but_for_held_out_pairs(everything: list[Attributes]) -> None:
-    beard_given_pink = Counter(avatar.facial_hair == "none" for avatar in everything if avatar.hair_color == "pink")
-    beard = Counter(avatar.facial_hair == "none" for avatar in everything)
-    assert beard_given_pink[True] / sum(beard_given_pink.values()) == pytest.approx(beard[True] / COUNT, abs=0.06)
-
-
-def test_held_out_pairs_are_never_sampled_for_training_and_all_are_otherwise(
-    sampled: list[Attributes], everything: list[Attributes]
-) -> None:
-    def pairs(avatars: list[Attributes]) -> Counter[int]:
-        return Counter(
-            number
-            for avatar in avatars
-            for number, pair in enumerate(HELD_OUT_PAIRS)
-            if all(getattr(avatar, name) == value for name, value in pair.items())
-        )
-
-    assert not pairs(sampled)
-    assert set(pairs(everything)) == set(range(len(HELD_OUT_PAIRS)))
-    assert not any(held_out(avatar) for avatar in sampled)
-
-
-def test_held_out_pairs_name_known_values_of_two_attributes() -> None:
-    assert len({frozenset(pair.items()) for pair in HELD_OUT_PAIRS}) == len(HELD_OUT_PAIRS) == 40
-    for pair in HELD_OUT_PAIRS:
-        assert len(pair) == 2 and all(value in VALUES[name] for name, value in pair.items())
-
-
-def test_an_index_means_the_same_everywhere() -> None:
-    avatars = str([sample(i, seed=3) for i in (0, 7, 10**8)])
-    assert sha256(avatars.encode()).hexdigest()[:16] == "896020d503ec91f7"
-    assert sample(7, seed=3) != sample(7, seed=4)
-
-
-def test_values_are_named_or_those_that_are_not() -> None:
-    colors = phrases("colors")
+def test_a_file_s_signs_say_of_which_values_a_phrase_is_true_and_how_it_stands() -> None:
+    colors, wordings = phrases("colors"), phrases("wordings")
     assert colors["top"][0] == Phrase("top", frozenset(HAIR_TOPS) - {"bald"}, "noun", "{c} hair")
-    assert colors["facial_hair"][0].values == frozenset(VALUES["facial_hair"]) - {"none"}
     assert phrases("negations")["top"][0].values == frozenset(VALUES["top"]) - frozenset(HAT_TOPS)
-
-
-def test_signs_say_how_a_phrase_stands() -> None:
-    hair = phrases("colors")["hair_color"]
-    said = {phrase.text: phrase.kind for phrase in [*hair, *phrases("wordings")["skin"]]}
-    assert (said["ginger"], said["blondie"], said["white"], said["fair skin"]) == (
+    kinds = {phrase.text: phrase.kind for phrase in (*colors["hair_color"], *wordings["skin"])}
+    assert [kinds[text] for text in ("ginger", "blondie", "white", "fair skin")] == [
         *("adjective", "loose", "epithet", "noun"),
-    )
-
-
-def test_each_background_is_named_by_its_own_word() -> None:
-    found = phrases("wordings")["background"]
-    assert {phrase.values for phrase in found} == {frozenset({value}) for value in VALUES["background"]}
-    for phrase in found:
-        (value,) = phrase.values
-        assert value in phrase.text.split()
-
-
-def test_prints_are_of_all_shirts() -> None:
-    skulls = [p.text for p in phrases("wordings")["graphic"] if p.values == {"skull"}]
-    assert "a {c} shirt with a skull" in skulls and "a skull print" in skulls and "a {c} skeleton shirt" in skulls
-    assert len(skulls) == 15
-
-
-def test_negations_are_the_wordings_of_none() -> None:
-    bare = [p for p in phrases("wordings")["facial_hair"] if p.values == {"none"}]
-    assert phrases("negations")["facial_hair"] == bare
+    ]
+    skulls = [phrase.text for phrase in wordings["graphic"] if phrase.values == {"skull"}]
+    assert {"a {c} shirt with a skull", "a skull print", "a {c} skeleton shirt"} < set(skulls)
+    assert phrases("negations")["facial_hair"] == [p for p in wordings["facial_hair"] if p.values == {"none"}]
 
 
 def test_nothing_of_the_file_is_left_in_the_phrases() -> None:
-    for kind in ("wordings", "colors", "negations"):
-        for table in phrases(kind).values():
-            for phrase in table:
-                left = phrase.text.replace("{c}", "red")
-                assert left and left == left.strip() and not set(left) & set("{}*$;=+~\n"), phrase
-                assert phrase.values and phrase.values <= set(VALUES[phrase.attribute])
+    for table in map(phrases, ("wordings", "colors", "negations")):
+        for phrase in (phrase for row in table.values() for phrase in row):
+            left = phrase.text.replace("{c}", "red")
+            assert left and left == left.strip() and not set(left) & set("{}*$;=+~\n"), phrase
+            assert phrase.values and phrase.values <= set(VALUES[phrase.attribute])
+
+
+def test_what_is_claimed_shows_just_where_everything_wider_is_so() -> None:
+    """Against `found`, which looks at what a whole avatar shows, over pairs of captions and avatars."""
+    true = 0
+    for number in range(100):
+        claims = describe(sample(number, 6), generator(number, 6, 1), count=1 + number % 3).claims
+        wider = with_showing(claims)
+        for avatar in [sample(number, 6), *(sample(10**6 + 10 * number + i, 6, "all") for i in range(10))]:
+            shows = all(found(avatar, claims).values())
+            assert all(vars(avatar)[name] in allowed for name, allowed in wider.items()) == shows
+            true += shows
+    assert 100 <= true < 100 * 10
+    hat = {"hair_color": frozenset({"red"}), "hat_color": frozenset({"blue"}), "top": frozenset({"beanie"})}
+    assert with_showing(hat)["top"] == {"beanie"}, "what a prompt says itself comes first"
+    assert with_showing({}) == {}
+
+
+NO_GLASSES = {"glasses", "round glasses"}
+CONTRASTS: dict[str, tuple[Attributes, dict[str, set[str]], set[str], set[str]]] = {
+    "what hides a claim goes": (SHIRT, {"eyes": {"wink"}}, {"black sunglasses"}, set()),
+    "what was hidden is not told": (SHIRT, {"accessory": {"none"}}, {"black sunglasses"}, set()),
+    "a print goes with its shirt": (SHIRT, {"clothing": {"hoodie"}}, {"a blue shirt with a bat"}, {"a blue hoodie"}),
+    "a thing takes a color": (PLAIN, {"hair_color": {"red"}}, {"short brown hair"}, {"short red hair"}),
+    "nothing is told of what is left open": (PLAIN, {"accessory": NO_GLASSES}, {"no glasses"}, set()),
+    "but its color": (PLAIN, {"clothing": {"hoodie", "sweater"}}, {"a blue t-shirt"}, {"blue clothes"}),
+    "if that stays": (
+        *(PLAIN, {"clothing": {"hoodie", "sweater"}, "clothing_color": {"red"}}, {"a blue t-shirt"}, set()),
+    ),
+    "nor of what it may hide": (
+        *(PLAIN, {"accessory": {"glasses", "sunglasses"}}, {"no glasses", "open eyes", "normal eyebrows"}, set()),
+    ),
+    "what is so already stays": (PLAIN, {"top": {"short", "bob"}}, set(), set()),
+    "nothing is told twice": (PLAIN, {"skin": {"fair"}, "hair_color": {"brown"}}, {"fair skin"}, set()),
+    "nor a thing with its color": (PLAIN, {"top": {"bob"}, "hair_color": {"brown"}}, {"short brown hair"}, set()),
+}
+"""An avatar, what is claimed, and what is no longer told of it, and newly."""
+
+
+@pytest.mark.parametrize(("avatar", "said", "gone", "new"), CONTRASTS.values(), ids=CONTRASTS)
+def test_a_claim_changes_what_it_has_to_and_no_more(
+    avatar: Attributes, said: dict[str, set[str]], gone: set[str], new: set[str]
+) -> None:
+    rest = verbalize(*changed_by({name: frozenset(values) for name, values in said.items()}, avatar))
+    before = set(verbalize(avatar).split(", "))
+    assert gone <= before and set(rest.split(", ")) == before - gone | new
+
+
+def test_to_a_complete_prompt_nothing_is_added() -> None:
+    """So that the recipe of an edit with a suggested mask makes the same image again."""
+    for avatar in (PLAIN, SHIRT, sample(5, 6)):
+        said = {name: frozenset({vars(avatar)[name]}) for name in avatar.visible()}
+        assert verbalize(*changed_by(said, avatar)) == ""
+
+
+DESCRIPTION = (
+    "short brown hair, no beard, a blue t-shirt, no glasses, open eyes, normal eyebrows, a big smile, fair skin, "
+    "a green background"
+)
+
+
+def test_all_that_shows_is_described() -> None:
+    bat = replace(PLAIN, clothing="graphic", graphic="bat")
+    assert verbalize(PLAIN) == DESCRIPTION
+    assert verbalize(bat) == DESCRIPTION.replace("t-shirt", "shirt with a bat")
+    hidden = verbalize(replace(PLAIN, top="hijab", accessory="sunglasses"))
+    assert hidden == "a blue hijab, no beard, black sunglasses, a big smile, fair skin, a green background"
+
+
+def test_only_what_is_named_is_described_and_a_color_alone_as_of_as_little_as_has_it() -> None:
+    goatee, beanie = replace(PLAIN, facial_hair="goatee"), replace(PLAIN, top="beanie")
+    assert verbalize(PLAIN, ["mouth", "skin"]) == "a big smile, fair skin"
+    assert verbalize(PLAIN, ["top"]) == "short hair"
+    assert verbalize(PLAIN, ["graphic", "hat_color"]) == verbalize(PLAIN, []) == ""
+    assert verbalize(replace(PLAIN, background="orange"), ["background"]) == "an orange background"
+    assert verbalize(PLAIN, ["hair_color", "clothing_color"]) == "brown hair, blue clothes"
+    assert verbalize(beanie, ["hat_color"]) == "a blue hat"
+    assert verbalize(goatee, ["facial_hair_color", "skin"]) == "brown facial hair, fair skin"
+
+
+def test_every_value_has_its_own_description_in_words_of_captions() -> None:
+    known = set(all_words())
+    for name, values in VALUES.items():
+        texts = {verbalize(replace(PLAIN, **{**SHOWING.get(name, {}), name: value})) for value in values}
+        assert len(texts) == len(values)
+        assert {word for text in texts for word in text.replace(",", "").replace("-", " ").split()} <= known

@@ -1,6 +1,4 @@
-"""The scorer of things, with a reader that is trained here to tell yellow disks from red and green squares."""
-
-from __future__ import annotations
+"""The scorer of things, with a detector that knows yellow disks and red and green squares by their pixels."""
 
 from dataclasses import replace
 from itertools import combinations, pairwise
@@ -59,62 +57,51 @@ def drawn(things: list[tuple[int, str, Box]], wall: str = "white", floor: str = 
     return torch.from_numpy(image / 127.5 - 1).permute(2, 0, 1)
 
 
-def random_box(side: int, random: np.random.Generator) -> Box:
-    top, left = (int(random.integers(GRID - side + 1)) for _ in range(2))
-    return Box(left, top, side)
-
-
 def random_things(random: np.random.Generator) -> list[tuple[int, str, Box]]:
     things: list[tuple[int, str, Box]] = []
     for _ in range(3):
         side = int(random.choice(NAMES.sides))
-        box = random_box(side, random)
+        box = Box(*random.integers(GRID - side + 1, size=2).tolist(), side)
         if not any(box.overlap(other) for _, _, other in things):
             noun = int(random.integers(2))
             things.append((noun, str(random.choice(["red", "green"])) if noun else "", box))
     return things
 
 
+class PixelDetector(ThingDetector):
+    """Sure of a square where nearly all of a thing's pixels, and no others, have its color."""
+
+    def __init__(self) -> None:
+        super().__init__(len(NAMES.nouns), len(NAMES.colors), width=8)
+
+    def forward(self, squares: Tensor) -> tuple[Tensor, Tensor]:
+        y, x = (torch.arange(64) + 0.5 - 32)[:, None], torch.arange(64) + 0.5 - 32
+        disk, square = x**2 + y**2 < (0.45 * 64) ** 2, torch.maximum(x.abs(), y.abs() + 0 * x) < 0.42 * 64
+        share = {}
+        for color, shape in (("", disk), ("red", square), ("green", square)):
+            rgb = torch.tensor(RGB[color]).view(3, 1, 1) / 127.5 - 1
+            share[color] = (((squares - rgb).abs().amax(1) < 0.4) == shape).float().mean((1, 2))
+        lemon, red, green = share.values()
+        nouns = torch.stack([lemon, torch.maximum(red, green), torch.full_like(lemon, 0.9)], 1)
+        return 100 * nouns, 100 * torch.stack([lemon, red, green], 1)
+
+
 @pytest.fixture(scope="module")
 def scorer() -> ThingScorer:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        reader, random = ThingDetector(2, 3, width=16), np.random.default_rng(0)
-        optimizer = torch.optim.AdamW(reader.parameters(), 2e-3)
-        asker = ThingScorer(reader, NAMES, TextConditioner.from_captions(["a lemon"]), GRID)
-        for _ in range(150):
-            squares, nouns, colors = [], [], []
-            for _ in range(24):
-                things = random_things(random)
-                image = drawn(things, *random.choice(list(NAMES.grounds), 2))
-                if random.random() < 0.5:
-                    noun, color, box = things[int(random.integers(len(things)))]
-                else:
-                    side = int(random.choice(NAMES.sides))
-                    box = random_box(side, random)
-                    found = [t for t in things if t[2] == box]
-                    noun, color = found[0][:2] if found else (2, "")
-                y, x = (slice(start * CELL, (start + box.side) * CELL) for start in (box.top, box.left))
-                squares.append(F.interpolate(image[None, :, y, x], (64, 64), mode="bilinear")[0])
-                nouns.append(noun)
-                colors.append(NAMES.colors.index(color))
-            said, shown = reader(torch.stack(squares))
-            loss = F.cross_entropy(said, torch.tensor(nouns)) + F.cross_entropy(shown, torch.tensor(colors))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    asker.detector.eval().requires_grad_(False)
     known = TextConditioner.from_captions(["a yellow lemon fruit and the red green toy block blocks lemons on white"])
-    return ThingScorer(reader, NAMES, known, GRID)
+    return ThingScorer(PixelDetector(), NAMES, known, GRID)
 
 
 def test_things_are_found_where_they_are(scorer: ThingScorer) -> None:
-    random, right = np.random.default_rng(1), 0
-    for _ in range(20):
+    random = np.random.default_rng(1)
+    for _ in range(12):
         things = sorted(random_things(random), key=lambda t: (t[2].left, t[2].top))
-        found = scorer.things(drawn(things))
-        right += [(f.noun, NAMES.colors[f.color], f.box) for f in found] == things
-    assert right >= 16
+        image = drawn(things)
+        assert [(f.noun, NAMES.colors[f.color], f.box) for f in scorer.things(image)] == things
+        near = torch.zeros(GRID, GRID, dtype=torch.bool)
+        assert scorer.things(image, near) == []
+        near[things[0][2].cells] = True
+        assert [f.box for f in scorer.things(image, near)] == [things[0][2]]
 
 
 def test_an_image_is_described_in_words_that_captions_have(scorer: ThingScorer) -> None:
@@ -129,25 +116,6 @@ def test_an_image_is_described_in_words_that_captions_have(scorer: ThingScorer) 
     noise = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     assert scorer.describe(noise) is None
     assert scorer.contrast(noise, "a lemon") is None
-
-
-@pytest.mark.parametrize(
-    ("prompt", "asked"),
-    [
-        ("a lemon", [(LEMON, None, 1)]),
-        ("Red toy-blocks and a yellow fruit!", [(BLOCK, 1, 2), (LEMON, None, 1)]),
-        ("the grenn block", [(BLOCK, 2, 1)]),
-        ("three lemons, two green toy blocks", [(LEMON, None, 3), (BLOCK, 2, 2)]),
-        ("4 lemons", [(LEMON, None, 4)]),
-        ("a house", []),
-        ("", []),
-    ],
-)
-def test_prompts_name_nouns_with_number_and_color_before_them(
-    scorer: ThingScorer, prompt: str, asked: list[tuple[int, int | None, int]]
-) -> None:
-    found = scorer.asked(prompt)
-    assert [(one.nouns, one.color, one.count) for one in found] == [((noun,), *others) for noun, *others in asked]
 
 
 @pytest.fixture(scope="module")
@@ -183,26 +151,17 @@ def said(scorer: ThingScorer, asked: Asked) -> str:
         ("a small red car", ["1 small red car"]),
         ("a big cat, three tiny blue balloons", ["1 big cat", "3 tiny blue balloon"]),
         ("the huge orange book and an orange", ["1 huge orange book", "1 orange"]),
-        ("a brown horse", ["1 horse"]),
-        ("a white horse", ["1 horse"]),
-        ("a gray car", ["1 car"]),
-        ("three animals", ["3 of 38"]),
-        ("fruit, a vehicle", ["1 of 11", "1 of 11"]),
-        ("Flowers and anmals", ["2 of 3", "2 of 38"]),
-        ("a purple vehicle", ["1 purple car"]),
-        ("two pink animals", ["2 of 4"]),
-        ("a cat on a pink background", ["1 cat"]),
+        *[("a brown horse", ["1 horse"]), ("a white horse", ["1 horse"]), ("a gray car", ["1 car"])],
+        *[("three animals", ["3 of 38"]), ("fruit, a vehicle", ["1 of 11", "1 of 11"])],
+        *[("Flowers and anmals", ["2 of 3", "2 of 38"]), ("a purple vehicle", ["1 purple car"])],
+        *[("two pink animals", ["2 of 4"]), ("a cat on a pink background", ["1 cat"]), ("", [])],
+        ("A red-car, two teddy-bears!", ["1 red car", "2 teddy bear"]),
     ],
 )
 def test_numbers_sizes_colors_and_groups_are_read(shipped: ThingScorer, prompt: str, asked: list[str]) -> None:
     assert [said(shipped, one) for one in shipped.asked(prompt)] == asked
     assert shipped.conditioner.unknown_words(prompt) == []
     assert not any("does not know" in note for note in shipped.conditioner.encode([prompt]).notes)
-
-
-@pytest.mark.shipped
-def test_words_that_nothing_reads_stay_unknown(shipped: ThingScorer) -> None:
-    assert shipped.conditioner.unknown_words("two big zebras, fruit and 12 spoons") == ["zebras", "spoons"]
 
 
 @pytest.mark.shipped
@@ -226,17 +185,15 @@ def test_a_color_that_a_thing_does_not_come_in_is_named(shipped: ThingScorer, pr
 @pytest.mark.parametrize(
     ("prompt", "expected"),
     [
-        ("a cat on a chair", "on"),
-        ("a big cat on top of a red car", "on"),
-        ("a cat to the left of the dog", "left"),
-        ("a cat right of a small dog", "right"),
-        ("a cat next to a dog", "left"),
-        ("an owl over a tree", "above"),
-        ("a cat beneath a tree", "below"),
-        ("two cats on a chair", ""),
-        ("a cat on a pink background and a dog", ""),
-        ("on the left a cat, on the right a dog", ""),
-        ("a cat", ""),
+        *[("a cat on a chair", "on"), ("a big cat on top of a red car", "on"), ("a cat next to a dog", "left")],
+        *[("a cat to the left of the dog", "left"), ("a cat right of a small dog", "right")],
+        *[
+            ("an owl over a tree", "above"),
+            ("a cat beneath a tree", "below"),
+            ("a cat", ""),
+            ("two cats on a chair", ""),
+        ],
+        *[("a cat on a pink background and a dog", ""), ("on the left a cat, on the right a dog", "")],
     ],
 )
 def test_where_things_lie_is_read(shipped: ThingScorer, prompt: str, expected: str) -> None:
@@ -245,7 +202,7 @@ def test_where_things_lie_is_read(shipped: ThingScorer, prompt: str, expected: s
 
 @pytest.mark.shipped
 def test_what_stands_on_something_touches_it(shipped: ThingScorer) -> None:
-    for seed in range(20):
+    for seed in range(10):
         cat, chair = boxes_of(shipped, "a small cat on a big chair", seed)
         assert cat.top + cat.side == chair.top and cat.side < chair.side
         assert chair.left <= cat.left and cat.left + cat.side <= chair.left + chair.side
@@ -256,17 +213,16 @@ def test_a_pipeline_knows_the_words_of_its_scorer(shipped: ThingScorer) -> None:
     model = tiny_model("text")
     model.conditioner = shipped.conditioner.replace(tokens=model.conditioner.tokens)
     pipe = Pipeline(model)
-    assert pipe.unknown_words("2 tiny aliens beside some fruit") == ["aliens"]
+    assert pipe.unknown_words("2 tiny zebras beside some fruit and 12 spoons") == ["zebras", "spoons"]
     assert pipe.corrections("vegetabels") == {"vegetabels": "vegetables"}
     assert {"tiny", "beside", "fruit", "cat"} < set(pipe.vocabulary) and pipe.vocabulary == sorted(pipe.vocabulary)
 
 
 @pytest.mark.shipped
 def test_a_group_is_drawn_as_any_of_its_nouns(shipped: ThingScorer) -> None:
-    (birds,) = shipped.asked("five birds")
+    birds, car = shipped.asked("five birds, a car")
     chosen = {shipped.choose(birds, Random(seed)) for seed in range(200)}
     assert {one.nouns for one in chosen} == {(noun,) for noun in birds.nouns} and {one.count for one in chosen} == {5}
-    (car,) = shipped.asked("a car")
     assert shipped.choose(car, Random(0)) == car
 
 
@@ -278,15 +234,13 @@ def boxes_of(scorer: ThingScorer, prompt: str, seed: int) -> list[Box]:
 
 
 def test_an_image_is_planned_as_its_ground_and_things_apart_from_each_other(scorer: ThingScorer) -> None:
-    layouts, prompt = set(), "two lemons and a red block on a blue background"
+    layouts = set()
     for seed in range(20):
-        ground, things = scorer.plan(prompt, seed) or ("", [])
-        assert ground == "blue background"
-        assert [name for name, _ in things] == ["a lemon", "a lemon", "a red toy block"]
-        boxes = boxes_of(scorer, prompt, seed)
+        ground, things = scorer.plan("two lemons and a red block on a blue background", seed) or ("", [])
+        names, boxes = zip(*things, strict=True)
+        assert (ground, names) == ("blue background", ("a lemon", "a lemon", "a red toy block"))
         assert not any(one.overlap(other) for one, other in combinations(boxes, 2))
-        assert boxes == [box for _, box in things]
-        layouts.add(tuple(boxes))
+        layouts.add(boxes)
     assert len(layouts) > 15
     assert scorer.plan("a blue background", 0) is None
 
@@ -381,20 +335,22 @@ def test_a_thing_is_found_by_its_name_and_free_space_where_there_is_none(framed:
         found("a house")
 
 
-def test_a_folder_holds_a_scorer_and_damaged_ones_are_named(scorer: ThingScorer, tmp_path: Path) -> None:
-    model = tiny_model("text")
-    save_detector(scorer.detector, NAMES, tmp_path / DETECTOR)
+def test_a_folder_holds_a_scorer_and_damaged_ones_are_named(tmp_path: Path) -> None:
+    model, detector, path = tiny_model("text"), ThingDetector(2, 3, width=16).eval(), tmp_path / DETECTOR
+    save_detector(detector, NAMES, path)
     loaded = bundled_scorer(tmp_path, model)
-    assert isinstance(loaded, ThingScorer)
-    image = drawn([(LEMON, "", Box(2, 2, 4))])
-    for mine, theirs in zip(scorer.read(image[None]), loaded.read(image[None]), strict=True):
-        torch.testing.assert_close(mine, theirs, atol=0.1, rtol=0.05)
+    assert isinstance(loaded, ThingScorer) and loaded.names == NAMES
+    squares = torch.rand(2, 3, 64, 64) * 2 - 1
+    for mine, theirs in zip(detector(squares), loaded.detector(squares), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-2, rtol=1e-2)
     with pytest.raises(WeightsError, match="takes none in words"):
         bundled_scorer(tmp_path, tiny_model("class"))
-    content = (tmp_path / DETECTOR).read_bytes()
-    (tmp_path / DETECTOR).write_bytes(content.replace(b"nouns.weight", b"nouns.wrongs"))
-    with pytest.raises(WeightsError, match="cannot be used as a scorer"):
-        bundled_scorer(tmp_path, model)
-    (tmp_path / DETECTOR).write_bytes(content.replace(b'\\"sides\\"', b'\\"hides\\"'))
-    with pytest.raises(WeightsError, match="cannot be used as a scorer: unknown setting 'hides'"):
-        bundled_scorer(tmp_path, model)
+    content = path.read_bytes()
+    for right, wrong in (
+        (b"nouns.weight", b"nouns.wrongs"),
+        (b'\\"sides\\"', b'\\"hides\\"'),
+        (content, b"no tensors"),
+    ):
+        path.write_bytes(content.replace(right, wrong))
+        with pytest.raises(WeightsError, match=f"{DETECTOR} cannot be used as a scorer: "):
+            bundled_scorer(tmp_path, model)
