@@ -1,9 +1,8 @@
 """Variants ranked: by the bundled scorer, a classifier or CLIP; each says which variant it is."""
 
-from __future__ import annotations
-
 import json
-from io import BytesIO
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from imagebart.cli import main
 from imagebart.core.errors import InputError
 from imagebart.imaging import masks
 from imagebart.imaging.files import read_recipe, to_tensor
-from imagebart.pipeline import Pipeline
+from imagebart.pipeline import Pipeline, PipelineEvent
 from imagebart.text.conditioners import ClipTextConditioner
 from imagebart.worlds.ranking import ClassifierScorer, ClipScorer, load_scorer
 
@@ -32,87 +31,61 @@ class Brightest:
         return images.mean((1, 2, 3)) * {"a hat": 1, "a blue hat": -1, "": 0}[prompt]
 
 
-def brightness(image: Image.Image) -> float:
-    return float(np.asarray(image.convert("RGB")).mean())
+PIPE = Pipeline(tiny_model(), scorer=Brightest())
+UPLOAD = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8))
+RUNS: dict[str, Callable[..., Iterator[PipelineEvent]]] = {
+    "bright": partial(PIPE.generate, "a hat", seed=5, variants=5),
+    "dark": partial(PIPE.generate, "a blue hat", seed=5, variants=5),
+    "edit": partial(PIPE.edit, UPLOAD, masks.preset("upper half", UPLOAD.size), "a hat", seed=1, variants=5),
+    "vary": partial(PIPE.vary, UPLOAD, 0.9, "a hat", seed=1, variants=5),
+}
 
 
-@pytest.fixture(scope="module")
-def pipe() -> Pipeline:
-    return Pipeline(tiny_model(), scorer=Brightest())
-
-
-def test_images_of_several_prompts_have_no_best(pipe: Pipeline) -> None:
+def test_what_cannot_be_ranked_is_said() -> None:
     with pytest.raises(InputError, match="several prompts have no best"):
-        pipe.generate(["a hat", "a blue hat"], best_first=True)
-
-
-def test_equal_scores_keep_their_order(pipe: Pipeline) -> None:
-    assert list(pipe.generate("", seed=5, variants=3, best_first=True))[-1].variants == (0, 1, 2)
-
-
-@pytest.mark.parametrize(("prompt", "falling"), [("a hat", True), ("a blue hat", False)])
-def test_the_result_is_ordered_and_each_image_is_the_variant_it_says(
-    pipe: Pipeline, prompt: str, falling: bool
-) -> None:
-    as_drawn = list(pipe.generate(prompt, seed=5, variants=6))[-1]
-    assert as_drawn.variants == (0, 1, 2, 3, 4, 5)
-    events = list(pipe.generate(prompt, seed=5, variants=6, best_first=True))
-    assert all(event.variants[0] == 0 and event.recipe.variant == 0 for event in events[:-1])
-    last = events[-1]
-    light = [brightness(image) for image in last.images]
-    assert light == sorted(light, reverse=falling) and len(set(light)) > 1
-    assert sorted(last.variants) == [0, 1, 2, 3, 4, 5] and last.variants != as_drawn.variants
-    for number, image in zip(last.variants, last.images, strict=True):
-        assert image.tobytes() == as_drawn.images[number].tobytes()
-    assert last.image is last.images[0]
-    assert last.recipe == as_drawn.recipe.replace(variant=last.variants[0])
-    alone = list(pipe.generate(prompt, seed=last.recipe.own_seed))[-1].image
-    assert np.abs(np.asarray(alone, int) - np.asarray(last.image, int)).max() <= 1
-
-
-def test_edits_and_variations_are_ordered_and_keep_what_they_should(pipe: Pipeline) -> None:
-    upload = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8))
-    mask = masks.preset("upper half", upload.size)
-    runs = (lambda **more: pipe.edit(upload, mask, "a hat", seed=1, variants=4, **more),
-            lambda **more: pipe.vary(upload, 0.9, "a hat", seed=1, variants=4, **more))  # fmt: skip
-    for run in runs:
-        as_drawn, ordered = list(run())[-1], list(run(best_first=True))[-1]
-        assert sorted(ordered.variants) == [0, 1, 2, 3] != list(ordered.variants)
-        for number, image in zip(ordered.variants, ordered.images, strict=True):
-            assert image.tobytes() == as_drawn.images[number].tobytes()
-        assert ordered.recipe.variant == ordered.variants[0]
-
-
-def test_without_a_scorer_there_is_no_order() -> None:
-    pipe = tiny_pipeline()
-    assert pipe.scorer is None
+        PIPE.generate(["a hat", "a blue hat"], best_first=True)
     with pytest.raises(InputError, match="no scorer"):
-        pipe.generate("a hat", best_first=True)
+        tiny_pipeline().generate("a hat", best_first=True)
 
 
-def test_a_scorer_is_loaded_from_the_model_s_folder_and_used_by_the_command_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder, plain = tmp_path / "judged", tmp_path / "plain"
+def test_equal_scores_keep_their_order() -> None:
+    assert list(PIPE.generate("", seed=5, variants=3, best_first=True))[-1].variants == (0, 1, 2)
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_the_result_is_ordered_and_each_image_is_the_variant_it_says(run: str) -> None:
+    *_, drawn = RUNS[run]()
+    *events, last = RUNS[run](best_first=True)
+    assert all(event.variants[0] == 0 and event.recipe.variant == 0 for event in events)
+    assert sorted(last.variants) == [0, 1, 2, 3, 4] == list(drawn.variants) != list(last.variants)
+    for number, image in zip(last.variants, last.images, strict=True):
+        assert image.tobytes() == drawn.images[number].tobytes()
+    assert last.image is last.images[0] and last.recipe == drawn.recipe.replace(variant=last.variants[0])
+    light = [np.asarray(image.convert("RGB")).mean() for image in last.images]
+    assert run in ("edit", "vary") or light == sorted(light, reverse=run == "bright")
+
+
+def test_a_ranked_image_is_made_again_by_its_own_seed() -> None:
+    *_, last = RUNS["bright"](best_first=True)
+    *_, alone = PIPE.generate("a hat", seed=last.recipe.own_seed)
+    assert np.abs(np.asarray(alone.image, int) - np.asarray(last.image, int)).max() <= 1
+
+
+def test_the_command_line_ranks_by_the_scorer_in_the_model_s_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
     save_model_with_scorer(folder)
-    tiny_model().save_pretrained(plain)
-    pipe = Pipeline.from_pretrained(folder)
-    assert pipe.scorer is not None
-    assert Pipeline.from_pretrained(plain).scorer is None
     command = ["generate", "--prompt", "red hair", "--seed", "3", "--variants", "4", "--best-first"]
-    assert main([*command, "--model", str(plain), "--out", str(tmp_path / "no.png")]) == 2
-    assert "no scorer" in capsys.readouterr().err
     assert main([*command, "--model", str(folder), "--out", str(tmp_path / "o.png")]) == 0
+    pipe = Pipeline.from_pretrained(folder)
     last = list(pipe.generate("red hair", seed=3, variants=4, best_first=True))[-1]
     for number, variant in enumerate(last.variants):
         path = tmp_path / ("o.png" if number == 0 else f"o-{number + 1}.png")
         recipe = read_recipe(path)
         assert recipe is not None and recipe.variant == variant
-        with BytesIO(path.read_bytes()) as file:
-            assert Image.open(file).tobytes() == last.images[number].tobytes()
+        assert Image.open(path).tobytes() == last.images[number].tobytes()
 
 
-# Judges from elsewhere, as small random networks of transformers' own kinds.
+# Scorers from elsewhere, as small random networks of transformers' own kinds.
 
 
 def classifier(folder: Path, names: list[str]) -> Path:
@@ -172,14 +145,16 @@ def test_clip_scores_by_likeness(tmp_path: Path) -> None:
     assert not torch.allclose(scores, scorer.score(images, "round glasses"))
 
 
-def test_what_is_no_scorer_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match="nothing that a scorer could look for"):
-        load_scorer(str(tmp_path), tiny_model("none"))
-    with pytest.raises(InputError, match="it is no CLIP model"):
-        load_scorer(str(classifier(tmp_path / "a", ["cat"])), tiny_model("text"))
+def test_what_is_no_scorer_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="The scorer .*empty cannot be loaded"):
-        load_scorer(str(tmp_path / "empty"), tiny_model("class"))
+    cat = classifier(tmp_path / "cat", ["cat"])
+    for path, kind, said in (
+        (tmp_path, "none", "nothing that a scorer could look for"),
+        (cat, "text", "it is no CLIP model"),
+        (tmp_path / "empty", "class", "The scorer .*empty cannot be loaded"),
+    ):
+        with pytest.raises(InputError, match=said):
+            load_scorer(str(path), tiny_model(kind))
 
 
 def test_the_best_of_several_is_written(tmp_path: Path) -> None:
