@@ -13,6 +13,7 @@ from tiny_models import tiny_model
 
 from imagebart.core.errors import WeightsError
 from imagebart.training.config import LoopConfig
+from imagebart.worlds import save_half
 from imagebart.worlds.attribute_classifier import (
     HEADS,
     AttributeClassifier,
@@ -23,7 +24,6 @@ from imagebart.worlds.attribute_classifier import (
     read_claims,
 )
 from imagebart.worlds.avatars import PLAIN, VALUES, Claims, verbalize
-from imagebart.worlds.network_file import save_half
 from imagebart.worlds.ranking import ATTRIBUTE_CLASSIFIER, bundled_scorer
 from recipes.avatars import CLASSIFIER
 from recipes.avatars.artwork import rendered
