@@ -1,7 +1,6 @@
 """Work in a process of its own that is killed, or runs out of room, at a chosen moment."""
 
-from __future__ import annotations
-
+import itertools
 import os
 import resource
 import signal
@@ -44,32 +43,24 @@ def run_in_fork(work: Callable[[], Any], kill: tuple[int, float] | None = None) 
 
 
 def killed_at_every_step(work: Callable[[], Any]) -> Iterator[int]:
-    """Does the work again and again, killed (-9) at its first doing with files, at its second, ... until it is through.
+    """Does the work again and again until it is through, killed before its first doing with files, its second, ..."""
 
-    Before a file is opened, moved, removed and so on.
-    """
-    for step in range(10_000):
-        code = run_in_fork(lambda step=step: killed_at_step(work, step))
+    def killed(step: int) -> None:
+        steps = itertools.count()
+
+        def kill(event: str, _: Any) -> None:
+            if event in ON_FILES and next(steps) == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(kill)
+        work()
+
+    for step in itertools.count():
+        code = run_in_fork(lambda step=step: killed(step))
         if code == 0:
             return
         assert code == -signal.SIGKILL, code
         yield step
-    raise AssertionError("it never ends")
-
-
-def killed_at_step(work: Callable[[], Any], step: int) -> None:
-    """Does the work until its doing with files number `step` (from 0), where the process kills itself."""
-    done = 0
-
-    def count(event: str, _: Any) -> None:
-        nonlocal done
-        if event in ON_FILES:
-            if done == step:
-                os.kill(os.getpid(), signal.SIGKILL)
-            done += 1
-
-    sys.addaudithook(count)
-    work()
 
 
 def with_full_disk(work: Callable[[], Any], size: int) -> str:

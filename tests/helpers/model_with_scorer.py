@@ -1,7 +1,5 @@
 """A tiny random model with a scorer beside it: heads that say anything, and the reader of avatars."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from shutil import copy
 

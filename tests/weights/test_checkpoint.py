@@ -3,7 +3,6 @@
 import os
 import pickle
 import sys
-import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -111,10 +110,8 @@ def test_programs_are_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.Mo
         (PROGRAMS["shell"], "names os.system, expected tensors"),
         (b"cpytorch_lightning.core.saving\nload\n.", "names pytorch_lightning.core.saving.load"),
         (b"ctorch.hub\nload\n.", "names torch.hub.load"),
-        (b"cargparse\nNamespace\n.", "names argparse.Namespace"),
         (b"c" + b"x" * 1000 + b"\ny\n.", "names xxx"),
         (b"X\x02\x00\x00\x00hi)R.", "unrecognized function hi"),
-        (b"", "no PyTorch checkpoint"),
         (b"\x80\x02}q", "no PyTorch checkpoint"),
         (b"K\x01.", "state_dict"),
         (b"}.", "state_dict"),
@@ -131,7 +128,3 @@ def test_other_files_are_named(tmp_path: Path) -> None:
     for content in (b"", b"<html>not found</html>", (CLASS_MODEL / "scale1.ckpt").read_bytes()[:-5000]):
         path.write_bytes(content)
         assert_refused(path, "no PyTorch checkpoint")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.save({"w": torch.ones(2)}, path, _use_new_zipfile_serialization=False)
-    assert_refused(path, "no PyTorch checkpoint")

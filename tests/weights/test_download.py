@@ -45,8 +45,9 @@ def files_beside() -> list[str]:
     return sorted(path.name for path in published_folder(NAME).parent.iterdir())
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+def same_files(folder: Path, other: Path) -> bool:
+    one, two = ({path.name: path.read_bytes() for path in place.iterdir()} for place in (folder, other))
+    return one == two
 
 
 def test_from_its_name_to_a_model(server: FileServer, model: Path) -> None:
@@ -62,33 +63,31 @@ def test_a_connection_that_breaks_is_taken_up_again(server: FileServer, package:
     assert download(NAME) == published_folder(NAME)
     begins = [request.get("range") for request in server.requests]
     assert begins[0] is None and all(begin is not None and begin.startswith("bytes=") for begin in begins[1:])
-    assert contents(published_folder(NAME)) == contents(model)
+    assert same_files(published_folder(NAME), model)
     assert files_beside() == [NAME, f"{NAME}.lock"]
     assert download(NAME) == published_folder(NAME)
     assert len(server.requests) == 3
 
 
 def test_a_program_that_was_ended_goes_on_where_it_was(server: FileServer, package: bytes, model: Path) -> None:
-    part = published_folder(NAME).with_name(f"{NAME}.zip.part")
+    part, half = published_folder(NAME).with_name(f"{NAME}.zip.part"), len(package) // 2
     part.parent.mkdir(parents=True)
-    for here in (len(package) // 2, len(package)):  # the last one was ended just before it moved the file
-        part.write_bytes(package[:here])
-        assert same_weights(load(download(NAME)), load(model))
+    for here in (package[:half], package, package + b"x"):  # the last is of another file, and begun anew
+        part.write_bytes(here)
+        assert same_files(download(NAME), model)
         shutil.rmtree(published_folder(NAME))
-    assert [request.get("range") for request in server.requests] == [f"bytes={len(package) // 2}-"]
-
-
-def test_a_beginning_of_another_file_is_noticed(server: FileServer, package: bytes) -> None:
-    part = published_folder(NAME).with_name(f"{NAME}.zip.part")
-    part.parent.mkdir(parents=True)
-    part.write_bytes(b"x" * (len(package) + 1))  # a longer one
-    assert download(NAME) == published_folder(NAME)
-    assert server.requests[0].get("range") is None
-    shutil.rmtree(published_folder(NAME))
+    assert [request.get("range") for request in server.requests] == [f"bytes={half}-", None]
     part.write_bytes(b"x" * 5000)
     with pytest.raises(WeightsError, match="download it again"):
         download(NAME)
-    assert not list(published_folder(NAME).parent.glob("*.zip*"))
+    assert files_beside() == [f"{NAME}.lock"]
+
+
+def test_files_stay_in_their_folder_whatever_the_zip_says(server: FileServer, model: Path, tmp_path: Path) -> None:
+    write_package(tmp_path / "evil.zip", model, "../../../")
+    server.content = (tmp_path / "evil.zip").read_bytes()
+    assert same_files(download(NAME), model)
+    assert not list(tmp_path.glob("*.ckpt")) and files_beside() == [NAME, f"{NAME}.lock"]
 
 
 def test_what_cannot_be_had_is_one_sentence(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:

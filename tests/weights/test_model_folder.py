@@ -106,7 +106,7 @@ def test_large_models_are_split_and_mapped(tmp_path: Path, monkeypatch: pytest.M
 
 def test_saving_again_replaces_the_model_and_nothing_else(tmp_path: Path) -> None:
     """Fewer files, whole ones in place of parts, stages in place of a denoiser; the model itself, too."""
-    others = {"README.md": "the card", "model-notes.txt": "of the author", "examples/1.txt": "a hat"}
+    others = {"README.md": "the card", "model.safetensors.txt": "of the author", "examples/1.txt": "a hat"}
     (tmp_path / "examples").mkdir()
     for name, text in others.items():
         (tmp_path / name).write_text(text)

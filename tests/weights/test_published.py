@@ -59,6 +59,7 @@ def assert_close(ours: Tensor, theirs: Tensor) -> None:
 
 
 def test_recorded_outputs_are_computed_again(recorded: Recorded) -> None:
+    assert recorded.model.schedule.betas == pytest.approx((0.37, 1) if recorded.cond is not None else (1 / 3, 1 / 2, 1))
     assert_codes(recorded)
     assert_decoding(recorded)
     for t, stage in enumerate(recorded.model.stages, 1):
@@ -101,17 +102,6 @@ def assert_chains(recorded: Recorded, kind: str) -> None:
         start, strength = recorded[f"chain.{kind}.after_stage{t + 1}"], 1 - model.schedule.alphacum(t)
         after = model.sample(len(start), start=start, cond=recorded.cond, top_k=1, strength=strength, **kept)
         assert torch.equal(after, tokens)
-
-
-def test_what_the_models_are() -> None:
-    classes, residual = load(CLASS_MODEL), load(str(RESIDUAL_MODEL))
-    assert [stage.config.kind for stage in classes.stages] == ["encoder_decoder", "decoder_only"]
-    assert [stage.config.kind for stage in residual.stages] == ["residual", "residual", "decoder_only"]
-    assert classes.schedule.betas == pytest.approx((0.37, 1))
-    assert residual.schedule.betas == pytest.approx((1 / 3, 1 / 2, 1))
-    assert (classes.conditioner.kind, residual.conditioner.kind) == ("class", "none")
-    assert classes.conditioner.encode(["99"]).tokens.tolist() == [[99]]
-    assert classes.about.name == "class_cond_custom" and not any(p.requires_grad for p in classes.parameters())
 
 
 def test_device_and_dtype_are_those_that_there_are() -> None:
@@ -196,6 +186,7 @@ def test_stages_for_other_first_stages_are_refused(copy: Path) -> None:
         (2, lambda s: s.update(sos_token=torch.tensor([100])), "stage 2 has the start_token 100, expected one of 100"),
         (1, lambda s: s.update(alphats=torch.tensor([1, 0.63, 0.1])), "betas are"),
         (1, lambda s: s.update(alphats=torch.tensor([1, torch.nan, 0])), "betas are"),
+        (1, lambda s: s.update(alphats=torch.tensor([1, 1, 0])), "betas are"),
         (1, lambda s: s.update(alphats=torch.zeros(2, 2)), "alphats of shape [2, 2]"),
         (1, lambda s: s["first_stage_model.quantize.used"].fill_(3), "ascending"),
         (1, lambda s: s.pop("first_stage_model.quantize.used"), "lacks the tensor first_stage_model.quantize.used"),
@@ -255,22 +246,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("folder", [CLASS_MODEL, RESIDUAL_MODEL], ids=lambda folder: folder.name)
-def test_files_of_the_tests_have_the_names_and_shapes_of_the_recorded_ones(folder: Path) -> None:
-    for path in folder.glob("*.ckpt"):
-        recorded = read_state_dict(path)
-        betas = tuple(1 - recorded["alphats"].double()[1:])
-        ours = scale_tensors(read_stage_yaml(path.with_suffix(".yaml")), int(path.stem[-1]), betas)
-        assert {name: (tensor.shape, tensor.dtype) for name, tensor in ours.items()} == {
-            name: (tensor.shape, tensor.dtype) for name, tensor in recorded.items()
-        }
-
-
 def test_a_conversion_is_the_same_model(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_SHARD_BYTES", 30_000)
     convert(tiny, tmp_path / "out")
     assert same_weights(load(tmp_path / "out"), load(tiny))
-    assert len(list((tmp_path / "out").glob("model-*-of-*.safetensors"))) > 1
     assert [path.name for path in tmp_path.iterdir()] == ["out"] and len(list(tiny.glob("*.ckpt"))) == 4
     names = {path.name for path in (tmp_path / "out").iterdir() if path.suffix != ".safetensors"}
     assert names == {"config.json", "README.md", "model.safetensors.index.json"}

@@ -15,15 +15,10 @@ from imagebart.models.vqgan import FirstStage
 from imagebart.text.conditioners import ClassConditioner
 from imagebart.weights.convert import key_mapping
 from imagebart.weights.folder import on_meta_device, shapes_of
-from imagebart.weights.registry import MODELS, read_stage_yaml
+from imagebart.weights.registry import KINDS, MODELS, read_stage_yaml
 
 MANIFESTS = json.loads(gzip.decompress((FIXTURES / "published_manifests.json.gz").read_bytes()))
-KINDS = {"XTransformer": "encoder_decoder", "ResidualScaledXTransformer": "residual", "GPT": "decoder_only"}
-TARGETS = {
-    "XTransformer": "imagebart.modules.xtransformers.x_transformer.XTransformer",
-    "ResidualScaledXTransformer": "imagebart.modules.xtransformers.x_transformer.ResidualScaledXTransformer",
-    "GPT": "imagebart.modules.transformer.mingpt.GPT",
-}
+TARGETS = {target.rpartition(".")[2]: target for target in KINDS}
 EVERY_STAGE = [
     pytest.param(name, stage, id=f"{name}-{stage['stage']}")
     for name, manifest in MANIFESTS.items()
@@ -53,7 +48,7 @@ def test_stages_match_tensor_by_tensor(name: str, manifest: dict[str, Any]) -> N
     with on_meta_device(name):
         stage = Stage(config, MODELS[name].stages)
     mapping, ours = key_mapping(config), shapes_of(stage)
-    assert config.kind == KINDS[manifest["transformer"]]
+    assert config.kind == KINDS[TARGETS[manifest["transformer"]]]
     assert (config.tokens, config.vocab_size) == (256, MANIFESTS[name]["first_stage"]["used_codes"])
     assert config.cond_length == (manifest["conditioner"] is not None)
     assert mapping.sources.keys() == ours.keys(), "each of our tensors is made of published ones"
