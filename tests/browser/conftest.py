@@ -1,7 +1,5 @@
 """Running pages on tiny random models, one for each configuration, and a browser with windows of them."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Iterator
@@ -31,9 +29,8 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def site(examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The page, with two more models to switch to."""
     models = tmp_path_factory.mktemp("models")
-    tiny_model("class").save_pretrained(models / "animals")
-    tiny_model("none").save_pretrained(models / "plain")
-    for name, number in (("animals", 1), ("plain", 2)):
+    for number, (name, conditioning) in enumerate({"animals": "class", "plain": "none"}.items(), 1):
+        tiny_model(conditioning).save_pretrained(models / name)
         (models / name / "examples").mkdir()
         example = models / name / "examples" / f"{name}-{number}.png"
         gradient_image((32, 32), 60 * number).save(example)
@@ -45,33 +42,30 @@ def site(examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 @pytest.fixture(scope="session")
 def slow_site(examples: Path) -> Iterator[Site]:
     """The page with a model whose runs take a while."""
-    pipeline = WatchedPipeline(tiny_staged_model("text", MANY_STAGES), pause=0.05)
-    with served_with_examples(pipeline, examples) as site:
+    with served_with_examples(WatchedPipeline(tiny_staged_model("text", MANY_STAGES), pause=0.05), examples) as site:
         yield site
 
 
 @pytest.fixture(scope="session")
 def shared_held_site(examples: Path) -> Iterator[Site]:
-    """The page with a model that the test lets go."""
     with served_with_examples(HeldPipeline(tiny_model()), examples) as site:
         yield site
 
 
 @pytest.fixture
-def held_site(shared_held_site: Site) -> Iterator[Site]:
-    """The same, held, and with nothing noted of other tests."""
+def held(shared_held_site: Site) -> Iterator[HeldPipeline]:
+    """A model that the test lets go, with nothing noted of other tests."""
     pipeline = shared_held_site.pipeline
     assert isinstance(pipeline, HeldPipeline)
     pipeline.hold()
-    yield shared_held_site
+    yield pipeline
     pipeline.release()
 
 
 @pytest.fixture
-def held(held_site: Site) -> HeldPipeline:
-    """The model of `held_site`."""
-    assert isinstance(held_site.pipeline, HeldPipeline)
-    return held_site.pipeline
+def held_site(shared_held_site: Site, held: HeldPipeline) -> Site:
+    """The page with the model that is held."""
+    return shared_held_site
 
 
 # For this package alone: Playwright keeps an event loop running in this thread, and other tests run their own.
@@ -81,10 +75,11 @@ def windows() -> Iterator[Windows]:
     path = os.environ.get("IMAGEBART_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
         pytest.fail("There is no Chromium: `make test` installs one, or name it in IMAGEBART_CHROMIUM.")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=path, args=["--no-sandbox"]) as browser,
+    ):
         yield Windows(browser)
-        browser.close()
 
 
 @pytest.fixture

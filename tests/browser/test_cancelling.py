@@ -3,10 +3,7 @@
 A short form is part of every test run; `make load` does each thing thirty times, and SEED=N the same ones again.
 """
 
-from __future__ import annotations
-
 import random
-import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,15 +12,11 @@ from fake_models import HeldPipeline
 from page_object import PageObject, Site, Windows, preset_mask, random_seed
 from playwright.sync_api import Response, Route, expect
 
-from imagebart.imaging.masks import PRESETS
-
 pytestmark = pytest.mark.browser
 
 JOIN, ASKED = "**/queue/join*", "**/component_server/"
 RUN, STOP = '"run":', '"fn_name":"stop"'  # in what starts a run, and what stops one
-SLOW = [(4, 150), (8, 150)]  # times slower, milliseconds of latency
 WORDS = "a hat, sunglasses"
-PLACES = "[...document.querySelectorAll('#actions > button')].map((button) => button.offsetLeft + button.offsetWidth)"
 # Enter in the prompt, and Escape once the run is seen to have come so far; 0: with no time for anything in between.
 ENTER_ESCAPE = """share => new Promise((done) => {
     const press = (key) => document.querySelector("#prompt textarea").dispatchEvent(
@@ -45,7 +38,7 @@ class Gate:
     """What the page sends to an address waits until the test opens the gate; of it, only what holds these words."""
 
     def __init__(self, page: PageObject, address: str, words: str) -> None:
-        self._page, self._words, self.waiting, self._open = page, words, list[Route](), False
+        self._page, self._words, self._waiting, self._open = page, words, list[Route](), False
         page.route(address, self._take)
 
     def holds(self, sent: Route | Response) -> bool:
@@ -55,59 +48,31 @@ class Gate:
         if self._open or not self.holds(route):
             route.continue_()
         else:
-            self.waiting.append(route)
+            self._waiting.append(route)
 
     def reached(self) -> None:
-        self._page.wait_until(lambda: bool(self.waiting))
+        self._page.wait_until(lambda: bool(self._waiting))
 
     def open(self) -> None:
         self._open = True
-        for route in self.waiting:
+        for route in self._waiting:
             route.continue_()
 
 
-def named(value: tuple[int, int]) -> str:
-    """A machine and its line."""
-    return "{}x-{}ms".format(*value)
-
-
-@pytest.fixture(params=[None, pytest.param(SLOW[1], marks=pytest.mark.load)], ids=["plain", "slow"])
+@pytest.fixture(params=["plain", pytest.param("slow", marks=pytest.mark.load)])
 def page(windows: Windows, held_site: Site, request: pytest.FixtureRequest) -> Iterator[PageObject]:
     with windows.open(held_site.url) as page:
         page.type_prompt(WORDS)
-        if request.param:
-            page.slow_down(*request.param)
+        if request.param == "slow":
+            page.slow_down(8, 150)
         yield page
-
-
-@pytest.fixture
-def held_page(windows: Windows, held_site: Site) -> Iterator[PageObject]:
-    with windows.open(held_site.url) as page:
-        yield page
-
-
-def button(page: PageObject) -> None:
-    page.press("Cancel")
-
-
-def twice(page: PageObject) -> None:
-    page.button("Cancel").dblclick()
-
-
-def key(page: PageObject) -> None:
-    page.keyboard.press("Escape")
-
-
-def begun(page: PageObject) -> None:
-    """A run is drawn, and shown."""
-    page.press("Edit")
-    page.expect_review("running")
 
 
 def cancelling(page: PageObject) -> None:
-    """The page says that it is about to cancel, and no more than that."""
+    """The page says that it is about to cancel, and no more than that when it has had the time to."""
     expect(page.get_by_role("button", name="Stopping")).to_be_visible()
-    expect(page.locator("#messages")).not_to_contain_text("Cancelled")
+    page.rest()
+    expect(page.messages).not_to_contain_text("Cancelled")
 
 
 def ready_again(page: PageObject) -> None:
@@ -117,9 +82,9 @@ def ready_again(page: PageObject) -> None:
 
 def as_it_was(page: PageObject) -> None:
     """The run was cancelled: the page says so, and has image, mask and words, and no result."""
-    expect(page.locator("#messages")).to_contain_text("Cancelled")
+    expect(page.messages).to_contain_text("Cancelled")
     ready_again(page)
-    expect(page.locator("#progress")).not_to_contain_text("Scale")
+    expect(page.progress).not_to_contain_text("Scale")
     page.expect_review("")
     expect(page.prompt()).to_have_value(WORDS)
     page.expect_painted(16)
@@ -130,24 +95,22 @@ def goes_on(page: PageObject, held: HeldPipeline) -> None:
     """The next run is drawn, and is the only one of which there is a result."""
     held.let_go.set()
     page.edit()
-    expect(page.locator("#messages")).not_to_contain_text("Cancelled")
+    expect(page.messages).not_to_contain_text("Cancelled")
     assert len(page.history()) == 1
 
 
 def test_a_run_is_cancelled_before_the_server_has_heard_of_it(page: PageObject, held: HeldPipeline) -> None:
-    for cancel in (button, twice, key):
-        start = Gate(page, JOIN, RUN)
-        page.press("Edit")
-        start.reached()
-        expect(page.button("Cancel")).to_be_enabled()
-        places = page.evaluate(PLACES)
-        with page.expect_response(lambda response: STOP in (response.request.post_data or "")):
-            cancel(page)
-        cancelling(page)
-        assert page.evaluate(PLACES) == places, "the buttons have moved"
-        start.open()
-        as_it_was(page)
-        assert held.edits == [], f"it was drawn: {cancel.__name__}"
+    start = Gate(page, JOIN, RUN)
+    page.press("Edit")
+    start.reached()
+    places = page.action_places()
+    with page.expect_response(lambda response: STOP in (response.request.post_data or "")):
+        page.press("Cancel")
+    cancelling(page)
+    assert page.action_places() == places, "the buttons have moved"
+    start.open()
+    as_it_was(page)
+    assert held.edits == [], "it was drawn"
     # Escape right after Enter: whichever of the two requests the server reads first, it draws no more.
     page.evaluate(ENTER_ESCAPE, 0)
     as_it_was(page)
@@ -159,16 +122,18 @@ def cancel_late(page: PageObject, held: HeldPipeline) -> Gate:
     """Presses Cancel in a run that has begun and gives no result yet; the server hears of it when the gate opens."""
     held.results.clear()
     stop = Gate(page, ASKED, STOP)
-    begun(page)
+    page.press("Edit")
+    page.expect_review("running")
+    page.wait_until(held.at_result.is_set)  # and heeds no Cancel before its result
     page.press("Cancel")
     stop.reached()
+    cancelling(page)
     return stop
 
 
 def test_a_run_is_cancelled_though_the_server_hears_of_it_late(page: PageObject, held: HeldPipeline) -> None:
     stop = cancel_late(page, held)
     assert held.running == 1
-    cancelling(page)
     with page.expect_response(stop.holds):
         stop.open()
     cancelling(page)
@@ -178,20 +143,8 @@ def test_a_run_is_cancelled_though_the_server_hears_of_it_late(page: PageObject,
     goes_on(page, held)
 
 
-def test_a_cancel_that_is_lost_on_its_way_is_sent_again(windows: Windows, held_site: Site, held: HeldPipeline) -> None:
-    with windows.open(held_site.url, may_log_errors=True) as page:
-        page.type_prompt(WORDS)
-        stop = cancel_late(page, held)
-        stop.waiting.pop().abort()
-        with page.expect_response(stop.holds):
-            stop.open()
-        held.results.set()
-        as_it_was(page)
-
-
 def test_a_result_on_its_way_is_shown_and_nothing_says_cancelled(page: PageObject, held: HeldPipeline) -> None:
     stop = cancel_late(page, held)
-    cancelling(page)
     held.results.set()
     page.expect_review("finished")
     expect(page.button("Cancel")).to_be_visible()
@@ -200,19 +153,17 @@ def test_a_result_on_its_way_is_shown_and_nothing_says_cancelled(page: PageObjec
     held.let_go.set()
     page.expect_finished()
     ready_again(page)
-    expect(page.locator("#messages")).not_to_contain_text("Cancelled")
+    expect(page.messages).not_to_contain_text("Cancelled")
     assert len(page.history()) == 1 and page.mask().any()
     page.edit()
-    expect(page.locator("#messages")).not_to_contain_text("Cancelled")
+    expect(page.messages).not_to_contain_text("Cancelled")
     assert len(page.history()) == 2
 
 
 def test_a_second_person_sees_their_place_and_a_run_that_was_cancelled_is_not_drawn(
-    windows: Windows, held_page: PageObject, held_site: Site, held: HeldPipeline
+    windows: Windows, page: PageObject, held_site: Site, held: HeldPipeline
 ) -> None:
-    page = held_page
     with windows.open(held_site.url) as other:
-        page.type_prompt(WORDS)
         other.press("Edit")
         other.expect_review("finished")
         # Before their place is known.
@@ -222,23 +173,21 @@ def test_a_second_person_sees_their_place_and_a_run_that_was_cancelled_is_not_dr
         page.keyboard.press("Escape")
         cancelling(page)
         start.open()
-        expect(page.locator("#progress")).to_contain_text(re.compile(r"queue: 1/1"))
-        expect(page.locator("#progress")).to_contain_text("Waiting for the model")
+        expect(page.progress).to_contain_text("queue: 1/1")
+        expect(page.progress).to_contain_text("Waiting for the model")
         held.let_go.set()
         as_it_was(page)  # when its turn has come
         other.expect_finished()
         assert len(held.edits) == 1
-        page.edit()
 
 
 def cancel_sometime(page: PageObject, chance: random.Random) -> str | None:
     """Edit, and Escape at once, on the way or at the end; the run in the history if there was a result."""
     before, painted = page.history(), page.mask()
     page.evaluate(ENTER_ESCAPE, chance.choice([0.0, chance.random(), 1.0]))
-    page.wait_for_function("!document.documentElement.dataset.runState")
+    page.expect_free()
     ready_again(page)
-    came = page.history() != before
-    said = "Cancelled" in page.locator("#messages").inner_text()
+    came, said = page.history() != before, "Cancelled" in page.messages.inner_text()
     assert came != said, f"a result came: {came}; the page says cancelled: {said}"
     page.expect_review("finished" if came else "")
     assert (page.mask() == painted).all()
@@ -248,82 +197,68 @@ def cancel_sometime(page: PageObject, chance: random.Random) -> str | None:
     return page.history()[0] if came else None
 
 
-def cancel_often(page: PageObject, site: Site, times: int) -> None:
+OFTEN = [pytest.param(rate, latency, 30, marks=pytest.mark.load) for rate, latency in ((1, 0), (4, 150), (8, 150))]
+
+
+@pytest.mark.parametrize(("rate", "latency", "times"), [(1, 0, 3), *OFTEN])
+def test_whenever_one_cancels_what_the_page_says_is_so(
+    windows: Windows, slow_site: Site, rate: int, latency: int, times: int
+) -> None:
     chance = random.Random(random_seed())
-    came = [run for run in (cancel_sometime(page, chance) for _ in range(times)) if run]
-    print(f"{times} times: {len(came)} results, {times - len(came)} cancelled")
-    page.edit()
-    # The history holds a dozen.
-    assert page.history()[:0:-1] == came[-11:], "a result came though the page had said that it was cancelled"
-    page.wait_until(lambda: site.pipeline.running == 0)
-
-
-@pytest.fixture
-def paced(windows: Windows, slow_site: Site, request: pytest.FixtureRequest) -> Iterator[PageObject]:
     with windows.open(slow_site.url) as page:
         page.type_prompt(WORDS)
-        page.slow_down(*request.param)
-        yield page
-
-
-@pytest.mark.parametrize("paced", [(1, 0)], indirect=True, ids=named)
-def test_whenever_one_cancels_what_the_page_says_is_so(paced: PageObject, slow_site: Site) -> None:
-    cancel_often(paced, slow_site, 3)
-
-
-@pytest.mark.load
-@pytest.mark.parametrize("paced", [(1, 0), *SLOW], indirect=True, ids=named)
-def test_whenever_one_cancels_thirty_times(paced: PageObject, slow_site: Site) -> None:
-    cancel_often(paced, slow_site, 30)
+        page.slow_down(rate, latency)
+        came = [run for run in (cancel_sometime(page, chance) for _ in range(times)) if run]
+        print(f"{times} times: {len(came)} results, {times - len(came)} cancelled")
+        page.edit()
+        # The history holds a dozen.
+        assert page.history()[:0:-1] == came[-11:], "a result came though the page had said that it was cancelled"
+        page.wait_until(lambda: slow_site.pipeline.running == 0)
 
 
 # Presses Edit in the first moment in which it can be pressed again.
-EAGER = """() => {
-    const button = document.getElementById("edit");
-    new MutationObserver((_, observer) => {
-        if (button.ariaDisabled === "true") return;
-        observer.disconnect();
-        button.click();
-    }).observe(button, { attributeFilter: ["aria-disabled"] });
-}"""
+EAGER = """button => new MutationObserver((_, observer) => {
+    if (button.ariaDisabled === "true") return;
+    observer.disconnect();
+    button.click();
+}).observe(button, { attributeFilter: ["aria-disabled"] })"""
 
 
-def test_an_edit_runs_that_was_requested_as_soon_as_it_could_be(held_page: PageObject, held: HeldPipeline) -> None:
+def test_an_edit_runs_that_was_requested_as_soon_as_it_could_be(page: PageObject, held: HeldPipeline) -> None:
     held.results.clear()
-    held_page.press("Edit")
-    expect(held_page.button("Edit")).to_be_disabled()
-    held_page.evaluate(EAGER)
+    page.press("Edit")
+    expect(page.button("Edit")).to_be_disabled()
+    page.button("Edit").evaluate(EAGER)
     held.results.set()
-    held_page.expect_review("finished")
+    page.expect_review("finished")
     held.let_go.set()
-    held_page.wait_until(lambda: len(held.edits) == 2)
-    held_page.expect_finished()
+    page.wait_until(lambda: len(held.edits) == 2)
+    page.expect_finished()
 
 
 @pytest.mark.parametrize(("rate", "latency"), [(1, 0), pytest.param(4, 150, marks=pytest.mark.load)])
 def test_edit_right_after_cancel_waits_and_runs(windows: Windows, slow_site: Site, rate: int, latency: int) -> None:
-    names, edits = [*PRESETS] * 2, slow_site.pipeline.edits
+    edits = slow_site.pipeline.edits
     with windows.open(slow_site.url) as page:
         page.slow_down(rate, latency)
-        for name in names[:3]:
-            before = len(edits)
-            page.click("Edit")
-            page.wait_until(lambda before=before: len(edits) == before + 1)
-            page.click("Cancel", name.capitalize(), "Edit", rest=150)
-            page.wait_until(lambda before=before: len(edits) == before + 2)
-            assert (np.asarray(edits[-1][1]) == preset_mask(name, (40, 40))).all()
-            page.click("Cancel")
-            page.wait_for("!document.documentElement.dataset.runState")
-            assert len(edits) == before + 2 and page.history() == []
+        before = len(edits)
+        page.click("Edit")
+        page.wait_until(lambda: len(edits) == before + 1)
+        page.click("Cancel", "Left half", "Edit", rest=150)
+        page.wait_until(lambda: len(edits) == before + 2)
+        assert (np.asarray(edits[-1][1]) == preset_mask("left half", (40, 40))).all()
+        page.click("Cancel")
+        page.expect_free()
+        assert len(edits) == before + 2 and page.history() == []
 
 
-def test_the_last_words_are_found_though_others_were_requested(held_page: PageObject, held: HeldPipeline) -> None:
-    held_page.press("Clear mask")
-    held_page.expect_painted(0)
+def test_the_last_words_are_found_though_others_were_requested(page: PageObject, held: HeldPipeline) -> None:
+    page.press("Clear mask")
+    page.expect_painted(0)
     for words in ("a hat", "sunglasses", "sunglasses"):
-        held_page.type_prompt(words)
-        held_page.press("Select by prompt")
-        expect(held_page.locator(".sp-note")).to_contain_text("Looking")
+        page.type_prompt(words)
+        page.press("Select by prompt")
+        expect(page.note).to_contain_text("Looking")
     held.let_go.set()
-    held_page.expect_painted(16)
-    expect(held_page.locator(".sp-note")).to_contain_text("Found by your words")
+    page.expect_painted(16)
+    expect(page.note).to_contain_text("Found by your words")

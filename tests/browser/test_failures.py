@@ -1,8 +1,6 @@
-"""The page when something goes wrong around it: reloaded or closed in mid-run, open twice, the server gone and back."""
+"""The page when something goes wrong around it: reloaded in mid-run, files deleted, the server gone and back."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
+import json
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -10,7 +8,7 @@ import pytest
 from fake_models import HeldPipeline
 from page_object import PageObject, Site, Windows, pixels
 from page_process import Relay
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 pytestmark = pytest.mark.browser
 
@@ -20,26 +18,19 @@ def start(page: PageObject, site: Site) -> None:
     page.press("Everything")
     page.expect_painted(64)
     page.press("Edit")
-    expect(page.get_by_role("progressbar", name="Progress")).to_contain_text("of 64 tokens")
+    expect(page.progress).to_contain_text("of 64 tokens")
     assert site.pipeline.running == 1
 
 
-@pytest.fixture
-def window(windows: Windows, slow_site: Site) -> Iterator[PageObject]:
-    """The page in a window that may log what is broken off."""
+def test_a_page_that_is_reloaded_or_closed_frees_the_model(windows: Windows, slow_site: Site) -> None:
     with windows.open(slow_site.url, may_log_errors=True) as page:
-        yield page
-
-
-def test_a_page_that_is_reloaded_or_closed_frees_the_model(window: PageObject, slow_site: Site) -> None:
-    start(window, slow_site)
-    window.reload()
-    window.wait_until(lambda: slow_site.pipeline.running == 0)
-    window.wait_until_ready()
-    with window.open_tab(slow_site.url) as tab:
-        start(tab, slow_site)
-    window.wait_until(lambda: slow_site.pipeline.running == 0)
-    window.edit()
+        start(page, slow_site)
+        page.reload()
+        page.wait_until(lambda: slow_site.pipeline.running == 0)
+        page.wait_until_ready()
+        with page.open_tab(slow_site.url) as tab:
+            start(tab, slow_site)
+        page.wait_until(lambda: slow_site.pipeline.running == 0)
 
 
 def test_what_was_painted_or_made_is_there_after_a_reload_but_not_in_another_tab(
@@ -50,45 +41,20 @@ def test_what_was_painted_or_made_is_there_after_a_reload_but_not_in_another_tab
     painted = wide.mask()
     assert painted.any() and not painted.all()
     wide.reload()  # though nothing was run
-    expect(wide.locator("#image-size")).to_contain_text("64 × 32")
-    wide.wait_until_ready()
+    expect(wide.image_size).to_contain_text("64 × 32")
     assert (wide.mask() == painted).all()
     wide.press("Left half")
-    wide.wait_until_ready()
     wide.type_prompt("a hat, sunglasses")
     wide.edit()
     made = wide.result_pixels()
+    assert (made[:, 34:] == pixels(gradients)[:, 34:]).all()
     wide.reload()
-    expect(wide.locator("#image-size")).to_contain_text("64 × 32")
-    wide.wait_until_ready()
     expect(wide.prompt()).to_have_value("a hat, sunglasses")
-    history = wide.get_by_role("region", name="History").get_by_role("button")
-    expect(history).to_have_count(1)
-    history.click()
+    expect(wide.runs).to_have_count(1)
+    wide.runs.click()
     assert (wide.result_pixels() == made).all()
-    wide.edit()
-    assert (wide.result_pixels()[:, 34:] == pixels(gradients)[:, 34:]).all()
     with wide.open_tab(site.url) as tab:
-        expect(tab.locator("#image-size")).to_contain_text("40 × 40")
-
-
-def test_an_image_that_the_server_forgot_is_sent_again(windows: Windows, site: Site, gradients: Path) -> None:
-    with windows.open(site.url, may_log_errors=True) as page:
-        page.upload(gradients, (64, 32))
-        page.press("Left half")
-        page.wait_until_ready()
-        page.wait_until(lambda: page.evaluate(KEPT, page.sent_value()["image"]))
-        forgotten = Path(page.sent_value()["image"])
-        forgotten.unlink()
-        page.edit()
-        assert page.sent_value()["image"] != str(forgotten)
-        assert (page.result_pixels()[:, 34:] == pixels(gradients)[:, 34:]).all()
-        Path(page.sent_value()["image"]).unlink()
-        page.reload()
-        expect(page.locator("#image-size")).to_contain_text("64 × 32")
-        page.wait_until_ready()
-        page.edit()
-        assert (page.result_pixels()[:, 34:] == pixels(gradients)[:, 34:]).all()
+        expect(tab.image_size).to_contain_text("40 × 40")
 
 
 # Whether the browser has put an image's file aside.
@@ -98,18 +64,38 @@ KEPT = """async path => {
 }"""
 
 
-def test_two_tabs_of_one_browser_do_not_mix(window: PageObject, slow_site: Site) -> None:
-    with window.open_tab(slow_site.url) as tab:
-        tab.choose_second_example()
-        tab.press("Lower half")
-        tab.wait_until_ready()
-        window.press("Edit")
-        tab.press("Edit")
-        window.expect_finished()
-        tab.expect_finished()
-        first, second = pixels(slow_site.examples / "01-first.png"), pixels(slow_site.examples / "02-second.png")
-        assert (window.result_pixels()[:10] == first[:10]).all()
-        assert (tab.result_pixels()[:20] == second[:20]).all()
+def test_an_image_that_the_server_forgot_is_sent_again(windows: Windows, site: Site, gradients: Path) -> None:
+    with windows.open(site.url, may_log_errors=True) as page:
+        page.upload(gradients, (64, 32))
+        page.press("Left half")
+        page.wait_until_ready()
+        forgotten = Path(page.sent_value()["image"])
+        page.wait_until(lambda: page.evaluate(KEPT, str(forgotten)))
+        forgotten.unlink()
+        page.edit()
+        assert page.sent_value()["image"] != str(forgotten)
+        assert (page.result_pixels()[:, 34:] == pixels(gradients)[:, 34:]).all()
+        Path(page.sent_value()["image"]).unlink()
+        page.reload()
+        expect(page.image_size).to_contain_text("64 × 32")
+        page.wait_until_ready()
+        page.edit()
+        assert (page.result_pixels()[:, 34:] == pixels(gradients)[:, 34:]).all()
+
+
+def test_a_request_that_is_spoiled_on_its_way_loses_nothing(wide: PageObject, site: Site) -> None:
+    def spoil(route: Route) -> None:
+        """Takes all values out of what the browser sends, as no page would: Gradio itself refuses it."""
+        sent = json.loads(route.request.post_data or "{}")
+        route.continue_(post_data=json.dumps({**sent, "data": []}))
+
+    wide.route("**/queue/join*", spoil)
+    wide.press("Edit")
+    expect(wide.messages).to_contain_text("please try again")
+    expect(wide.button("Edit")).to_be_enabled()
+    expect(wide.prompt()).to_have_value("a hat")
+    wide.expect_painted(16)
+    assert site.pipeline.running == 0
 
 
 def test_a_server_that_stops_is_missed_and_found_again(
@@ -121,14 +107,14 @@ def test_a_server_that_stops_is_missed_and_found_again(
         with relay.to(held_site.url):
             page = open_window.enter_context(windows.open(relay.url, may_log_errors=True))
             page.press("Edit")
-            expect(page.get_by_role("progressbar", name="Progress")).to_contain_text("tokens")
+            expect(page.progress).to_contain_text("tokens")
             page.press("Select by prompt")  # which waits for the run
-            expect(page.locator(".sp-note")).to_contain_text("Looking")
-        expect(page.locator(".sp-note")).to_contain_text("The server did not answer")
-        expect(page.get_by_test_id("toast-body").first).to_contain_text("Connection to the server was lost")
+            expect(page.note).to_contain_text("Looking")
+        expect(page.note).to_contain_text("The server did not answer")
+        expect(page.toasts.first).to_contain_text("Connection to the server was lost")
         with relay.to(site.url):
             # The page reloads itself.
-            expect(page.get_by_test_id("toast-body")).to_have_count(0)
+            expect(page.toasts).to_have_count(0)
             page.wait_until_ready()
             page.edit()
             page.press("Discard")
@@ -141,5 +127,5 @@ def test_a_server_that_stops_is_missed_and_found_again(
             assert page.result_pixels().shape == (40, 40, 3) and (page.mask() == painted).all()
             page.press("Discard")
         page.click("Edit")
-        expect(page.get_by_test_id("toast-body").first).to_contain_text("Connection to the server was lost")
+        expect(page.toasts.first).to_contain_text("Connection to the server was lost")
         assert (page.mask() == painted).all()

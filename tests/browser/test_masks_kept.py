@@ -4,39 +4,58 @@ A short form is part of every test run; `make load` does each thing thirty times
 how many went wrong, and at random two hundred; SEED=N does the same ones again.
 """
 
-from __future__ import annotations
-
 import itertools
 import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
 import pytest
 from fake_models import HeldPipeline
 from page_object import PIPELINE, PageObject, Site, Windows, gradient_image, pixels, preset_mask, random_seed
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 from imagebart.imaging.masks import PRESETS
 
 pytestmark = pytest.mark.browser
-LATENCY = 150  # milliseconds
 FIRST, SECOND = "01-first.png", "02-second.png"
+MIDDLE = (20, 20)
+# So many times slower, milliseconds of latency, how often: a slow machine always, the others by `make load`.
+MACHINES = [
+    (4, 150, 1),
+    *(pytest.param(rate, latency, 30, marks=pytest.mark.load) for rate in (1, 4, 8) for latency in (0, 150)),
+]
+# An example's file, and whether a mask is the one that was asked for on it.
+Asked = tuple[str, Callable[[np.ndarray], bool]]
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What a person has asked for when Edit is pressed."""
-
-    image: str  # the example's file
-    right: Callable[[np.ndarray], bool]  # whether this is its mask
+def rows_right(
+    page: PageObject, pipeline: Any, rate: int, latency: int, attempts: list[tuple[str, Callable[[], None]]]
+) -> None:
+    """Each of these, by the name of its row; prints how many of a row went wrong."""
+    page.slow_down(rate, latency)
+    wrong = Counter({name: 0 for name, _ in attempts})
+    for name, attempt in attempts:
+        try:
+            attempt()
+        except AssertionError as error:
+            wrong[name] += 1
+            print(f"{name}: {error}")
+            page.mouse.up()
+            if isinstance(pipeline, HeldPipeline):
+                pipeline.release()
+            page.click("Cancel")
+            page.expect_free()
+    print(f"{rate}x, {latency} ms, of {len(attempts) // len(wrong)}:", dict(wrong))
+    assert not wrong.total()
 
 
 def rest(chance: random.Random) -> float:
-    """Milliseconds that a hand rests: not at all, as in the issue's first three rows, or as in its last."""
+    """Milliseconds that a hand rests: not at all, shortly, or longer than a question about the mask does."""
     return chance.choice([0.0, 150.0, chance.uniform(400, 900)])
 
 
@@ -47,41 +66,32 @@ def exactly(name: str, size: tuple[int, int]) -> Callable[[np.ndarray], bool]:
 def ready_mask(page: PageObject, chance: random.Random) -> Asked:
     name = chance.choice(PRESETS).capitalize()
     page.click(name, rest=rest(chance))
-    return Asked(FIRST, exactly(name, (40, 40)))
+    return FIRST, exactly(name, (40, 40))
 
 
 def example_and_ready_mask(page: PageObject, chance: random.Random) -> Asked:
     name = chance.choice(PRESETS).capitalize()
     page.click("Second", name, rest=rest(chance))
-    return Asked(SECOND, exactly(name, (48, 40)))
+    return SECOND, exactly(name, (48, 40))
 
 
 def two_ready_masks(page: PageObject, chance: random.Random) -> Asked:
     first, second = (name.capitalize() for name in chance.sample(PRESETS, 2))
     page.click(first, second, rest=rest(chance))
-    return Asked(FIRST, exactly(second, (40, 40)))
+    return FIRST, exactly(second, (40, 40))
 
 
 def ready_mask_and_stroke(page: PageObject, chance: random.Random) -> Asked:
-    left, top, width, height = page.canvas_box()
-    x, y = left + width * 0.6, top + height * 0.5
     page.click("Left half", rest=rest(chance))
-    page.mouse.move(x, y)
-    page.mouse.down()
-    page.mouse.move(x + 40, y)
-    page.mouse.up()
-    return Asked(FIRST, lambda got: bool(got[:, :20].all() and got[20, 24:28].any() and not got[:5, 30:].any()))
+    page.drag((0.62, 0.5), (0.7, 0.5))
+    return FIRST, lambda got: bool(got[:, :20].all() and got[20, 24:28].any() and not got[:5, 30:].any())
 
 
-Row = Callable[[Page, random.Random], Asked]
-ROWS: tuple[Row, ...] = (ready_mask, example_and_ready_mask, two_ready_masks, ready_mask_and_stroke)
-
-
-def attempt(page: PageObject, site: Site, row: Row, chance: random.Random) -> None:
+def attempt(page: PageObject, site: Site, row: Callable[[PageObject, random.Random], Asked], chance: Any) -> None:
     """From the first example, a row's actions and Edit. Raises AssertionError for what was lost."""
     page.click("First: a hat")
     before = len(PIPELINE.edits)
-    asked = row(page, chance)
+    name, right = row(page, chance)
     page.click("Edit")
     page.wait_until(lambda: len(PIPELINE.edits) > before)
     image, painted = (np.asarray(value) for value in PIPELINE.edits[-1])
@@ -90,48 +100,23 @@ def attempt(page: PageObject, site: Site, row: Row, chance: random.Random) -> No
     expect(page.locator(".sp")).to_have_attribute("data-shown", page.sent_value()["image"])
     assert len(PIPELINE.edits) == before + 1, "it was drawn more than once"
     assert np.array_equal(painted, page.mask()), "what was redrawn is not what is shown"
-    assert asked.right(painted), "what is shown is not the mask that was asked for"
-    assert np.array_equal(image, pixels(site.examples / asked.image)), "another image was edited"
+    assert right(painted), "what is shown is not the mask that was asked for"
+    assert np.array_equal(image, pixels(site.examples / name)), "another image was edited"
 
 
-def table(windows: Windows, site: Site, rate: int, latency: int, times: int) -> None:
-    """Each row so many times, in random order; prints how many went wrong."""
+@pytest.mark.parametrize(("rate", "latency", "times"), MACHINES)
+def test_nothing_is_lost_however_fast_one_is(windows: Windows, site: Site, rate: int, latency: int, times: int) -> None:
     chance = random.Random(random_seed())
-    rows = [row for row in ROWS for _ in range(times)]
+    rows = [ready_mask, example_and_ready_mask, two_ready_masks, ready_mask_and_stroke] * times
     chance.shuffle(rows)
-    wrong: Counter[str] = Counter()
     with windows.open(site.url) as page:
-        page.slow_down(rate, latency)
-        for row in rows:
-            try:
-                attempt(page, site, row, chance)
-            except AssertionError as error:
-                wrong[row.__name__] += 1
-                print(f"{row.__name__}: {error}")
-    print(f"{rate}x, {latency} ms:", ", ".join(f"{row.__name__} {wrong[row.__name__]}/{times}" for row in ROWS))
-    assert not wrong
-
-
-@pytest.mark.parametrize(("rate", "latency"), [(1, 0), (4, LATENCY)])
-def test_nothing_is_lost_however_fast_one_is(windows: Windows, site: Site, rate: int, latency: int) -> None:
-    table(windows, site, rate, latency, 1)
-
-
-@pytest.mark.load
-@pytest.mark.parametrize("latency", [0, LATENCY])
-@pytest.mark.parametrize("rate", [1, 4, 8])
-def test_nothing_is_lost_thirty_times(windows: Windows, site: Site, rate: int, latency: int) -> None:
-    table(windows, site, rate, latency, 30)
-
-
-IN_HISTORY = "its result is in the history"
-MIDDLE = (20, 20)
+        attempts = [(row.__name__, lambda row=row: attempt(page, site, row, chance)) for row in rows]
+        rows_right(page, site.pipeline, rate, latency, attempts)
 
 
 def begin(page: PageObject) -> np.ndarray:
     """A stroke begins on the first example, which has no mask; the mask before."""
-    page.get_by_role("button", name="First").click()
-    page.click("Clear mask")
+    page.click("First: a hat", "Clear mask")
     before = page.mask()
     page.begin_stroke(dx=15, dy=0)
     return before
@@ -141,64 +126,47 @@ def image_of(page: PageObject) -> np.ndarray:
     return pixels(Path(page.sent_value()["image"]))
 
 
-def upload(page: PageObject, site: Site, held: HeldPipeline, other: Path) -> None:
+def upload(page: PageObject, held: HeldPipeline, first: Path, other: Path) -> None:
     """An image of the same size arrives: it comes without a mask, and undo leads to the stroke on the old one."""
     begin(page)
-    with page.expect_response(lambda response: "open_image" in (response.request.post_data or "")):
-        page.get_by_label("Image to paint on", exact=True).set_input_files(other)
+    with page.expect_answer("open_image"):
+        page.choose_file(other)
     page.mouse.move(*page.middle(30, 0))
-    assert (image_of(page) == pixels(site.examples / "01-first.png")).all(), "it came before the stroke had ended"
+    assert (image_of(page) == pixels(first)).all(), "it came before the stroke had ended"
     page.mouse.up()
     page.wait_until(lambda: bool((image_of(page) == pixels(other)).all()))
     assert not page.mask().any(), "the stroke on the old image is the mask of the new one"
     page.click("Undo")
-    assert (image_of(page) == pixels(site.examples / "01-first.png")).all()
+    assert (image_of(page) == pixels(first)).all()
     assert page.mask()[MIDDLE]
 
 
-def result(page: PageObject, site: Site, held: HeldPipeline, other: Path) -> None:
-    """A result arrives: it is in the history, the page says so, and the stroke is the mask."""
-    held.hold()
-    held.results.clear()
-    begin(page)
-    page.mouse.up()
-    first, runs = page.mask(), page.history()
-    page.click("Edit")
-    page.wait_until(lambda: held.running == 1)
-    page.begin_stroke(dx=-30, dy=40)
-    held.results.set()
-    page.wait_until(lambda: page.history() != runs)
-    page.mouse.move(*page.middle(-30, 60))
-    page.mouse.up()
-    expect(page.locator(".sp-note")).to_contain_text(IN_HISTORY)
-    page.expect_review("")
-    assert (page.mask() >= first).all() and (page.mask() > first).any()
-    page.get_by_role("region", name="History").get_by_role("button").first.click()
-    page.expect_review("finished")
-    held.release()
-    page.wait_for("!document.documentElement.dataset.runState")
+def result(page: PageObject, held: HeldPipeline, first: Path, other: Path) -> None:
+    """A result arrives: it is in the history, and the page says so; after a stroke that changes nothing it is shown."""
+    for changes in (True, False):
+        held.hold()
+        held.results.clear()
+        page.click("First: a hat", "Upper half" if changes else "Everything")
+        before, runs = page.mask(), page.history()
+        page.click("Edit")
+        page.wait_until(lambda: held.running == 1)
+        page.begin_stroke(dx=-30, dy=40)
+        held.results.set()
+        page.wait_until(lambda runs=runs: page.history() != runs)
+        page.mouse.move(*page.middle(-30, 60))
+        page.mouse.up()
+        if changes:
+            expect(page.note).to_contain_text("its result is in the history")
+            page.expect_review("")
+            assert (page.mask() >= before).all() and (page.mask() > before).any()
+            page.runs.first.click()
+        page.expect_review("finished")
+        held.release()
+        page.expect_free()
 
 
-def result_of_no_stroke(page: PageObject, site: Site, held: HeldPipeline, other: Path) -> None:
-    """A result arrives during a stroke that changes nothing: it is shown when the stroke has ended."""
-    held.hold()
-    held.results.clear()
-    page.get_by_role("button", name="First").click()
-    page.click("Everything")
-    runs = page.history()
-    page.click("Edit")
-    page.wait_until(lambda: held.running == 1)
-    page.begin_stroke(dx=15, dy=0)
-    held.results.set()
-    page.wait_until(lambda: page.history() != runs)
-    page.mouse.up()
-    page.expect_review("finished")
-    held.release()
-    page.wait_for("!document.documentElement.dataset.runState")
-
-
-def undo(page: PageObject, site: Site, held: HeldPipeline, other: Path) -> None:
-    """Ctrl+Z ends the stroke and takes it back; what the pointer does until it is lifted paints nothing."""
+def undo_and_invert(page: PageObject, held: HeldPipeline, first: Path, other: Path) -> None:
+    """Ctrl+Z ends the stroke and takes it back, I inverts it; until the pointer is lifted it paints nothing more."""
     before = begin(page)
     page.keyboard.press("Control+z")
     assert (page.mask() == before).all()
@@ -207,10 +175,6 @@ def undo(page: PageObject, site: Site, held: HeldPipeline, other: Path) -> None:
     assert (page.mask() == before).all()
     page.keyboard.press("Control+Shift+Z")
     assert page.mask()[MIDDLE]
-
-
-def invert(page: PageObject, site: Site, held: HeldPipeline, other: Path) -> None:
-    """I ends the stroke and inverts what it has painted."""
     begin(page)
     page.keyboard.press("i")
     inverted = page.mask()
@@ -221,7 +185,7 @@ def invert(page: PageObject, site: Site, held: HeldPipeline, other: Path) -> Non
     assert (page.mask() == 255 - inverted).all()
 
 
-def stroke_and_ready_mask(page: PageObject, site: Site, held: HeldPipeline, other: Path) -> None:
+def stroke_and_ready_mask(page: PageObject, held: HeldPipeline, first: Path, other: Path) -> None:
     """A ready mask ends the stroke, and is there alone."""
     begin(page)
     page.click("Lower half")
@@ -229,70 +193,33 @@ def stroke_and_ready_mask(page: PageObject, site: Site, held: HeldPipeline, othe
     assert (page.mask() == preset_mask("lower half", (40, 40))).all()
 
 
-StrokeRow = Callable[[PageObject, Site, HeldPipeline, Path], None]
-STROKE_ROWS: tuple[StrokeRow, ...] = (upload, result, result_of_no_stroke, undo, invert, stroke_and_ready_mask)
-
-
-@pytest.fixture
-def other(tmp_path: Path) -> Path:
-    """An upload of the same size as the first example."""
-    path = tmp_path / "other.png"
-    gradient_image((40, 40), 130).save(path)
-    return path
-
-
-def stroke_table(
-    windows: Windows, site: Site, held: HeldPipeline, other: Path, rate: int, latency: int, times: int
-) -> Counter[str]:
-    """Each row so many times; prints how many went wrong."""
-    wrong: Counter[str] = Counter()
-    with windows.open(site.url) as page:
-        page.slow_down(rate, latency)
-        for row in STROKE_ROWS * times:
-            try:
-                row(page, site, held, other)
-            except AssertionError as error:
-                wrong[row.__name__] += 1
-                print(f"{row.__name__}: {error}")
-                page.mouse.up()
-                held.release()
-                page.click("Cancel")
-                page.wait_for("!document.documentElement.dataset.runState")
-    print(f"{rate}x, {latency} ms:", ", ".join(f"{row.__name__} {wrong[row.__name__]}/{times}" for row in STROKE_ROWS))
-    return wrong
-
-
-@pytest.mark.parametrize(("rate", "latency"), [(1, 0), (4, LATENCY)])
+@pytest.mark.parametrize(("rate", "latency", "times"), MACHINES)
 def test_a_stroke_belongs_to_the_image_it_began_on(
-    windows: Windows, held_site: Site, held: HeldPipeline, other: Path, rate: int, latency: int
+    windows: Windows, held_site: Site, held: HeldPipeline, tmp_path: Path, rate: int, latency: int, times: int
 ) -> None:
-    assert not stroke_table(windows, held_site, held, other, rate, latency, 1)
-
-
-@pytest.mark.load
-@pytest.mark.parametrize("latency", [0, LATENCY])
-@pytest.mark.parametrize("rate", [1, 4, 8])
-def test_a_stroke_belongs_to_the_image_it_began_on_thirty_times(
-    windows: Windows, held_site: Site, held: HeldPipeline, other: Path, rate: int, latency: int
-) -> None:
-    assert not stroke_table(windows, held_site, held, other, rate, latency, 30)
+    first, other = held_site.examples / FIRST, tmp_path / "other.png"
+    gradient_image((40, 40), 130).save(other)  # as large as the first example
+    rows = [upload, result, undo_and_invert, stroke_and_ready_mask] * times
+    with windows.open(held_site.url) as page:
+        attempts = [(row.__name__, lambda row=row: row(page, held, first, other)) for row in rows]
+        rows_right(page, held, rate, latency, attempts)
 
 
 def test_a_model_that_comes_during_a_stroke_leaves_it_alone(wide: PageObject) -> None:
     """Its example would take the place of an image on which nothing was painted."""
     wide.begin_stroke(dx=200, dy=0)
-    wide.evaluate(
+    wide.pad(
         """imagebart.send("examples", { model: "animals", examples: [
-            { ...document.querySelector(".sp").sketchpad.examples[1], caption: "Other", mask: "" }] })"""
+            { ...pad.examples[1], caption: "Other", mask: "" }] })"""
     )
-    expect(wide.locator("#image-size")).to_have_text("40 × 40 pixels")
     wide.mouse.up()
     assert wide.mask()[20, 8]
-    expect(wide.get_by_role("button", name="Other")).to_be_visible()
-    expect(wide.locator("#image-size")).to_have_text("40 × 40 pixels")
+    expect(wide.button("Other")).to_be_visible()
+    expect(wide.image_size).to_have_text("40 × 40 pixels")
 
 
 IS_CANVAS = "([x, y]) => document.elementFromPoint(x, y).matches('.sp canvas')"
+Step = tuple[str, np.ndarray]  # an image's file, and its mask
 
 
 @dataclass
@@ -301,22 +228,25 @@ class Expected:
 
     path: str
     mask: np.ndarray
-    back: list[tuple[str, np.ndarray]] = field(default_factory=list)
-    forward: list[tuple[str, np.ndarray]] = field(default_factory=list)
+    back: list[Step] = field(default_factory=list)
+    forward: list[Step] = field(default_factory=list)
     result: str | None = None  # the file of a result that is looked at
 
-    def become(self, path: str, painted: np.ndarray) -> None:
-        if path != self.path or (painted != self.mask).any():
-            self.back.append((self.path, self.mask))
-            self.forward = []
-        self.path, self.mask = path, painted
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.mask.shape[1], self.mask.shape[0]
 
-    def keep(self, size: tuple[int, int]) -> None:
+    def become(self, path: str, painted: np.ndarray) -> None:
+        self.back.append((self.path, self.mask))
+        self.forward = []
+        self.path, self.mask, self.result = path, painted, None
+
+    def paint(self, painted: np.ndarray) -> None:
         """Whoever paints on a result goes on from it."""
         if self.result is not None:
-            self.back.append((self.path, self.mask))
-            self.forward = []
-            self.path, self.mask, self.result = self.result, np.zeros(size[::-1], np.uint8), None
+            self.become(self.result, np.zeros_like(self.mask))
+        if (painted != self.mask).any():
+            self.become(self.path, painted)
 
 
 class Person:
@@ -326,49 +256,30 @@ class Person:
         self.page, self.site, self.chance = page, site, chance
         self.expected = Expected(page.sent_value()["image"], page.mask())
 
-    def size(self) -> tuple[int, int]:
-        return self.expected.mask.shape[1], self.expected.mask.shape[0]
-
     def ready_mask(self) -> None:
         name = self.chance.choice(PRESETS)
-        self.expected.keep(self.size())
-        self.expected.become(self.expected.path, preset_mask(name, self.size()))
+        self.expected.paint(preset_mask(name, self.expected.size))
         self.page.click(name.capitalize())
 
     def paint(self) -> None:
         """A rectangle from the middle of a pixel to the middle of another."""
-        width, height = self.size()
-        xs = sorted(self.chance.sample(range(width), 2))
-        ys = sorted(self.chance.sample(range(height), 2))
-        self.expected.keep(self.size())
-        painted = self.expected.mask.copy()
+        xs, ys = (sorted(self.chance.sample(range(length), 2)) for length in self.expected.size)
+        painted = np.zeros_like(self.expected.mask) if self.expected.result else self.expected.mask.copy()
         painted[ys[0] : ys[1] + 1, xs[0] : xs[1] + 1] = 255
-        self.expected.become(self.expected.path, painted)
+        width, height = self.expected.size
+        self.expected.paint(painted)
         self.page.press("Rectangle")
-        view, (left, top, _, _) = self.page.view(), self.page.canvas_box()
-        places = [
-            (left + view["x"] + (x + 0.5) * view["scale"], top + view["y"] + (y + 0.5) * view["scale"])
-            for x, y in zip(xs, ys, strict=True)
-        ]
-        corners = [*itertools.product(*zip(*places, strict=True))]
+        corners = [*itertools.product(((x + 0.5) / width for x in xs), ((y + 0.5) / height for y in ys))]
         # A rectangle is the same from each of its corners; on one may lie the knob that wipes a result away.
-        first = next(corner for corner in corners if self.page.evaluate(IS_CANVAS, corner))
-        self.page.mouse.move(*first)
-        self.page.mouse.down()
-        self.page.mouse.move(*corners[-1 - corners.index(first)], steps=3)
-        self.page.mouse.up()
+        first = next(corner for corner in corners if self.page.evaluate(IS_CANVAS, self.page.place(corner)))
+        self.page.drag(first, corners[-1 - corners.index(first)])
 
     def example(self) -> None:
-        first = self.chance.random() < 0.5
-        size = (40, 40) if first else (48, 40)
-        self.page.click("First: a hat" if first else "Second")
-        painted = preset_mask("centre", size) if first else np.zeros(size[::-1], np.uint8)
-        self.expected.result = None
-        # An image always comes as a change, also the one that is there.
-        self.expected.back.append((self.expected.path, self.expected.mask))
-        self.expected.forward = []
-        self.expected.path, self.expected.mask = self.page.sent_value()["image"], painted
-        name = "01-first.png" if first else "02-second.png"
+        """An image always comes as a change, also the one that is there."""
+        name, button, size = self.chance.choice([(FIRST, "First: a hat", (40, 40)), (SECOND, "Second", (48, 40))])
+        self.page.click(button)
+        painted = preset_mask("centre", size) if name == FIRST else np.zeros(size[::-1], np.uint8)
+        self.expected.become(self.page.sent_value()["image"], painted)
         assert (pixels(Path(self.expected.path)) == pixels(self.site.examples / name)).all()
 
     def undo(self) -> None:
@@ -378,7 +289,7 @@ class Person:
         if self.expected.result is None:
             self._walk("Control+Shift+Z", self.expected.forward, self.expected.back)
 
-    def _walk(self, key: str, take: list[tuple[str, np.ndarray]], put: list[tuple[str, np.ndarray]]) -> None:
+    def _walk(self, key: str, take: list[Step], put: list[Step]) -> None:
         self.page.evaluate("document.activeElement.blur()")
         self.page.keyboard.press(key)
         if self.expected.result is not None:
@@ -393,20 +304,19 @@ class Person:
         self.expected = Expected(self.expected.path, self.expected.mask)
 
     def edit(self) -> None:
-        if not self.expected.mask.any():
-            return
-        self.page.edit()
-        image, painted = PIPELINE.edits[-1]
-        assert (np.asarray(image) == pixels(Path(self.expected.path))).all()
-        assert (np.asarray(painted) == self.expected.mask).all()
-        self.expected.result = unquote(self.page.result_address().partition("/file=")[2])
+        if self.expected.mask.any():
+            self.page.edit()
+            image, painted = PIPELINE.edits[-1]
+            assert (np.asarray(image) == pixels(Path(self.expected.path))).all()
+            assert (np.asarray(painted) == self.expected.mask).all()
+            self.expected.result = unquote(self.page.result_address().partition("/file=")[2])
 
     def cancel(self) -> None:
         if self.expected.result is None and self.expected.mask.any():
             self.page.click("Edit")
             self.page.keyboard.press("Escape")
-            self.page.wait_for_function("!document.documentElement.dataset.runState")
-            if "Cancelled" not in self.page.locator("#messages").inner_text():  # it was done before
+            self.page.expect_free()
+            if "Cancelled" not in self.page.messages.inner_text():  # it was done before
                 self.page.expect_review("finished")
                 self.page.click("Discard")
             self.page.expect_review("")
@@ -419,19 +329,10 @@ class Person:
         assert self.page.sent_value()["image"] == self.expected.path, act.__name__
 
 
-def wander(windows: Windows, site: Site, steps: int) -> None:
+@pytest.mark.parametrize("times", [40, pytest.param(200, marks=pytest.mark.load)])
+def test_whatever_one_does_the_right_mask_is_there(windows: Windows, site: Site, times: int) -> None:
     chance = random.Random(random_seed())
     with windows.open(site.url) as page:
-        page.wait_until_ready()
         person = Person(page, site, chance)
-        for _ in range(steps):
+        for _ in range(times):
             person.act()
-
-
-def test_whatever_one_does_the_right_mask_is_there(windows: Windows, site: Site) -> None:
-    wander(windows, site, 40)
-
-
-@pytest.mark.load
-def test_whatever_one_does_two_hundred_times(windows: Windows, site: Site) -> None:
-    wander(windows, site, 200)

@@ -104,18 +104,19 @@ class WatchedPipeline(Pipeline):
 class HeldPipeline(WatchedPipeline):
     """A pipeline whose edits end, after their result, only when the test lets them; so do its answers to queries.
 
-    Results come at once; `results.clear()` holds them back until `results.set()`.
+    Results come at once; `results.clear()` holds them back until `results.set()`; `at_result` is set before one comes.
     """
 
     def __init__(self, model: ImageBART) -> None:
         super().__init__(model)
-        self.let_go, self.results = Event(), Event()
+        self.let_go, self.results, self.at_result = Event(), Event(), Event()
         self.hold()
 
     def hold(self) -> None:
         """Hold the next edits; those before are forgotten."""
         self.edits.clear()
         self.let_go.clear()
+        self.at_result.clear()
         self.results.set()
 
     def release(self) -> None:
@@ -134,6 +135,7 @@ class HeldPipeline(WatchedPipeline):
         with closing(events):  # type: ignore[type-var]
             for event in events:
                 if event.kind == "result":
+                    self.at_result.set()
                     self.results.wait()
                 yield event
             self.let_go.wait()

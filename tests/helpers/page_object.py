@@ -1,6 +1,7 @@
-"""The page in Chromium as tests see it: windows of it, what a person does there, and what they see."""
+"""The page in Chromium as tests see it: windows of it, what a person does there, and what they see.
 
-from __future__ import annotations
+What has a place on the page, or lies in the sketchpad, is found here alone.
+"""
 
 import io
 import json
@@ -9,7 +10,7 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 from fake_models import LightnessScorer, WatchedPipeline
 from page_server import served
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Frame, Locator, Page, Request, expect
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Frame, Locator, Page, TimeoutError, expect
 from tiny_models import tiny_model
 
 from imagebart.imaging.masks import preset
@@ -30,13 +31,13 @@ STAGES, MANY_STAGES = 5, 8
 WIDE = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
 TOUCH: dict[str, Any] = {"viewport": PHONE, "has_touch": True, "is_mobile": True}  # of a window: a phone
-PATIENCE = 120_000  # milliseconds that an assertion is tried again, for a busy machine
+PATIENCE = 60_000  # milliseconds that an assertion is tried again, for a busy machine
+IMPATIENCE = 10_000  # the same once two tests have failed, as the page is broken
 POLLING = 30  # milliseconds between two looks
 CLIENT_CLOSED = ("AbortError", "Connection errored out")  # what Gradio's client logs when the page is left
-
-expect.set_options(timeout=PATIENCE)
 # What the sketchpad sends with every event, and its state.
 SENT = "document.querySelector('.sp').sketchpad.props.value"
+READY = "document.querySelector('.sp[data-shown]')?.dataset.fit === 'known'"
 PIPELINE = WatchedPipeline(tiny_model(scales=STAGES), LightnessScorer())
 
 
@@ -56,102 +57,26 @@ def served_with_examples(pipeline: WatchedPipeline, folder: Path, models: Path |
         yield Site(url, pipeline, folder)
 
 
-class Windows:
-    """Windows of one browser. One that was closed is used again, with nothing stored: a new one takes twice as long."""
-
-    def __init__(self, chromium: Browser) -> None:
-        self._chromium = chromium
-        self._contexts: dict[str, BrowserContext] = {}
-        self._free: dict[str, list[Page]] = defaultdict(list)
-
-    @contextmanager
-    def open(self, url: str, may_log_errors: bool = False, **options: Any) -> Iterator[PageObject]:
-        """The page in a window with nothing stored, wide and without motion unless `options` say otherwise.
-
-        It must ask no other host for anything, and log no error unless it may.
-        """
-        complaints: list[str] = []
-
-        def on_console(message: ConsoleMessage) -> None:
-            if message.type == "error" and not may_log_errors:
-                complaints.append(message.text)
-
-        def on_request(request: Request) -> None:
-            if not request.url.startswith((url, "data:", "blob:")):
-                complaints.append(f"asked {request.url}")
-
-        def on_error(error: Error) -> None:
-            if not may_log_errors:
-                complaints.append(str(error))
-
-        def on_navigation(frame: Frame) -> None:
-            """Gradio's client logs requests that end because the page is left or reloaded; nobody sees that."""
-            if frame.parent_frame is None:
-                complaints[:] = [text for text in complaints if not any(name in text for name in CLIENT_CLOSED)]
-
-        options = {"viewport": WIDE, "reduced_motion": "reduce", **options}
-        key = json.dumps(options, sort_keys=True)
-        if key not in self._contexts:
-            self._contexts[key] = self._chromium.new_context(**options)
-            self._contexts[key].set_default_timeout(PATIENCE)
-        window = self._free[key].pop() if self._free[key] else self._contexts[key].new_page()
-        devtools = self._contexts[key].new_cdp_session(window)
-        stored = {"origin": url.rstrip("/"), "storageTypes": "cookies,cache_storage,local_storage"}
-        devtools.send("Storage.clearDataForOrigin", stored)
-        devtools.detach()
-        window.goto(f"{url}robots.txt")
-        window.evaluate("sessionStorage.clear()")
-        listeners = {"console": on_console, "pageerror": on_error, "request": on_request}
-        listeners["framenavigated"] = on_navigation
-        for event, listener in listeners.items():
-            window.on(event, listener)  # type: ignore[call-overload]
-        page = PageObject(window)
-        again = False
-        try:
-            window.goto(url)
-            page.wait_until_ready()
-            yield page
-            again = not page.slowed
-        finally:
-            for event, listener in listeners.items():
-                window.remove_listener(event, listener)
-            if again:
-                window.unroute_all()
-                window.mouse.move(0, 0)
-                window.goto("about:blank")  # which the server notices
-                self._free[key].append(window)
-            else:
-                window.close()
-        assert not complaints, "\n".join(complaints)
-
-
-class Fingers:
-    """Fingers on the canvas of a page; places are shares of its width and height."""
-
-    def __init__(self, page: PageObject) -> None:
-        self.page = page
-        # One for all: fingers are lifted when their session ends.
-        self.session = page.context.new_cdp_session(page.page)
-
-    def touch(self, kind: str, *points: tuple[float, float]) -> None:
-        """A touch event: touchStart, touchMove, or touchEnd without points."""
-        left, top, width, height = self.page.canvas_box()
-        places = [{"x": left + x * width, "y": top + y * height, "id": number} for number, (x, y) in enumerate(points)]
-        self.session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": places})
-
-
 class PageObject:
     """The page in one window. What is not here is Playwright's own (`Page`)."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
         self.slowed = False
+        self.messages, self.progress = page.locator("#messages"), page.locator("#progress")
+        self.note, self.image_size = page.locator(".sp-note"), page.locator("#image-size")
+        self.fit_status, self.elsewhere = page.locator("#fit-status"), page.locator("#elsewhere")
+        self.toasts = page.get_by_test_id("toast-body")
+        self.film = page.locator(".sp-film button")
+        self.runs = page.get_by_role("region", name="History").get_by_role("button")
+        self.variants = page.get_by_role("toolbar", name="Variants").get_by_role("button")
+        self.seed, self.new_seed = page.locator("#seed input"), page.get_by_label("New seed each time")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.page, name)
 
     @contextmanager
-    def open_tab(self, url: str) -> Iterator[PageObject]:
+    def open_tab(self, url: str) -> "Iterator[PageObject]":
         """The page in another tab of the same browser; what is stored stays."""
         with self.page.context.new_page() as tab:
             tab.goto(url)
@@ -161,6 +86,8 @@ class PageObject:
 
     def slow_down(self, rate: int, latency: int) -> None:
         """A machine that is so many times slower, at the end of a line of `latency` milliseconds."""
+        if (rate, latency) == (1, 0):
+            return
         self.slowed = True
         machine = self.page.context.new_cdp_session(self.page)
         machine.send("Emulation.setCPUThrottlingRate", {"rate": rate})
@@ -170,20 +97,28 @@ class PageObject:
 
     # What is seen.
 
+    def pad(self, expression: str) -> Any:
+        """The value of an expression of `pad`, the sketchpad."""
+        return self.page.evaluate(f"(pad => {expression})(document.querySelector('.sp').sketchpad)")
+
     def wait_for(self, expression: str, arg: Any = None) -> None:
         """Wait until a JavaScript expression, or a function of `arg`, is true."""
         self.page.wait_for_function(expression, arg=arg, polling=POLLING)
 
     def wait_until(self, true: Callable[[], bool]) -> None:
         """Wait until something is true."""
-        deadline = time.monotonic() + PATIENCE / 1000
+        deadline = time.monotonic() + Windows.patience / 1000
         while not true():
             assert time.monotonic() < deadline, "it never came"
             self.page.wait_for_timeout(POLLING)
 
+    def rest(self) -> None:
+        """Give the page the time to show what it is about to, by its own clock."""
+        self.page.evaluate("new Promise((done) => setTimeout(() => requestAnimationFrame(done), 200))")
+
     def wait_until_ready(self) -> None:
         """Wait until there is an image, and the server has said what Edit will change."""
-        self.wait_for("() => document.querySelector('.sp[data-shown]')?.dataset.fit === 'known'")
+        self.wait_for(READY)
 
     @contextmanager
     def expect_answer(self, name: str) -> Iterator[None]:
@@ -208,15 +143,11 @@ class PageObject:
 
     def view(self) -> dict[str, float]:
         """Where the image is on the canvas: scale, x, y, and its width and height in pixels of the mask."""
-        found: dict[str, float] = self.page.evaluate(
-            "(({ view, size }) => ({ ...view, ...size }))(document.querySelector('.sp').sketchpad.canvas)"
-        )
-        return found
+        return dict(self.pad("({ ...pad.canvas.view, ...pad.canvas.size })"))
 
     def sent_value(self) -> dict[str, Any]:
         """What the sketchpad would send now."""
-        found: dict[str, Any] = self.page.evaluate(SENT)
-        return found
+        return dict(self.pad("pad.props.value"))
 
     def mask(self) -> np.ndarray:
         """What is painted, uint8 [H, W] in the sketchpad's pixels. All three of its places must agree."""
@@ -264,10 +195,24 @@ class PageObject:
 
     def read_mask(self, packed: str) -> np.ndarray:
         """A packed mask, given as an expression of `pad`, the sketchpad: bool [H, W]."""
-        text, width, height = self.page.evaluate(
-            f"(pad => [{packed}, pad.state.mask.width, pad.state.mask.height])(document.querySelector('.sp').sketchpad)"
-        )
+        text, width, height = self.pad(f"[{packed}, pad.state.mask.width, pad.state.mask.height]")
         return np.asarray(unpack_mask(text, (width, height))) > 0
+
+    def brightness_around(self, x: int, y: int) -> list[int]:
+        """The darkest color of twelve pixels of the screen in a row, around the left edge of a pixel of the mask."""
+        row: list[int] = self.page.evaluate(
+            """([x, y]) => {
+                const { canvas } = document.querySelector(".sp").sketchpad;
+                canvas.render();
+                const { view, element } = canvas;
+                const place = [view.x + x * view.scale, view.y + (y + 0.5) * view.scale];
+                const [left, top] = place.map((at) => Math.round(at * devicePixelRatio));
+                const { data } = element.getContext("2d").getImageData(left - 6, top, 12, 1);
+                return Array.from({ length: 12 }, (_, i) => Math.min(...data.slice(4 * i, 4 * i + 3)));
+            }""",
+            [x, y],
+        )
+        return row
 
     def prompt(self) -> Locator:
         """The field of the prompt."""
@@ -290,16 +235,36 @@ class PageObject:
         addresses: list[str] = self.page.locator("#history img").evaluate_all("images => images.map(({ src }) => src)")
         return addresses
 
+    def run_outline(self, number: int) -> np.ndarray:
+        """Where the outline of its mask is drawn on a run of the history: bool [112, 112]."""
+        drawn = self.runs.nth(number).locator("canvas")
+        rgba = drawn.evaluate("canvas => [...canvas.getContext('2d').getImageData(0, 0, 112, 112).data]")
+        return np.reshape(rgba, (112, 112, 4))[..., 3] > 0
+
+    def film_states(self) -> list[str]:
+        """What the film shows of each state: empty, current or done."""
+        states: list[str] = self.film.evaluate_all("buttons => buttons.map(({ dataset }) => dataset.state)")
+        return states
+
+    def action_places(self) -> list[float]:
+        """Where the buttons beside Edit end."""
+        places: list[float] = self.page.locator("#actions > button").evaluate_all(
+            "buttons => buttons.map((button) => button.offsetLeft + button.offsetWidth)"
+        )
+        return places
+
     def expect_review(self, state: str) -> None:
         """Wait until a run is shown: "running", "finished", or "" for none."""
         self.wait_for("state => document.querySelector('.sp').dataset.review === state", state)
 
+    def expect_free(self) -> None:
+        """Wait until no run goes on."""
+        self.wait_for("!document.documentElement.dataset.runState")
+
     def expect_finished(self) -> None:
         """Wait for the end of a run."""
-        self.wait_for(
-            """() => document.getElementById("progress").textContent.includes("Done in") &&
-                !document.documentElement.dataset.runState"""
-        )
+        expect(self.progress).to_contain_text("Done in")
+        self.expect_free()
 
     def result_address(self) -> str:
         """Where the result can be downloaded."""
@@ -343,7 +308,7 @@ class PageObject:
     def choose_second_example(self) -> None:
         """The second example comes onto the canvas, without a mask."""
         self.page.get_by_role("button", name="Second").click()
-        expect(self.page.locator("#image-size")).to_contain_text("48 × 40")
+        expect(self.image_size).to_contain_text("48 × 40")
         self.expect_painted(0)
 
     def begin_stroke(self, dx: float = 60, dy: float = 6) -> None:
@@ -364,18 +329,18 @@ class PageObject:
         yield
         self.page.keyboard.up(key)
 
+    def place(self, at: tuple[float, float]) -> tuple[float, float]:
+        """Where on the screen a place of the image is, given as shares of its width and height."""
+        view, (left, top, _, _) = self.view(), self.canvas_box()
+        x, y = at[0] * view["width"] * view["scale"], at[1] * view["height"] * view["scale"]
+        return left + view["x"] + x, top + view["y"] + y
+
     def drag(self, start: tuple[float, float], *points: tuple[float, float]) -> None:
         """Drag over the image; places are shares of its width and height."""
-        view, (left, top, _, _) = self.view(), self.canvas_box()
-
-        def place(at: tuple[float, float]) -> tuple[float, float]:
-            x, y = at[0] * view["width"] * view["scale"], at[1] * view["height"] * view["scale"]
-            return left + view["x"] + x, top + view["y"] + y
-
-        self.page.mouse.move(*place(start))
+        self.page.mouse.move(*self.place(start))
         self.page.mouse.down()
         for point in points:
-            self.page.mouse.move(*place(point), steps=4)
+            self.page.mouse.move(*self.place(point), steps=4)
         self.page.mouse.up()
 
     def choose_mode(self, name: str) -> None:
@@ -391,12 +356,16 @@ class PageObject:
             return
         before = self.history()
         self.press(button)
-        self.wait_for(
-            "last => { const shown = document.querySelector('#history img'); return shown && shown.src !== last; }",
-            (before or [""])[0],
-        )
+        self.wait_until(lambda: self.history() != before)
         self.expect_finished()
         self.expect_review("finished")
+
+    def download(self, role: Any, name: str) -> Path:
+        """The file that a link or a button saves, under a name with its ending."""
+        with self.page.expect_download() as download:
+            self.page.get_by_role(role, name=name, exact=True).click()
+        path = Path(download.value.path())
+        return path.rename(path.with_name(download.value.suggested_filename))
 
     def drop(self, path: Path) -> None:
         """Drop a file on the canvas."""
@@ -410,10 +379,162 @@ class PageObject:
         )
         self.canvas().dispatch_event("drop", {"dataTransfer": data})
 
+    def choose_file(self, path: Path) -> None:
+        """Choose a file to paint on."""
+        self.page.get_by_label("Image to paint on", exact=True).set_input_files(path)
+
     def upload(self, path: Path, size: tuple[int, int]) -> None:
         """A file becomes the image."""
-        self.page.get_by_label("Image to paint on", exact=True).set_input_files(path)
-        expect(self.page.locator("#image-size")).to_have_text(f"{size[0]} × {size[1]} pixels")
+        self.choose_file(path)
+        expect(self.image_size).to_have_text(f"{size[0]} × {size[1]} pixels")
+
+
+class Fingers:
+    """Fingers on the canvas of a page; places are shares of its width and height."""
+
+    def __init__(self, page: PageObject) -> None:
+        self.page = page
+        # One for all: fingers are lifted when their session ends.
+        self.session = page.context.new_cdp_session(page.page)
+
+    def touch(self, kind: str, *points: tuple[float, float]) -> None:
+        """A touch event: touchStart, touchMove, or touchEnd without points."""
+        left, top, width, height = self.page.canvas_box()
+        places = [{"x": left + x * width, "y": top + y * height, "id": number} for number, (x, y) in enumerate(points)]
+        self.session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": places})
+
+
+# The first example, as if nothing had been done before, by the page's own means but for what is never forgotten there.
+FORGET = """() => {
+    const pad = document.querySelector(".sp").sketchpad;
+    document.activeElement.blur();
+    pad.element.querySelector("[data-command=fitView]").click();
+    document.querySelectorAll("#settings > button.open").forEach((fold) => fold.click());
+    if (pad.modes.chosen !== "fill") pad.modes.choose("fill");
+    pad.selectTool("brush");
+    pad.openExample(pad.examples[0]);
+    Object.assign(pad.state, { past: [], future: [] });
+    pad.changed();
+    pad.history.entries = [];
+    pad.history.strip.replaceChildren();
+    pad.history.update();
+    scrollTo(0, 0);
+}"""
+# All in which the page can differ from a new one after that, but for the last run's steps and seed.
+LOOKS = """() => {
+    const pad = document.querySelector(".sp").sketchpad;
+    const parts = document.querySelectorAll("button, dialog, select, textarea, input:not([type=number], .sp-steps *)");
+    return JSON.stringify([
+        Object.keys(window), document.documentElement.dataset.runState ?? "", scrollX, scrollY, pad.canvas.view,
+        pad.element.dataset.fit, pad.element.dataset.shown, pad.parts.note.textContent,
+        document.querySelectorAll("[data-testid=toast-body]").length,
+        ...[...parts].map((part) => {
+            const { className, value, checked, disabled, ariaPressed, ariaDisabled } = part;
+            return [className, value, checked, disabled, ariaPressed, ariaDisabled, part.checkVisibility()];
+        }),
+    ]);
+}"""
+
+
+class Windows:
+    """Windows of one browser. One in which nothing is left of a test is used again as it is: loading takes long."""
+
+    patience = PATIENCE
+
+    def __init__(self, chromium: Browser) -> None:
+        self._chromium = chromium
+        self._contexts: dict[str, BrowserContext] = {}
+        self._free: dict[str, list[Page]] = defaultdict(list)
+        self._new: dict[Page, str] = {}  # how the page looked in it when it was new
+        self._failed = 0
+        self._be_patient(PATIENCE)
+
+    def _be_patient(self, milliseconds: int) -> None:
+        Windows.patience = milliseconds
+        expect.set_options(timeout=milliseconds)
+        for context in self._contexts.values():
+            context.set_default_timeout(milliseconds)
+
+    @contextmanager
+    def open(self, url: str, may_log_errors: bool = False, **options: Any) -> Iterator[PageObject]:
+        """The page in a window with nothing stored, wide and without motion unless `options` say otherwise.
+
+        It must ask no other host for anything, and log no error unless it may.
+        """
+        complaints: list[str] = []
+
+        def on_console(message: ConsoleMessage) -> None:
+            if message.type == "error":
+                complaints.append(message.text)
+
+        def on_request(request: Any) -> None:
+            if not request.url.startswith((url, "data:", "blob:")):
+                complaints.append(f"asked {request.url}")
+
+        def on_navigation(frame: Frame) -> None:
+            """Gradio's client logs requests that end because the page is left or reloaded; nobody sees that."""
+            if frame.parent_frame is None:
+                complaints[:] = [text for text in complaints if not any(name in text for name in CLIENT_CLOSED)]
+
+        listeners: dict[Any, Callable[[Any], None]] = {"request": on_request, "framenavigated": on_navigation}
+        if not may_log_errors:
+            listeners |= {"console": on_console, "pageerror": lambda error: complaints.append(str(error))}
+        options = {"viewport": WIDE, "reduced_motion": "reduce", **options}
+        key = json.dumps(options, sort_keys=True)
+        window = self._window(key, url, options)
+        for event, listener in listeners.items():
+            window.on(event, listener)
+        page = PageObject(window)
+        try:
+            if window.url != url:
+                self._load(page, url)
+            yield page
+        except BaseException:
+            window.close()
+            self._failed += 1
+            if self._failed == 2:
+                self._be_patient(IMPATIENCE)
+            raise
+        for event, listener in listeners.items():
+            window.remove_listener(event, listener)
+        if page.slowed:
+            window.close()
+        else:
+            window.set_viewport_size(options["viewport"])
+            self._put_back(page)
+            self._free[key].append(window)
+        assert not complaints, "\n".join(complaints)
+
+    def _window(self, key: str, url: str, options: dict[str, Any]) -> Page:
+        """One that has the page as it is when new, or else any."""
+        if key not in self._contexts:
+            self._contexts[key] = self._chromium.new_context(**options)
+            self._contexts[key].set_default_timeout(self.patience)
+        free = self._free[key]
+        free.sort(key=lambda window: window.url == url)
+        return free.pop() if free else self._contexts[key].new_page()
+
+    def _load(self, page: PageObject, url: str) -> None:
+        devtools = page.context.new_cdp_session(page.page)
+        stored = {"origin": url.rstrip("/"), "storageTypes": "cookies,cache_storage,local_storage"}
+        devtools.send("Storage.clearDataForOrigin", stored)
+        devtools.detach()
+        page.goto(f"{url}robots.txt")
+        page.evaluate("sessionStorage.clear()")
+        page.goto(url)
+        page.wait_until_ready()
+        self._new[page.page] = page.evaluate(LOOKS)
+
+    def _put_back(self, page: PageObject) -> None:
+        """Leaves a page that is not as it was when new, which the server notices."""
+        page.unroute_all()
+        page.mouse.move(0, 0)
+        if not page.evaluate("document.documentElement.dataset.runState"):
+            page.evaluate(FORGET)
+            with suppress(TimeoutError):
+                page.page.wait_for_function(READY, timeout=IMPATIENCE)
+        if page.evaluate(LOOKS) != self._new[page.page]:
+            page.goto("about:blank")
 
 
 def gradient_image(size: tuple[int, int], blue: int) -> Image.Image:
