@@ -1,4 +1,4 @@
-"""What the shipped models' scorers know, and their networks' files: safetensors with 16-bit numbers, described in the header."""
+"""What the shipped models' scorers know; their networks' files: safetensors of 16-bit numbers, with a description."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -18,15 +18,13 @@ from imagebart.model import ImageBART
 from imagebart.models.vqgan import FirstStage
 from imagebart.pipeline import Pipeline
 from imagebart.text.conditioners import TextConditioner
-from imagebart.training.config import LoopConfig, StageShape, load
-from imagebart.training.token_task import load_text_encoder
+from imagebart.training.config import StageShape, load
 from imagebart.weights.folder import read_config
 from imagebart.worlds.attribute_classifier import GROUPS, claims_vector
-from imagebart.worlds.avatars import PLAIN, VALUES
+from imagebart.worlds.avatars import VALUES
 from recipes.avatars.__main__ import main
 from recipes.avatars.artwork import BACKGROUNDS, part_svg, parts, rasterise, render
 from recipes.avatars.captions import all_words, avatar_conditioner
-from recipes.avatars.cases import EDITED, SIZE, changes, found, held_out_prompt, typed_prompts
 from recipes.avatars.dataset import (
     HELD_OUT_PAIRS,
     NEW_BACKGROUND_SHARE,
@@ -36,8 +34,7 @@ from recipes.avatars.dataset import (
     held_out,
     sample,
 )
-from recipes.avatars.evaluation import brush_case, has_patch
-from recipes.avatars.training import TRAININGS, CaptionsRun, reading_accuracy, reading_loss, train_captions
+from recipes.avatars.training import TRAININGS, reading_accuracy, reading_loss
 from recipes.things.training import TRAININGS as THINGS
 
 ROOT = Path(__file__).parents[2]
@@ -128,37 +125,6 @@ def test_edits_show_another_background_where_the_mask_is_and_the_old_one_around_
     assert abs(binomial_z(new, count, NEW_BACKGROUND_SHARE)) < 4
 
 
-def test_cases_ask_for_something_new_in_one_place() -> None:
-    for number, attribute in enumerate(EDITED):
-        change = next(changes(number, 900_000, 3))
-        assert change.attribute == attribute and not held_out(change.before) and not held_out(change.after)
-        assert all(found(change.after, change.prompt.claims).values())
-        assert not all(found(change.before, change.prompt.claims).values())
-        case = brush_case(number, 5)
-        differs = np.abs(render(case.change.before, SIZE).astype(int) - render(case.change.after, SIZE)).sum(2) > 30
-        assert differs[np.asarray(case.mask) > 0].sum() > 0.2 * differs.sum()
-        assert not case.change.kept.keys() & {attribute, *case.change.prompt.claims}
-    for pair, said in ((pair, held_out_prompt(number, 9)) for number, pair in enumerate(HELD_OUT_PAIRS)):
-        assert all(said.claims[name] == {value} for name, value in pair.items())
-    assert all(allowed <= set(VALUES[name]) for prompt in typed_prompts() for name, allowed in prompt.claims.items())
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "levels", "patch"),
-    [
-        *[(10, 12, 100, True), (8, 12, 49, True), (10, 12, 48, False), (8, 11, 100, False)],
-        (3, 100, 100, False),  # a line is thinner than the opening
-    ],
-)
-def test_a_patch_of_another_color_is_seen_where_it_is_masked(height: int, width: int, levels: int, patch: bool) -> None:
-    reference, mask = render(PLAIN, SIZE), np.ones((SIZE, SIZE), bool)
-    image = reference.copy()
-    image[8 : 8 + height, 8 : 8 + width, 1] -= np.uint8(levels)
-    assert has_patch(image, reference, mask) == patch
-    mask[:16] = False
-    assert not has_patch(image, reference, mask)
-
-
 def test_the_loss_has_claimed_values_as_equally_likely_targets() -> None:
     """In float64; and the accuracy is of the mentioned attributes alone."""
     readings = torch.randn(3, sum(GROUPS))
@@ -206,18 +172,6 @@ def test_trained_parts_become_a_model(tmp_path: Path, capsys: pytest.CaptureFixt
     ):
         assert main([*given, "--run", str(tmp_path / "other")]) == 2
         assert said in capsys.readouterr().err
-
-
-@pytest.mark.release
-def test_a_text_encoder_learns_to_read(tmp_path: Path) -> None:
-    """New captions at every step, so that the log is of captions not seen before."""
-    settings = {"batch_size": 16, "optimizer": "muon", "lr": 0.01, "warmup": 5, "ema": 0.9, "log_every": 1}
-    loop = LoopConfig(steps=100, **settings)  # type: ignore[arg-type]
-    trained = train_captions(CaptionsRun(loop=loop, shape=SHAPE, text_length=60), tmp_path)
-    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert sum(r["read"] for r in log[-10:]) > 1.6 * sum(r["read"] for r in log[:10])
-    for name, tensor in load_text_encoder(tmp_path)[0].state_dict().items():
-        assert torch.equal(tensor, trained.state_dict()[name])
 
 
 @pytest.mark.release

@@ -4,8 +4,6 @@ import io
 import json
 import tarfile
 from collections import Counter
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,6 @@ import torch
 from PIL import Image, ImageDraw
 from tiny_models import tiny_first_stage
 
-from imagebart.imaging.crop import Box
 from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser
 from imagebart.models.vqgan import FirstStage
@@ -22,14 +19,12 @@ from imagebart.training.config import LoopConfig, StageShape
 from imagebart.training.denoiser import denoiser_config
 from imagebart.training.masks import PARTS_PER_PATCH
 from imagebart.training.token_task import text_config
-from imagebart.worlds.things import Found, ThingDetector, ThingScorer, load_detector, save_detector
+from imagebart.worlds.things import ThingDetector, ThingScorer, load_detector, save_detector
 from recipes import generator
-from recipes.evaluation import freehand, zigzag
 from recipes.things import artwork
 from recipes.things.__main__ import main
 from recipes.things.artwork import CELL, GRID, GROUNDS, HUES, NOUNS, SIZE, Ground, Placed, Scene, render, sprite
-from recipes.things.evaluation import shows
-from recipes.things.scenes import BLOCK, MARGIN, SIDES, Caption, Mention, SceneOptions, describe, edit_task, sample
+from recipes.things.scenes import BLOCK, MARGIN, SIDES, SceneOptions, describe, edit_task, sample
 from recipes.things.training import COLORS, NAMES, NOTHING, conditioner, labels, square_item, train_detector
 
 SHAPE = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1, query_tokens=9)
@@ -166,22 +161,6 @@ def test_squares_show_what_their_labels_say_and_a_detector_is_trained_and_loaded
     assert names == NAMES
     for name, value in again.state_dict().items():
         torch.testing.assert_close(value, reader.state_dict()[name], rtol=1e-3, atol=1e-6)
-
-
-def test_what_is_right_is_told_from_what_is_not() -> None:
-    cat, dog = Found(3, 0, Box(4, 0, 4)), Found(5, 1, Box(4, 8, 4))
-    said = Caption("", (Mention(3, "", 1), Mention(5, "", 1)))
-    assert [shows(things, said) for things in ([cat, dog], [cat], [cat, cat, dog])] == [
-        *((True, True), (False, False), (True, False)),
-    ]
-
-
-@pytest.mark.parametrize("draw", [partial(zigzag, (40, 50, 150, 120), 9), partial(freehand, 90, 80, 50, 30)])
-def test_strokes_are_the_same_again_and_over_their_place(draw: Callable[..., Image.Image]) -> None:
-    one, again, other = (np.asarray(draw((200, 180), generator(number, 3, 1))) > 0 for number in (1, 1, 2))
-    assert (one == again).all() and (one != other).any()
-    rows, columns = np.flatnonzero(one.any(1)), np.flatnonzero(one.any(0))
-    assert rows[0] < 70 and rows[-1] > 100 and columns[0] < 60 and columns[-1] > 120
 
 
 @pytest.mark.release
