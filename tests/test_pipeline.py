@@ -127,13 +127,6 @@ def test_a_model_of_stages_says_that_it_knows_one_strength() -> None:
     ]
 
 
-def test_unknown_and_corrected_words_are_those_of_a_text_model(pipe: Pipeline) -> None:
-    assert pipe.unknown_words("Sunglases, zebra and red hiar") == ["zebra"]
-    assert pipe.corrections("Sunglases, zebra and red hiar") == {"Sunglases": "sunglasses", "hiar": "hair"}
-    other = tiny_pipeline("class")
-    assert other.unknown_words("a zebra") == other.vocabulary == [] and other.corrections("sunglases") == {}
-
-
 def test_a_seed_repeats_and_variant_n_is_the_image_of_seed_plus_n(pipe: Pipeline) -> None:
     first = result_of(pipe.generate("red hair"))
     assert first.image.tobytes() == result_of(pipe.generate("red hair", seed=first.seed)).image.tobytes()
@@ -143,15 +136,14 @@ def test_a_seed_repeats_and_variant_n_is_the_image_of_seed_plus_n(pipe: Pipeline
         assert np.abs(np.asarray(image, int) - np.asarray(alone, int)).max() <= 1  # rounding of batched sums
 
 
-def test_a_list_of_classes_gives_an_image_each() -> None:
-    animals, upload = tiny_pipeline("class"), noise_image("RGB", (50, 36))
-    mask = masks.preset("centre", (50, 36))
-    last = result_of(animals.edit(upload, mask, ["dog", 0, "bird"], seed=5))
+def test_a_list_of_classes_by_name_and_number_gives_an_image_each() -> None:
+    animals, upload, mask = tiny_pipeline("class"), noise_image("RGB", (50, 36)), masks.preset("centre", (50, 36))
+    last = result_of(animals.edit(upload, mask, ["Dog", 0, "bird"], seed=5))
     told = [(one.prompt, one.variant, one.own_seed) for one in last.recipes]
-    assert told == [("dog", 0, 5), ("0", 1, 6), ("bird", 2, 7)]
+    assert told == [("Dog", 0, 5), ("0", 1, 6), ("bird", 2, 7)] and animals.classes == ["cat", "dog", "bird"]
     assert len({image.tobytes() for image in last.images}) == 3
-    for image, recipe in zip(last.images, last.recipes, strict=True):
-        alone = result_of(animals.edit(upload, mask, recipe.prompt, seed=recipe.own_seed)).image
+    for image, prompt, seed in zip(last.images, (1, "cat", "bird"), (5, 6, 7), strict=True):
+        alone = result_of(animals.edit(upload, mask, prompt, seed=seed)).image
         assert np.abs(np.asarray(image, int) - np.asarray(alone, int)).max() <= 1  # rounding of batched sums
 
 
@@ -224,21 +216,15 @@ def test_closing_stops_the_model(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
     assert list(run) == [] and ended == [len(drawn)] and 0 < len(drawn) < 2 * 64
 
 
-def test_a_weak_variation_skips_the_steps_that_it_does_not_need(pipe: Pipeline) -> None:
-    upload = noise_image("RGB", (32, 32))
-    assert {event.stage for event in pipe.vary(upload, 0.25, seed=3)} == {1, 2}
-    staged = Pipeline(tiny_staged_model())
-    assert {event.stage for event in staged.vary(upload, 0.25, seed=3)} == {1}, "the finest stage expects half"
-
-
-def test_scales_can_be_chosen_of_a_denoiser(pipe: Pipeline) -> None:
+def test_a_denoiser_takes_any_number_of_scales_and_a_weak_variation_the_last_alone(pipe: Pipeline) -> None:
     assert pipe.any_scales and pipe.stages == 2
-    events = [*pipe.generate("a hat", seed=0, settings=SamplingSettings(scales=4))]
+    events, upload = [*pipe.generate("a hat", settings=SamplingSettings(scales=4))], noise_image("RGB", (32, 32))
     assert {event.stages for event in events} == {4} and events[-1].recipe.settings.scales == 4
+    assert {event.stage for event in pipe.vary(upload, 0.25, seed=3)} == {1, 2}
     staged = Pipeline(tiny_staged_model())
     with pytest.raises(InputError, match="The number of scales is 3; this model was trained for 2"):
         staged.generate(None, settings=SamplingSettings(scales=3))
-    assert not staged.any_scales
+    assert {event.stage for event in staged.vary(upload, 0.25, seed=3)} == {1}, "the finest stage expects half"
 
 
 UPLOAD, WHITE = noise_image("RGB", (32, 32)), Image.new("L", (32, 32), 255)
@@ -271,6 +257,8 @@ def test_notes_name_unknown_words_and_images_out_of_domain(pipe: Pipeline) -> No
     assert any("knows nothing only" in note for note in last.notes)
     assert any("knows nothing only" in note for note in next(pipe.vary(noise, 0.5, seed=0)).notes)
     assert '"sunglases" was read as "sunglasses".' in next(pipe.generate("sunglases", seed=0)).notes
+    assert pipe.unknown_words("Sunglases, zebra and red hiar") == ["zebra"]
+    assert pipe.corrections("Sunglases, zebra and red hiar") == {"Sunglases": "sunglasses", "hiar": "hair"}
     assert any("cut at" in note for note in next(pipe.generate("red hair " * 1200)).notes)
     assert next(pipe.generate("a red \ud83d hat", seed=0)).recipe.prompt == "a red � hat"
 
@@ -298,13 +286,6 @@ def test_without_words_guidance_costs_nothing(pipe: Pipeline, monkeypatch: pytes
     runs = [result_of(pipe.generate(prompt, seed=0, settings=guided)) for prompt in (None, "zebra", "red hair")]
     assert asked == [1.0, 1.0, 3.0]
     assert all(run.recipe.settings == guided for run in runs), "what was asked for"
-
-
-def test_class_models_take_names_and_numbers() -> None:
-    animals = tiny_pipeline("class")
-    assert animals.classes == ["cat", "dog", "bird"]
-    by_name, by_number = (result_of(animals.generate(prompt, seed=0)) for prompt in ("Dog", 1))
-    assert by_name.image.tobytes() == by_number.image.tobytes() and by_number.recipe.prompt == "1"
 
 
 def test_a_saved_model_brings_its_card_and_settings(tmp_path: Path) -> None:

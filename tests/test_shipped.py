@@ -12,7 +12,6 @@ from PIL import Image
 from torch.nn import functional as F
 
 from imagebart import Pipeline
-from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.imaging import masks
 from imagebart.imaging.files import to_tensor
 from imagebart.models.diffusion import add_uniform_noise
@@ -21,8 +20,8 @@ from imagebart.sampling.steps import ChainEvent
 from imagebart.worlds.attribute_classifier import AvatarScorer
 from imagebart.worlds.avatars import PLAIN
 from imagebart.worlds.things import ThingScorer
-from recipes.avatars.artwork import BACKGROUNDS, region_mask, rendered
-from recipes.avatars.dataset import avatar_item, sample
+from recipes.avatars.artwork import region_mask, rendered
+from recipes.avatars.dataset import avatar_item
 
 ROOT = Path(__file__).parent.parent
 AVATARS, THINGS = ROOT / "checkpoints" / "avatars", ROOT / "checkpoints" / "things"
@@ -42,7 +41,7 @@ def pipe() -> Pipeline:
 def test_the_corrector_finds_wrong_tokens_and_mends_them(pipe: Pipeline) -> None:
     """Of rendered avatars, five of whose tokens were replaced at random."""
     model, seed = pipe.model, torch.Generator().manual_seed(0)
-    items = [avatar_item(6 * 10**8 + i, pipe.image_size, "all") for i in range(8)]
+    items = [avatar_item(6 * 10**8 + i, pipe.image_size) for i in range(8)]
     x0 = model.first_stage.encode(torch.stack([item["image"] for item in items]) / 127.5 - 1)
     wrong = torch.zeros(x0.shape, dtype=torch.bool)
     for row in wrong:
@@ -63,7 +62,7 @@ def test_right_captions_make_images_likelier_than_wrong_ones(pipe: Pipeline) -> 
     """Over fresh avatars, paired: a model that ignores its prompt exceeds three standard errors once in 700 runs."""
     model, denoiser = pipe.model, pipe.model.denoiser
     assert denoiser is not None
-    items = [avatar_item(5 * 10**8 + i, pipe.image_size, "all") for i in range(16)]
+    items = [avatar_item(5 * 10**8 + i, pipe.image_size) for i in range(16)]
     x0 = model.first_stage.encode(torch.stack([item["image"] for item in items]) / 127.5 - 1)
     rates = torch.full(x0.shape, 0.5)
     xt = add_uniform_noise(x0, rates, model.vocab_size, torch.Generator().manual_seed(0))
@@ -83,21 +82,14 @@ def test_sunglasses_darken_the_eyes_and_change_nothing_else(pipe: Pipeline) -> N
     mask = Image.fromarray((region_mask("eyes", upload.width) * 255).astype(np.uint8))
     inside, dark = np.asarray(mask) > 0, {}
     for prompt in ("sunglasses", "no glasses"):
-        *_, last = pipe.edit(upload, mask, prompt, seed=10, variants=4)
+        *_, last = pipe.edit(upload, mask, prompt, seed=10, variants=3)
         results, outside = np.stack([np.asarray(image, int) for image in last.images]), np.asarray(last.mask) == 0
         assert (results[:, outside] == np.asarray(upload)[outside]).all()
         dark[prompt] = (results[:, inside].sum(-1) < 200).mean()
     assert dark["sunglasses"] > dark["no glasses"] + 0.03
 
 
-def test_avatars_are_in_domain_and_noise_is_not(pipe: Pipeline) -> None:
-    mask, noise = masks.preset("centre", (128, 128)), np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
-    *_, known = pipe.edit(example(1).resize((128, 128)), mask, "a hat", seed=0)
-    *_, odd = pipe.edit(Image.fromarray(noise), mask, "a hat", seed=0)
-    assert not known.notes and any("avatars only" in note for note in odd.notes)
-
-
-def test_an_avatar_in_a_landscape_is_out_of_domain_before_an_edit(pipe: Pipeline) -> None:
+def test_avatars_are_in_domain_and_what_is_not_one_is_said_to_be_out_of_it(pipe: Pipeline) -> None:
     x, y = np.meshgrid(np.arange(450), np.linspace(0, 1, 300))
     scene = np.array([120, 180, 240]) + np.array([110, 60, 10]) * y[..., None]  # a sky, and hills
     for top, color in ((0.5, (110, 130, 150)), (0.65, (60, 120, 60)), (0.8, (90, 160, 70))):
@@ -109,17 +101,11 @@ def test_an_avatar_in_a_landscape_is_out_of_domain_before_an_edit(pipe: Pipeline
         assert any("avatars only" in note for note in pipe.domain_notes(image))
     for number in range(1, 9):
         assert not pipe.domain_notes(example(number)), number
-
-
-def test_upper_halves_go_on_in_the_background_of_the_lower(pipe: Pipeline) -> None:
-    """By the colors of both upper corners; by chance one in eight."""
-    avatars = [sample(4 * 10**8 + number, 900_003) for number in range(10)]
-    masks_above = np.stack([masks.preset_array("upper half", pipe.image_size)] * len(avatars))
-    sampler = ImageSampler(pipe.model, pipe.defaults)
-    images = sampler.edit(rendered(avatars, pipe.image_size), masks_above, [None] * len(avatars), seed=3)
-    corners = (images[:, :, 2, [2, -3]] + 1) * 127.5
-    colors = torch.tensor([list(bytes.fromhex(BACKGROUNDS[avatar.background][1:])) for avatar in avatars])
-    assert ((corners - colors[..., None]).abs().amax((1, 2)) < 24).sum() >= 9
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8))
+    fast = pipe.defaults.replace(scales=1, corrector_steps=0)
+    for image, odd in ((example(1).resize((128, 128)), False), (noise, True)):
+        *_, last = pipe.edit(image, masks.preset("centre", (128, 128)), "a hat", seed=0, settings=fast)
+        assert any("avatars only" in note for note in last.notes) == odd
 
 
 def test_the_scorer_puts_first_what_a_prompt_asks_for(pipe: Pipeline) -> None:

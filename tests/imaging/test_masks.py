@@ -154,17 +154,6 @@ def test_feather_rises_inwards_and_not_at_the_images_edge() -> None:
     assert masks.alpha(Image.fromarray(mask), 10**9).tobytes() == masks.alpha(Image.fromarray(mask), 1000).tobytes()
 
 
-@pytest.mark.parametrize("feather", [7, 129, 300])
-def test_alpha_follows_the_rule_in_large_masks_with_any_feather(feather: int) -> None:
-    """By OpenCV's own maximum over a square."""
-    mask = np.kron(np.random.default_rng(feather).integers(0, 2, (31, 15)), np.ones((20, 20))).astype(np.uint8) * 200
-    depth = np.minimum(cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE), feather + 1)
-    around = cv2.dilate(depth, np.ones((2 * feather + 1, 2 * feather + 1), np.uint8))
-    assert np.array_equal(
-        array(masks.alpha(Image.fromarray(mask), feather)), np.rint(depth / np.maximum(around, 1) * (mask > 0) * 255)
-    )
-
-
 @pytest.mark.parametrize("resampling", [Image.Resampling.BOX, Image.Resampling.BICUBIC])
 def test_an_antialiased_outline_is_as_strong_as_the_stroke_but_soft_paint_is_not(resampling: Image.Resampling) -> None:
     """Strokes drawn four times as large, reduced; beside one lies paint of strength 100."""
