@@ -17,7 +17,6 @@ from imagebart.training.data import (
     Example,
     ImageStore,
     StoreIndex,
-    grid,
     inspect_dataset,
     open_dataset,
     split_held_out,
@@ -147,10 +146,3 @@ def test_an_unfinished_or_cut_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pixels.bin").write_bytes(b"cut")
     with pytest.raises(InputError, match="delete it to read the images again"):
         ImageStore(tmp_path)
-
-
-def test_a_grid_places_images_in_rows() -> None:
-    images = torch.stack([torch.full((3, 4, 4), value) for value in (-1.0, 0.0, 1.0)])
-    sheet = np.asarray(grid(images, columns=2))
-    assert sheet.shape == (12, 12, 3)
-    assert (sheet[1, 1, 0], sheet[1, 7, 0], sheet[7, 1, 0]) == (0, 128, 255)

@@ -225,15 +225,6 @@ def test_captions_that_alone_tell_what_a_mask_shows_are_never_dropped() -> None:
     torch.testing.assert_close(prompt_embeds[1], model.denoiser.encode_prompt(read)[1])
 
 
-def test_a_task_without_captions() -> None:
-    bare, classes, cpu = tiny_model("none"), tiny_model("class"), torch.device("cpu")
-    assert task_of(bare).condition(bare.denoiser, {"text": ["", ""]}, cpu) == (None, None)
-    classes.conditioner = ClassConditioner(names=("cat", "dog", "bird"), null_class=True)
-    task, texts = task_of(classes, conditioning_dropout=1.0), ["cat", "dog"]
-    cond, prompt_embeds = task.condition(classes.denoiser, {"text": texts}, cpu)
-    assert cond is not None and cond.tolist() == [[3], [3]] and prompt_embeds is None
-
-
 @pytest.mark.parametrize("encoder", ["convolutions", "patch"])
 def test_partial_patches_are_known_where_tokens_depend_on_their_patch_alone(
     tmp_path: Path, encoder: Literal["convolutions", "patch"]

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from tiny_models import tiny_first_stage
 from torch import Tensor
 
 from imagebart.imaging.files import normalize
-from imagebart.model import ImageBART
 from imagebart.models.vqgan import FirstStage, psnr
 from imagebart.training.patch_memory import PRIOR, fit_patch_memory
-from imagebart.weights.folder import load_networks
 
 F = 8  # pixels of a patch
 CONFIG = tiny_first_stage(
@@ -76,13 +72,3 @@ def test_neighbors_say_which_patch_a_token_stands_for() -> None:
     assert model.memory is not None
     model.memory.values.zero_()
     assert float(psnr(shown, model.decode(model.encode(shown))).max()) < 27
-
-
-def test_a_memory_comes_back_from_its_file(tmp_path: Path) -> None:
-    model = first_stage(pair_rows=9)
-    fit_patch_memory(model, images(450))
-    ImageBART(model).save_pretrained(tmp_path)
-    back = load_networks(tmp_path).first_stage.eval()
-    assert back.memory is not None and back.memory.values.dtype == torch.uint8
-    tokens = torch.randint(4, (2, 16))
-    assert torch.equal(back.decode(tokens), model.decode(tokens))

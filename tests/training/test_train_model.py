@@ -3,27 +3,22 @@
 import json
 import os
 import shutil
-import signal
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from fault_injection import run_in_fork
 from PIL import Image
 from safetensors.torch import load_file
 from tiny_models import CAPTIONS, tiny_first_stage, tiny_model, tiny_staged_model
 from tiny_runs import SHAPE, draw_folder, in_processes
 
 from imagebart.cli.main import main
-from imagebart.core.errors import InputError, WeightsError
+from imagebart.core.errors import InputError
 from imagebart.pipeline import Pipeline
 from imagebart.text.conditioners import ClassConditioner, Conditioner, NoConditioner, TextConditioner
-from imagebart.training import loop
-from imagebart.training.config import AdversarialLoss, FirstStageLoss, ModelRun, StageShape
+from imagebart.training.config import AdversarialLoss, FirstStageLoss
 from imagebart.training.loop import read_log
 from imagebart.training.train_model import load_denoiser_to_finetune
 from imagebart.training.vqgan import load_first_stage
@@ -102,40 +97,6 @@ def test_a_dry_run_says_what_there_is_and_writes_nothing(tmp_path: Path, capsys:
     assert not (tmp_path / "model").exists()
 
 
-def killed_at_move(work: Callable[[], Any], number: int) -> None:
-    """Does the work until file or folder number `number` is about to be moved to its place, and is killed there."""
-    moves = 0
-
-    def count(event: str, _: Any) -> None:
-        nonlocal moves
-        moves += event == "os.rename"
-        if event == "os.rename" and moves == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(count)
-    work()
-
-
-@pytest.mark.release
-def test_a_run_killed_again_and_again_ends_where_an_unbroken_one_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Half-way through the images, states, tokens and the model's own files."""
-    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
-    data, steps = draw_folder(tmp_path / "data", "text"), {"first_stage": 2, "denoiser": 2}
-    assert train_model(tmp_path / "whole", data, **steps) == 0
-
-    def killed_at(number: int) -> int:
-        return run_in_fork(lambda: killed_at_move(lambda: train_model(tmp_path, data, **steps), number))
-
-    kills = 0
-    while killed_at(3 + kills) == -signal.SIGKILL:
-        kills += 1
-    assert kills >= 3
-    for path in (tmp_path / "whole" / "model").glob("*.safetensors"):
-        assert same_tensors(load_file(tmp_path / "model" / path.name), load_file(path)), path.name
-
-
 @pytest.mark.release
 def test_two_processes_train_a_model_together(tmp_path: Path) -> None:
     """Only the first one writes. Resumed for more steps, and until hours are over, too."""
@@ -148,12 +109,17 @@ def test_two_processes_train_a_model_together(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_more_hours_train_the_denoiser_further_and_tokens_stay(
+def test_a_stopped_run_ends_where_an_unbroken_one_does_and_more_hours_train_the_denoiser_alone(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(trained / "model", tmp_path / "model")
+    shutil.rmtree(tmp_path / "model" / "run" / "denoiser")
+    for path in ("run/tokens.safetensors", "config.json", "model.safetensors"):
+        (tmp_path / "model" / path).unlink()
     assert train_model(tmp_path, trained / "data", "--batch-size", "8") == 2
     assert "started with batch size 4, not 8" in capsys.readouterr().err
+    assert train_model(tmp_path, trained / "data") == 0
+    assert same_tensors(*(load_file(folder / "model" / "model.safetensors") for folder in (trained, tmp_path)))
     used = sum(read_log(trained / "model" / "run" / part)[-1]["hours"] for part in ("first-stage", "denoiser"))
     assert train_model(tmp_path, trained / "data", "--hours", str(used + 0.001)) == 0
     assert held_out(tmp_path, "denoiser")[-1]["step"] > 12
@@ -230,17 +196,3 @@ def test_other_conditioning_is_said(tmp_path: Path, kind: Any, wanted: Condition
     (tiny_staged_model() if kind == "stages" else tiny_model(kind)).save_pretrained(tmp_path)
     with pytest.raises(InputError, match=said):
         load_denoiser_to_finetune(str(tmp_path), wanted)
-
-
-def test_a_model_s_first_stage_is_loaded(tmp_path: Path) -> None:
-    model = tiny_model("none")
-    model.save_pretrained(tmp_path, "float32")
-    assert same_tensors(load_first_stage(tmp_path).state_dict(), model.first_stage.state_dict())
-    with pytest.raises(WeightsError, match="nowhere/config.json cannot be read"):
-        load_first_stage("nowhere")
-
-
-@pytest.mark.parametrize("other", [{"first_stage": "a model"}, {"shape": StageShape()}])
-def test_what_the_initial_model_has_cannot_be_given(other: dict[str, object]) -> None:
-    with pytest.raises(InputError, match="has its own (first stage|shape); leave out one of the two"):
-        ModelRun.parse(data="", hours=1.0, init_from="another", **other)
