@@ -38,7 +38,7 @@ def test_the_table_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a model of classes, a classifier for features, images in data/, and the results of a run in out/."""
+    """A folder with a model of classes, a classifier for features, images in data/, and a run's results in out/."""
     work = tmp_path_factory.mktemp("work")
     tiny_staged_model("class").save_pretrained(work / "model")
     torch.manual_seed(1)

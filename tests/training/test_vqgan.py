@@ -1,4 +1,4 @@
-"""Training of a first stage: its losses, its codebook, its discriminator, and whole runs."""
+"""Training of a first stage: its losses, codebook, discriminator and patch memory, and whole runs."""
 
 import sys
 from pathlib import Path
@@ -8,15 +8,19 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from einops import rearrange
+from tiny_models import tiny_first_stage
 from tiny_runs import SMALL
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from imagebart.core.errors import InputError
-from imagebart.models.vqgan import FirstStage, Quantizer
-from imagebart.training import loop
+from imagebart.imaging.files import normalize
+from imagebart.models.vqgan import FirstStage, Quantizer, psnr
+from imagebart.training import loop, patch_memory
 from imagebart.training.config import AdversarialLoss, FirstStageLoss, FirstStageRun, LoopConfig
 from imagebart.training.loop import read_log, train
+from imagebart.training.patch_memory import PRIOR, fit_patch_memory
 from imagebart.training.vqgan import (
     CodebookEMA,
     DiscriminatorTrainer,
@@ -77,7 +81,7 @@ def plain_images(count: int, size: int) -> Any:
 
 def test_training_learns_is_written_and_goes_on_from_what_was_written(tmp_path: Path) -> None:
     items = plain_images(6, 16)
-    config = LoopConfig(steps=40, batch_size=6, lr=3e-3, warmup=5, ema=0.5, mixed_precision="no")
+    config = LoopConfig(steps=25, batch_size=6, lr=5e-3, warmup=5, ema=0.5, mixed_precision="no")
     run = FirstStageRun(data="", model=SMALL, loop=config)
     trained = train_first_stage(run, tmp_path / "run", items)
     loaded = load_first_stage(tmp_path / "run")
@@ -89,7 +93,7 @@ def test_training_learns_is_written_and_goes_on_from_what_was_written(tmp_path: 
     standing = run.replace(init_from=str(tmp_path / "run"), loop=config.replace(steps=1, lr=0.0, warmup=0))
     again = train_first_stage(standing, tmp_path / "again", items)
     assert torch.allclose(again.encoder.state_dict()["conv_in.weight"], trained.encoder.state_dict()["conv_in.weight"])
-    further = run.replace(init_from=str(tmp_path / "run"), decoder_only=True)
+    further = run.replace(init_from=str(tmp_path / "run"), decoder_only=True, loop=config.replace(steps=15))
     tuned = train_first_stage(further, tmp_path / "tuned", items)
     noise = torch.rand(4, 3, 16, 16) * 2 - 1
     assert torch.equal(tuned.latents(noise), trained.latents(noise))
@@ -203,14 +207,74 @@ def test_a_perceptual_loss_counts_and_needs_its_package(monkeypatch: pytest.Monk
         def forward(self, images: Tensor, targets: Tensor) -> Tensor:
             return (images.mean((1, 2, 3), True) - targets.mean((1, 2, 3), True)).square()
 
+    def task_of(weight: float) -> FirstStageTask:
+        torch.manual_seed(0)
+        return FirstStageTask(FirstStage(SMALL), [], torch.ones(16, 16), FirstStageLoss(perceptual=weight))
+
     monkeypatch.setitem(sys.modules, "lpips", SimpleNamespace(LPIPS=Brightness))
-    items = plain_images(4, 16)
-    made = FirstStageTask(FirstStage(SMALL), items, torch.ones(16, 16), FirstStageLoss(perceptual=0.5))
-    plain = FirstStageTask(made.model, items, torch.ones(16, 16), FirstStageLoss())
-    batch = {"image": torch.stack([item["image"] for item in items])}
-    losses, others = (task.loss(task.model, batch, cpu()) for task in (made, plain))
+    batch, tasks = {"image": torch.randint(256, (4, 3, 16, 16))}, (task_of(0.5), task_of(0.0))
+    losses, others = (task.loss(task.model, batch, cpu()) for task in tasks)
     assert losses["perceptual"] > 0
     torch.testing.assert_close(losses["loss"], others["loss"] + 0.5 * losses["perceptual"])
     monkeypatch.setitem(sys.modules, "lpips", None)
     with pytest.raises(InputError, match=r"pip install 'imagebart\[lpips\]'"):
-        FirstStageTask(made.model, items, torch.ones(16, 16), FirstStageLoss(perceptual=0.5))
+        task_of(0.5)
+
+
+PATCH = 8  # pixels a side
+
+
+def first_stage_with_memory() -> FirstStage:
+    """Of four codes, and of 4 x 4 patches, as `grids` gives."""
+    shape = {"pixel_unshuffle": PATCH, "multipliers": (1,), "encoder": "patch", "codebook_size": 4}
+    config = tiny_first_stage(resolution=4 * PATCH, **shape, pair_rows=20, pair_dim=6, pair_bytes=4)
+    return FirstStage(config).eval().requires_grad_(False)
+
+
+def grids(patterns: Tensor, chosen: Tensor) -> Tensor:
+    """Patterns [P, 3, h, w] by their numbers [B, rows, columns]: uint8 [B, 3, H, W]."""
+    return rearrange(patterns[chosen], "b y x c h w -> b c (y h) (x w)")
+
+
+def test_a_patch_memory_is_that_of_least_squares(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of six patterns one of two follows the one to its left. The error beside that of the same sums in float64."""
+    model = first_stage_with_memory()
+    nn.init.normal_(model.quantize.embedding.weight, std=0.1)
+    columns = [torch.randint(6, (450, 4))]
+    for _ in range(3):
+        columns.append((2 * columns[-1] + torch.randint(2, (450, 4))) % 6)
+    seen = grids(torch.randint(256, (6, 3, PATCH, PATCH), dtype=torch.uint8), torch.stack(columns, 2))
+    monkeypatch.setattr(patch_memory, "QUANTIZED", 2000)  # there are but 80 values
+    fit_patch_memory(model, seen)
+    memory, shown = model.memory, normalize(seen)
+    assert memory is not None
+    tokens = model.encode(shown).view(-1, 4, 4)
+    patches = rearrange(shown, "b c (y h) (x w) -> (b y x) (c h w)", h=PATCH, w=PATCH)
+    pairs = [torch.unique(key.flatten(), return_inverse=True) for key in memory.keys(tokens)]
+    design = torch.cat([F.one_hot(index, len(keys)) for keys, index in pairs], 1).double()
+    left = patches.double() - memory.mean - memory.own.double()[tokens.flatten()] @ memory.patterns.double()
+    solved = torch.linalg.solve(design.T @ design + PRIOR * torch.eye(design.shape[1]), design.T @ left)
+    best = (left - design @ solved).square().sum()
+    assert best < 0.9 * left.square().sum()  # pairs say something
+    decoded = (memory(tokens) @ memory.patterns + memory.mean).flatten(0, 2)
+    assert (patches - decoded).square().sum() < 1.05 * best
+
+
+def test_neighbors_say_which_patch_a_token_stands_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two patches that take turns have one token; the one to its left tells them apart."""
+    patterns, model = torch.randint(256, (4, 3, PATCH, PATCH), dtype=torch.uint8), first_stage_with_memory()
+    patterns[3] = patterns[2] - patterns[2] // 3 + patterns[3] // 3
+    with torch.no_grad():  # a code for each of the first two, and one that the others share
+        latents = model.latents(normalize(patterns))[:, 0, 0]
+        model.quantize.embedding.weight[:3] = torch.stack([latents[0], latents[1], latents[2:].mean(0)])
+        model.quantize.embedding.weight[3:] = 1e3
+    rows = torch.tensor([[0, 2, 0, 2], [1, 3, 1, 3]])
+    seen = grids(patterns, rows[torch.randint(2, (500, 4))])
+    monkeypatch.setattr(patch_memory, "QUANTIZED", 2000)
+    fit_patch_memory(model, seen)
+    shown = normalize(seen[:20])
+    tokens = model.encode(shown)
+    assert len(tokens.unique()) == 3 and float(psnr(shown, model.decode(tokens)).min()) > 35
+    assert model.memory is not None
+    model.memory.values.zero_()
+    assert float(psnr(shown, model.decode(tokens)).max()) < 27
