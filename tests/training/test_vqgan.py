@@ -81,7 +81,7 @@ def plain_images(count: int, size: int) -> Any:
 
 def test_training_learns_is_written_and_goes_on_from_what_was_written(tmp_path: Path) -> None:
     items = plain_images(6, 16)
-    config = LoopConfig(steps=25, batch_size=6, lr=5e-3, warmup=5, ema=0.5, mixed_precision="no")
+    config = LoopConfig(steps=40, batch_size=6, lr=3e-3, warmup=5, ema=0.5, mixed_precision="no")
     run = FirstStageRun(data="", model=SMALL, loop=config)
     trained = train_first_stage(run, tmp_path / "run", items)
     loaded = load_first_stage(tmp_path / "run")
