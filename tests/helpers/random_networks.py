@@ -1,10 +1,8 @@
 """Small networks in float64 with random weights, large ones so that their logits differ clearly."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,124 +16,82 @@ KINDS: tuple[Kind, ...] = ("decoder_only", "encoder_decoder", "residual")
 CONDITIONS = 5  # different conditioning tokens
 StepKind = Literal["decoder_only", "encoder_decoder", "residual", "denoiser", "denoiser to x_0"]
 STEPS: tuple[StepKind, ...] = (*KINDS, "denoiser", "denoiser to x_0")
+N = TypeVar("N", bound=nn.Module)
 
 
-def with_random_weights(network: nn.Module, seed: int) -> None:
+def with_random_weights(network: N, seed: int = 0) -> N:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for parameter in network.parameters():
             nn.init.normal_(parameter, std=0.5)
-    network.double().eval().requires_grad_(False)
+    return network.double().eval().requires_grad_(False)
+
+
+def shape(vocab_in: int, positions: int, **more: Any) -> TransformerConfig:
+    sizes = {"width": 8, "depth": 2, "heads": 2, "head_size": 4}
+    return TransformerConfig(vocab_in=vocab_in, positions=positions, **{**sizes, **more})
 
 
 def _text(cond_length: int, query_tokens: int) -> TextEncoderConfig | None:
     if not query_tokens:
         return None
-    words = TransformerConfig(
-        width=6,
-        depth=2,
-        heads=2,
-        vocab_in=CONDITIONS + query_tokens,
-        positions=cond_length + query_tokens,
-        head_size=3,
-        causal=False,
-    )
+    vocab_in, positions = CONDITIONS + query_tokens, cond_length + query_tokens
+    words = shape(vocab_in, positions, width=6, head_size=3, causal=False)
     return TextEncoderConfig(transformer=words, query_tokens=query_tokens, conv_width=3)
 
 
 def random_stage(
-    kind: Kind,
-    tokens: int = 6,
-    vocab_size: int = 7,
-    cond_length: int = 2,
-    beta: float = 0.4,
-    seed: int = 0,
-    query_tokens: int = 0,
+    kind: Kind, tokens: int = 6, vocab_size: int = 7, cond_length: int = 2, seed: int = 0, query_tokens: int = 0
 ) -> Stage:
     """A stage of T = 3; query_tokens: those of its text encoder, 0: it has none, and reads the conditioning tokens."""
     decoder_only = kind == "decoder_only"
     prefix = query_tokens or cond_length
     vocab = max(vocab_size + (query_tokens or (CONDITIONS if cond_length else 0)), 4)
     positions = 1 + prefix + tokens
-    decoder = TransformerConfig(
-        width=8,
-        depth=2,
-        heads=2,
-        vocab_in=vocab if decoder_only else vocab_size,
-        positions=positions if decoder_only else tokens,
-        head_size=4,
-        vocab_out=vocab_size,
-        cross=not decoder_only,
-        attention_bias=decoder_only,
-        head_bias=not decoder_only,
-    )
-    encoder = TransformerConfig(
-        width=8, depth=2, heads=2, vocab_in=vocab, positions=positions, head_size=4, causal=False
-    )
+    read = (vocab, positions) if decoder_only else (vocab_size, tokens)
+    biases = {"attention_bias": decoder_only, "head_bias": not decoder_only}
     config = StageConfig(
         kind=kind,
         t=3 if decoder_only else 2,
         vocab_size=vocab_size,
         tokens=tokens,
-        beta=1.0 if decoder_only else beta,
-        decoder=decoder,
-        encoder=None if decoder_only else encoder,
+        beta=1.0 if decoder_only else 0.4,
+        decoder=shape(*read, vocab_out=vocab_size, cross=not decoder_only, **biases),
+        encoder=None if decoder_only else shape(vocab, positions, causal=False),
         cond_length=cond_length,
         cond_offset=vocab_size if cond_length else 0,
         start_token=0 if decoder_only else 1,
         text=_text(cond_length, query_tokens),
     )
-    stage = Stage(config, 3)
-    with_random_weights(stage, seed)
-    return stage
+    return with_random_weights(Stage(config, 3), seed)
 
 
 def random_denoiser(
-    tokens: int = 6,
-    vocab_size: int = 7,
-    cond_length: int = 2,
-    seed: int = 0,
-    query_tokens: int = 0,
-    color_hint_grid: int = 0,
-    mask_sides: bool = False,
+    tokens: int = 6, vocab_size: int = 7, cond_length: int = 2, seed: int = 0, query_tokens: int = 0, **more: Any
 ) -> Denoiser:
-    """A denoiser; query_tokens: as for `random_stage`."""
+    """A denoiser; query_tokens: as for `random_stage`; more: settings of its configuration."""
     prefix = query_tokens or cond_length
-    vocab = vocab_size + (query_tokens or (CONDITIONS if cond_length else 0)) + 1
-    encoder = TransformerConfig(
-        width=8, depth=2, heads=2, vocab_in=vocab, positions=1 + prefix + tokens, head_size=4, causal=False
-    )
-    decoder = TransformerConfig(
-        width=8,
-        depth=2,
-        heads=2,
-        vocab_in=vocab,
-        positions=1 + prefix + tokens,
-        head_size=4,
-        vocab_out=vocab_size,
-        cross=True,
-    )
+    read = vocab_size + (query_tokens or (CONDITIONS if cond_length else 0)) + 1, 1 + prefix + tokens
     config = DenoiserConfig(
         vocab_size=vocab_size,
         tokens=tokens,
-        decoder=decoder,
-        encoder=encoder,
+        decoder=shape(*read, vocab_out=vocab_size, cross=True),
+        encoder=shape(*read, causal=False),
         cond_length=cond_length,
         text=_text(cond_length, query_tokens),
+        **more,
     )
-    denoiser = Denoiser(config.replace(color_hint_grid=color_hint_grid, mask_sides=mask_sides))
-    with_random_weights(denoiser, seed)
-    return denoiser
+    return with_random_weights(Denoiser(config), seed)
 
 
 def random_step(
     kind: StepKind, tokens: int = 6, vocab_size: int = 7, cond_length: int = 2, seed: int = 0, query_tokens: int = 0
 ) -> Step:
-    """A step by a published stage of a kind, or by the denoiser from a rate of 0.7 to 0.3 or to 0."""
+    """A step by a published stage of a kind, or by the denoiser from a noise level of 0.7 to 0.3 or to 0."""
     if kind in ("denoiser", "denoiser to x_0"):
         denoiser = random_denoiser(tokens, vocab_size, cond_length, seed, query_tokens)
         return Step(denoiser, 0.7, 0.3 if kind == "denoiser" else 0.0)
-    stage = random_stage(kind, tokens, vocab_size, cond_length, seed=seed, query_tokens=query_tokens)
+    stage = random_stage(kind, tokens, vocab_size, cond_length, seed, query_tokens)
     return Step(stage, 1.0, 0.0 if kind != "decoder_only" else 0.5)
 
 

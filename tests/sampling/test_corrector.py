@@ -1,9 +1,5 @@
 """The corrector: it samples unlikely tokens again, as a plain computation does, and changes nothing else."""
 
-from __future__ import annotations
-
-from dataclasses import replace
-
 import pytest
 import torch
 from oracles import noise_levels, plain_denoiser, plain_draw
@@ -23,22 +19,6 @@ N = SIDE**2
 SETTINGS = SamplingSettings(corrector_steps=STEPS, corrector_threshold=0.1, guidance=1.5, temperature=0.8)
 DENOISER = random_denoiser(N, K, color_hint_grid=2)
 STEP = Step(DENOISER, 1.0, 0.0)
-
-
-def started(noise_level: Tensor, seed: int = 0) -> tuple[ChainState, Tensor]:
-    """A chain of ROWS rows with everything that it can be conditioned on, and its color hints."""
-    torch.manual_seed(1)
-    start, hints = torch.randint(K, (ROWS, N)), torch.rand(ROWS, N, K) < 0.2
-    state = chain_state([STEP], start, noise_level, random_cond(ROWS), torch.zeros(ROWS, 2).long(), hints, seed)
-    return state, hints
-
-
-def corrected(state: ChainState, x: Tensor, settings: SamplingSettings = SETTINGS) -> Tensor:
-    end = ChainEvent(tokens=x, stage=1, stages=1, resample_index=0, resamples=1)
-    for event in correct(state, end, lambda decoder: decoder, settings):
-        assert event.stage == 1 and 1 <= event.corrector_step <= settings.corrector_steps
-        x = event.tokens
-    return x
 
 
 def plainly_corrected(state: ChainState, color_hints: Tensor, x: Tensor, seed: int) -> Tensor:
@@ -69,28 +49,15 @@ def test_equals_the_plain_computation(seed: int) -> None:
     """With a condition, rows that keep different tokens, and tokens that a mask covers in part."""
     torch.manual_seed(seed)
     levels = torch.rand(ROWS, N).where(torch.rand(ROWS, N) < 0.3, noise_levels(torch.rand(ROWS, N) < 0.3))
-    (state, color_hints), x = started(levels, seed), torch.randint(K, (ROWS, N))
-    x = torch.where(levels > 0, x, state.x)
-    result = corrected(state, x)
-    assert torch.equal(result, plainly_corrected(state, color_hints, x, seed))
-    assert not torch.equal(result, x)
-
-
-def test_rows_are_runs_of_their_own() -> None:
-    torch.manual_seed(2)
-    (state, _), x = started(torch.ones(ROWS, N)), torch.randint(K, (ROWS, N))
-    together = corrected(started(torch.ones(ROWS, N))[0], x)
-    for b in range(ROWS):
-        alone = replace(state.select(torch.tensor([b])), generators=row_generators([b]))
-        assert torch.equal(corrected(alone, x[b : b + 1]), together[b : b + 1])
-
-
-def test_what_is_kept_stays() -> None:
-    torch.manual_seed(3)
-    keep, x = torch.rand(ROWS, N) < 0.5, torch.randint(K, (ROWS, N))
-    result = corrected(started(noise_levels(keep))[0], x)
-    assert torch.equal(result[keep], x[keep]) and not torch.equal(result, x)
-    assert torch.equal(corrected(started(torch.zeros(ROWS, N))[0], x), x)
+    start, color_hints, x = torch.randint(K, (ROWS, N)), torch.rand(ROWS, N, K) < 0.2, torch.randint(K, (ROWS, N))
+    begun = x = torch.where(levels > 0, x, start)
+    given = (random_cond(ROWS), torch.zeros(ROWS, 2).long(), color_hints, seed)
+    end = ChainEvent(tokens=x, stage=1, stages=1, resample_index=0, resamples=1)
+    for event in correct(chain_state([STEP], start, levels, *given), end, lambda decoder: decoder, SETTINGS):
+        assert event.stage == 1 and 1 <= event.corrector_step <= STEPS
+        x = event.tokens
+    expected = plainly_corrected(chain_state([STEP], start, levels, *given), color_hints, begun, seed)
+    assert torch.equal(x, expected) and not torch.equal(x, begun)
 
 
 @pytest.mark.parametrize("resamples", [1, 2])
@@ -106,33 +73,26 @@ def test_a_models_chain_goes_on_with_the_corrector(resamples: int) -> None:
         assert torch.equal(one.tokens, other.tokens) and other.corrector_step == 0
     after = [event.corrector_step for event in both[len(alone) :]]
     assert after == sorted(after) and set(after) == set(range(1, 5))
+    assert {(e.stage, e.stages, e.resample_index) for e in both[len(alone) :]} == {(1, 2, resamples - 1)}
 
 
 def test_stages_have_no_corrector() -> None:
-    model = tiny_staged_model("none", stages=2)
     with pytest.raises(InputError, match="has no corrector"):
-        model.sample(1, seed=0, corrector_steps=1)
+        tiny_staged_model("none", stages=2).sample(1, seed=0, corrector_steps=1)
 
 
-def test_a_denoiser_that_knows_the_mask_s_sides_keeps_them() -> None:
+def test_a_denoiser_that_knows_the_sides_of_masks_keeps_them() -> None:
     """In the chain and in the corrector, whose passes have other unknown tokens than the mask."""
     denoiser = random_denoiser(N, K, cond_length=0, mask_sides=True)
-    torch.manual_seed(5)
-    step, levels = Step(denoiser, 1.0, 0.0), noise_levels(torch.rand(ROWS, N) < 0.4)
-    x = torch.randint(K, (ROWS, N))
-    state = chain_state([step], x, levels)
-    noise = gumbel_noise((N, K), row_generators(range(7, 7 + ROWS)))
+    step, levels, x = Step(denoiser, 1.0, 0.0), noise_levels(torch.rand(ROWS, N) < 0.4), torch.randint(K, (ROWS, N))
+    state, noise = chain_state([step], x, levels), gumbel_noise((N, K), row_generators(range(7, 7 + ROWS)))
     event = ChainEvent(tokens=x, stage=1, stages=1, resample_index=0, resamples=1)
     *_, last = sample_step(step, step.network.decoder, state, SamplingSettings(), noise, event)
     assert torch.equal(last.tokens, plain_draw(step, x, x, levels, None, None, SamplingSettings(), noise))
-    chances = probabilities(denoiser, state, x, x)
-    place = torch.arange(N)
+    chances, place = probabilities(denoiser, state, x, x), torch.arange(N)
+    hints = denoiser.embed_hints(None, mask_sides(levels > 0))
     for color in range(2):
         unknown = ((place // SIDE + place % SIDE) % 2 == color) & (levels > 0)
-        hints = denoiser.embed_hints(None, mask_sides(levels > 0))
-        expected = (
-            denoiser.draft_logits(x, levels.where(unknown, 0.0), hint_embeds=hints)
-            .softmax(-1)
-            .gather(-1, x[..., None])[..., 0]
-        )
+        p = denoiser.draft_logits(x, levels.where(unknown, 0.0), hint_embeds=hints).softmax(-1)
+        expected = p.gather(-1, x[..., None])[..., 0]
         torch.testing.assert_close(chances[unknown].double(), expected[unknown].double(), rtol=0, atol=1e-6)
