@@ -53,15 +53,11 @@ def test_what_cannot_be_done_is_one_sentence(tmp_path: Path, capsys: pytest.Capt
         (["download", "cat_3_scales"], "Did you mean cats_3_scales?"),
         (["download", "x"], "x is no published model"),
         (["generate", "--model", "cats_3_scales", "--out", "a.png"], "cats_3_scales is not on this machine: run `"),
-        (["convert", "cat_3_scales"], "Did you mean cats_3_scales?"),
         (["convert", "cats_3_scales"], "python -m imagebart download cats_3_scales"),
         (["convert", "files"], "say with --out where the new one is to be"),
         (["convert", "files", "--out", "."], "choose a new or empty folder"),
         (["convert", "files", "--out", "x", "--dtype", "int3"], "'int3', expected one of"),
-        (["generate", "--model", "cat_3_scales", "--out", "a.png"], "Did you mean cats_3_scales?"),
         (["convert", "x" * 5000], "File name too long"),
-        (["convert", "x/" * 2000 + "y"], "no published model"),
-        (["convert", "files", "--out", "x", "--dtype", "x" * 5000], "expected one of"),
         (["x" * 5000], "No such command"),
     ):
         assert main(command) == 2

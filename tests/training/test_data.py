@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_runs import HUES, draw_folder, write_store
+from tiny_runs import HUES, draw_folder
 
 from imagebart.core.errors import InputError
 from imagebart.training.data import (
@@ -109,6 +109,11 @@ def test_a_folder_is_stored_once_and_what_is_not_held_out_has_views(tmp_path: Pa
         assert len(items) == 20 * MAX_VIEWS and items.texts == first.texts and set(items.texts) == {*HUES}
     with pytest.raises(InputError, match="images of 32 pixels a side, expected 64"):
         stored_dataset(data, 64, tmp_path / "store")
+    (tmp_path / "store" / "pixels.bin").write_bytes(b"cut")
+    with pytest.raises(InputError, match="delete it to read the images again"):
+        ImageStore(tmp_path / "store")
+    with pytest.raises(InputError, match="images.json"):
+        ImageStore(tmp_path)
 
 
 def test_views_are_the_middle_that_mirrored_and_crops_and_the_same_each_time(tmp_path: Path) -> None:
@@ -125,24 +130,3 @@ def test_views_are_the_middle_that_mirrored_and_crops_and_the_same_each_time(tmp
     assert torch.equal(views[70]["image"], views[70]["image"])
     assert len({tuple(views[20 * view]["image"].flatten().tolist()) for view in range(6)}) >= 4
     assert {views[20 * view]["text"] for view in range(6)} == {views[0]["text"]}
-
-
-def test_crops_reach_from_one_edge_to_the_other(tmp_path: Path) -> None:
-    """Where the left and upper edges of 100 crops of an image whose pixels are all different lie."""
-    store = write_store(tmp_path, ("sky",))
-    numbered = (np.arange(36 * 36 * 3).reshape(36, 36, 3) % 251).astype(np.uint8)
-    store.pixels = numbered[None]  # type: ignore[assignment]
-    places = set()
-    for view in range(2, 202, 2):
-        crop = store.view(0, view).permute(1, 2, 0).numpy()
-        places |= {(y, x) for y in range(5) for x in range(5) if (numbered[y : y + 32, x : x + 32] == crop).all()}
-    assert {y for y, _ in places} == {x for _, x in places} == set(range(5))
-
-
-def test_an_unfinished_or_cut_store_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="images.json"):
-        ImageStore(tmp_path)
-    write_store(tmp_path, ("sky",))
-    (tmp_path / "pixels.bin").write_bytes(b"cut")
-    with pytest.raises(InputError, match="delete it to read the images again"):
-        ImageStore(tmp_path)

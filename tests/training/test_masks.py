@@ -28,15 +28,6 @@ def test_masks_are_shapes_and_their_inverses() -> None:
     assert shares.min() > 0.5 and shares.max() < 0.75
 
 
-def test_masks_have_straight_edges_in_one_piece_or_a_few() -> None:
-    """Rows differ from the row before in at most two places a box, so that masks are such as people paint."""
-    drawn = masks.random_masks(200, 16).view(-1, 16, 16)
-    changes = (drawn[:, :, 1:] != drawn[:, :, :-1]).sum(2)
-    assert changes.max() <= 6
-    straight = (changes == 0).all(1) | (drawn[:, 1:] == drawn[:, :-1]).flatten(1).all(1)
-    assert straight[~drawn.flatten(1).all(1)].any(), "half planes"
-
-
 def test_a_small_patch_is_all_that_is_kept_of_a_color() -> None:
     """Of a red and of a blue half, one is masked but for a small box, mostly in the patches that both share."""
     halves = torch.full((400, 3, 64, 64), -1.0)
