@@ -4,10 +4,12 @@ import json
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fake_models import HeldPipeline
-from page_object import PageObject, Site, Windows, pixels
+from page_object import PageObject, Site, Windows, gradient_image, pixels
 from page_process import Relay
+from PIL import Image
 from playwright.sync_api import Route, expect
 
 pytestmark = pytest.mark.browser
@@ -33,26 +35,37 @@ def test_a_page_that_is_reloaded_or_closed_frees_the_model(windows: Windows, slo
         page.wait_until(lambda: slow_site.pipeline.running == 0)
 
 
-def test_what_was_painted_or_made_is_there_after_a_reload_but_not_in_another_tab(
-    wide: PageObject, gradients: Path, site: Site
+def test_what_was_painted_or_made_on_a_photo_is_there_after_a_reload_but_not_in_another_tab(
+    wide: PageObject, tmp_path: Path, site: Site
 ) -> None:
-    wide.upload(gradients, (64, 32))
+    size, path = (2000, 1500), tmp_path / "photo.jpg"
+    gradient_image((200, 150), 90).resize(size, Image.Resampling.BICUBIC).save(path, quality=90)
+    photo = pixels(path)
+    wide.upload(path, size)
+    expect(wide.unknown_image).to_have_text(
+        "This model knows nothing only; in another kind of image, expect odd results."
+    )
     wide.paint()
     painted = wide.mask()
-    assert painted.any() and not painted.all()
+    assert painted.shape == (768, 1024) and painted.any() and not painted.all()
     wide.reload()  # though nothing was run
-    expect(wide.image_size).to_contain_text("64 × 32")
+    expect(wide.image_size).to_have_text("2000 × 1500 pixels")
     assert (wide.mask() == painted).all()
-    wide.press("Left half")
     wide.type_prompt("a hat, sunglasses")
     wide.edit()
     made = wide.result_pixels()
-    assert (made[:, 34:] == pixels(gradients)[:, 34:]).all()
+    changed = (made != photo).any(axis=-1)
+    near = np.asarray(Image.fromarray(painted > 0).resize(size, Image.Resampling.NEAREST))
+    assert changed[near].mean() > 0.5 and not changed[:500].any() and not changed[-500:].any()
+    wide.press("Keep")
     wide.reload()
     expect(wide.prompt()).to_have_value("a hat, sunglasses")
+    assert (pixels(Path(wide.sent_value()["image"])) == made).all()
     expect(wide.runs).to_have_count(1)
     wide.runs.click()
-    assert (wide.result_pixels() == made).all()
+    assert (wide.result_pixels() == made).all() and (wide.mask() == painted).all()
+    wide.choose_second_example()
+    expect(wide.unknown_image).to_be_hidden()
     with wide.open_tab(site.url) as tab:
         expect(tab.image_size).to_contain_text("40 × 40")
 

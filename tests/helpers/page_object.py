@@ -66,7 +66,7 @@ class PageObject:
         self.messages, self.progress = page.locator("#messages"), page.locator("#progress")
         self.note, self.image_size = page.locator(".sp-note"), page.locator("#image-size")
         self.fit_status, self.elsewhere = page.locator("#fit-status"), page.locator("#elsewhere")
-        self.toasts = page.get_by_test_id("toast-body")
+        self.unknown_image, self.toasts = page.locator("#unknown-image"), page.get_by_test_id("toast-body")
         self.film = page.locator(".sp-film button")
         self.runs = page.get_by_role("region", name="History").get_by_role("button")
         self.variants = page.get_by_role("toolbar", name="Variants").get_by_role("button")

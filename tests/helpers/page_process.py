@@ -1,11 +1,9 @@
 """The page on a tiny random model in a process of its own, for tests of many people at once and of faults; and a relay.
 
-As a program, `page_process.py FILES STAGES`, this is that process: it prints the page's address, keeps temporary files
-in the folder FILES, and stops when its input closes. Each further line is a JSON object: what happened ("begun",
-"event", "ended"), in the run with which seed, and when on the machine's monotonic clock, which all processes share.
+As a program, `page_process.py FILES`, this is that process: it prints the page's address, keeps temporary files in the
+folder FILES, and stops when its input closes. Each further line is a JSON object: what happened ("begun", "event",
+"ended"), in the run with which seed, and when on the machine's monotonic clock, which all processes share.
 """
-
-from __future__ import annotations
 
 import contextlib
 import json
@@ -43,10 +41,6 @@ class Server:
         assert found is not None
         return int(found.group(1)) / 1000
 
-    def happened(self, seed: int) -> list[str]:
-        """What the model did in the run with this seed."""
-        return [what for what, _ in self.runs.get(seed, [])]
-
     def listen(self, output: TextIO) -> None:
         """Note what the server says its model does, until it stops; its complaints are passed on."""
         for line in output:
@@ -58,15 +52,15 @@ class Server:
 
 
 @contextlib.contextmanager
-def page_process(folder: Path, stages: int = 6) -> Iterator[Server]:
+def page_process(folder: Path) -> Iterator[Server]:
     """A server that keeps its temporary files in `folder`, stopped at the end by closing its input."""
     files = folder / "imagebart-files"
     # The child finds the very package that is tested here, also where another checkout is installed.
     path = os.pathsep.join(filter(None, [str(Path(imagebart.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
-    # Pipes only: a test that lets the disk run full must still hear what the server says.
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    command = [sys.executable, __file__, str(files), str(stages)]
-    with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}, **pipes) as process:
+    with subprocess.Popen(
+        [sys.executable, __file__, str(files)], env=os.environ | {"PYTHONPATH": path}, **pipes
+    ) as process:
         url = next((line.strip() for line in process.stdout if line.startswith("http")), None)
         assert url is not None, "the server did not start"
         server = Server(url, process.pid, files)
@@ -86,8 +80,7 @@ class Relay:
     """
 
     def __init__(self) -> None:
-        with socket.socket() as place:
-            place.bind(("127.0.0.1", 0))
+        with socket.create_server(("127.0.0.1", 0)) as place:
             self._port: int = place.getsockname()[1]
         self.url = f"http://127.0.0.1:{self._port}/"
 
@@ -122,7 +115,7 @@ class Relay:
             sink.shutdown(socket.SHUT_WR)
 
 
-def serve(files: str, stages: int) -> None:
+def serve(files: str) -> None:
     """Serve the page, and print what the model does, until the input closes."""
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_ANALYTICS_MAX_EVENTS": "100"}  # as in ui/__init__.py
     os.environ["GRADIO_TEMP_DIR"] = files
@@ -140,14 +133,12 @@ def serve(files: str, stages: int) -> None:
             sys.stdout.flush()
 
     torch.set_num_threads(1)
-    page = build_page(Models(ReportingPipeline(tiny_staged_model("text", stages))))
+    page = build_page(Models(ReportingPipeline(tiny_staged_model("text", 6))))
     _, url, _ = launch_page(page, prevent_thread_lock=True, server_name="127.0.0.1", quiet=True)
     print(url, flush=True)
     sys.stdin.read()
-    # As when app.py ends, connections break off. `Blocks.close` first tells running pages that the server stopped,
-    # while it still answers: a quick browser then takes it for one that is there.
-    os._exit(0)
+    os._exit(0)  # as when app.py ends, connections break off
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], int(sys.argv[2]))
+    serve(sys.argv[1])

@@ -1,7 +1,5 @@
 """The page on a pipeline, served by this process; and a client that sends what other programs could, over HTTP."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,10 +20,7 @@ UPLOADED = "uploaded"  # stands for an image that was uploaded
 
 @contextmanager
 def served(
-    pipeline: Pipeline,
-    examples: Sequence[Example] = (),
-    models: Path | None = None,
-    **options: Any,
+    pipeline: Pipeline, examples: Sequence[Example] = (), models: Path | None = None, **options: Any
 ) -> Iterator[str]:
     """The address of the page of a pipeline, and of the models of a folder; closed at the end."""
     page = build_page(Models(pipeline, examples, models))
@@ -63,10 +58,3 @@ class PageClient:
         if joined.status_code != 200:
             return joined.text
         return self._http.get(f"{self.url}gradio_api/call/{name}/{joined.json()['event_id']}").text
-
-
-@contextmanager
-def served_to_client(pipeline: Pipeline) -> Iterator[PageClient]:
-    """A client of the page of a pipeline, closed at the end."""
-    with served(pipeline) as url, httpx.Client(timeout=60) as http:
-        yield PageClient(url, http)
