@@ -23,6 +23,7 @@ from gradio_client.utils import QueueError
 from page_server import UPLOADED, PageClient, served
 from page_values import noise_image, open_image
 from PIL import Image
+from tiny_models import tiny_pipeline
 
 from imagebart.imaging.files import read_recipe
 from imagebart.imaging.masks import preset
@@ -121,46 +122,34 @@ def test_endpoints_are_public_and_described(client: Client) -> None:
         assert required in ([], ["image"], ["image", "prompt"])
 
 
+SETTINGS = {"scales": 3, "guidance": 6.0}
 MASK = Image.new("L", (60, 45))
 MASK.paste(255, (10, 10, 30, 30))
-AREA = preset("lower half", (60, 45))
-SETTINGS = {"scales": 3, "guidance": 6.0}
+AREA = preset("lower half", MASK.size)
 
 
 @pytest.mark.parametrize(
-    ("name", "asked", "mask"),
+    ("name", "asked", "draw"),
     [
-        ("edit", {"area": "lower half", "exact": True, **SETTINGS}, AREA),
-        ("edit", {}, MASK),
-        ("vary", {"strength": 0.3, **SETTINGS}, None),
-        ("generate", SETTINGS, None),
-        ("generate", {}, None),
+        ("edit", {"area": "lower half"}, lambda pipe, image, **o: pipe.edit(image, AREA, movable=True, **o)),
+        ("edit", {"exact": True, **SETTINGS}, lambda pipe, image, **o: pipe.edit(image, MASK, exact=True, **o)),
+        ("vary", {"strength": 0.3, **SETTINGS}, lambda pipe, image, **o: pipe.vary(image, 0.3, **o)),
+        ("generate", SETTINGS, lambda pipe, _, **o: pipe.generate(**o)),
+        ("generate", {}, lambda pipe, _, **o: pipe.generate(**o)),
     ],
 )
 def test_an_endpoint_streams_what_the_library_draws(
-    client: Client, pipe: HeldPipeline, image: Path, name: str, asked: dict[str, Any], mask: Image.Image | None
+    client: Client, pipe: HeldPipeline, image: Path, name: str, asked: dict[str, Any], draw: Callable[..., Any]
 ) -> None:
-    given = asked if name == "generate" else {"image": handle_file(str(image)), **asked}
-    if mask is MASK:
+    files = {} if name == "generate" else {"image": handle_file(str(image))}
+    if "exact" in asked:
         MASK.save(image.with_name("mask.png"))
-        given["mask"] = handle_file(str(image.with_name("mask.png")))
-    answers = list(client.submit(prompt="a hat", seed=3, api_name=f"/{name}", **given))
-    expected = drawn(pipe, name, image, mask, asked)
+        files["mask"] = handle_file(str(image.with_name("mask.png")))
+    answers = list(client.submit(prompt="a hat", seed=3, api_name=f"/{name}", **asked, **files))
+    settings = pipe.defaults.replace(**(SETTINGS if "scales" in asked else {}))
+    *_, expected = draw(pipe, image, prompt="a hat", seed=3, settings=settings)
     assert len(answers) >= 3 and answers[-1].endswith(f"{name}-3.png")
     assert np.array_equal(open_image(answers[-1]), expected.image) and read_recipe(answers[-1]) == expected.recipe
-
-
-def drawn(pipe: HeldPipeline, name: str, image: Path, mask: Image.Image | None, asked: dict[str, Any]) -> PipelineEvent:
-    """What the library draws."""
-    chosen = {name: asked[name] for name in ("scales", "guidance") if name in asked}
-    options: dict[str, Any] = {"prompt": "a hat", "seed": 3, "settings": pipe.defaults.replace(**chosen)}
-    if name == "edit":
-        events = pipe.edit(image, mask, exact="exact" in asked, movable=mask is AREA, **options)
-    elif name == "vary":
-        events = pipe.vary(image, asked["strength"], **options)
-    else:
-        events = pipe.generate(**options)
-    return list(events)[-1]
 
 
 def test_a_mask_is_found_by_words(client: Client, pipe: HeldPipeline, image: Path) -> None:
@@ -172,6 +161,11 @@ def test_a_new_seed_is_in_the_result_s_name(client: Client, pipe: HeldPipeline) 
     first = client.predict(prompt="a hat", seed=None, api_name="/generate")
     *_, again = pipe.generate("a hat", seed=int(Path(first).stem.split("-")[-1]))
     assert np.array_equal(open_image(first), again.image)
+
+
+def test_under_a_path_the_page_is_told_so() -> None:
+    with served(tiny_pipeline(), root_path="/images", _frontend=False) as url:
+        assert httpx.get(f"{url}config", timeout=PATIENCE).json()["root"].endswith("/images")
 
 
 def test_the_readmes_client_runs_as_written(
