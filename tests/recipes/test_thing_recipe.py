@@ -2,7 +2,6 @@
 
 import io
 import json
-import tarfile
 from collections import Counter
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from imagebart.training.config import LoopConfig, StageShape
 from imagebart.training.denoiser import denoiser_config
 from imagebart.training.masks import PARTS_PER_PATCH
 from imagebart.training.token_task import text_config
+from imagebart.weights.folder import read_config
 from imagebart.worlds.things import ThingDetector, ThingScorer, load_detector, save_detector
 from recipes import generator
 from recipes.things import artwork
@@ -31,20 +31,14 @@ SHAPE = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1, qu
 
 
 @pytest.fixture(autouse=True)
-def drawn_artwork(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def drawn_artwork(monkeypatch: pytest.MonkeyPatch) -> None:
     """Red disks in place of the artwork, which is fetched from a registry."""
-    disk = Image.new("RGBA", (256, 256))
+    disk, content = Image.new("RGBA", (256, 256)), io.BytesIO()
     ImageDraw.Draw(disk).ellipse((28, 28, 227, 227), (220, 30, 40, 255))
-    content = io.BytesIO()
     disk.save(content, "WEBP", lossless=True)
-    with tarfile.open(tmp_path / "artwork.tgz", "w:gz") as archive:
-        for noun in NOUNS:
-            member = tarfile.TarInfo(f"package/assets/{noun.code}.webp")
-            member.size = len(content.getvalue())
-            archive.addfile(member, io.BytesIO(content.getvalue()))
-    monkeypatch.setattr(artwork, "fetch", lambda: tmp_path / "artwork.tgz")
-    for cached in (artwork._files, artwork.sprite, artwork.layer):
-        cached.cache_clear()
+    monkeypatch.setattr(artwork, "_files", lambda: {noun.code: content.getvalue() for noun in NOUNS})
+    artwork.sprite.cache_clear()
+    artwork.layer.cache_clear()
 
 
 def test_nouns_and_their_words_are_distinct() -> None:
@@ -98,8 +92,7 @@ def test_captions_say_what_a_scene_shows_and_are_read_as_they_are_said() -> None
 def test_the_shipped_model_reads_the_words_of_this_recipe() -> None:
     folder = Path(__file__).parents[2] / "checkpoints" / "things"
     assert load_detector(folder / "detector.safetensors")[1] == NAMES
-    config = json.loads((folder / "config.json").read_text("utf-8"))["conditioner"]
-    assert type(conditioner()).from_json(json.dumps(config)) == conditioner()
+    assert read_config(folder / "config.json").conditioner == conditioner()
 
 
 def test_tasks_in_a_row_give_as_many_tokens_around_what_is_masked() -> None:
@@ -133,18 +126,13 @@ def test_a_scene_is_drawn_as_it_is_described() -> None:
     mask = np.zeros((SIZE, SIZE), bool)
     mask[thing.pixels] = sprite(0, "", 6 * CELL)[..., 3] > 127
     assert np.percentile(np.abs(image[mask].astype(int) - (220, 30, 40)), 90) < 8  # all but its edge
-    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-    assert rows[0] >= 4 * CELL and rows[-1] < 10 * CELL and columns[0] >= 2 * CELL and columns[-1] < 8 * CELL
-    assert columns[-1] - columns[0] + 1 == pytest.approx(0.94 * 6 * CELL, abs=2)
+    assert mask.any(0).sum() == pytest.approx(0.94 * 6 * CELL, abs=2)
     outside = np.ones_like(mask)
     outside[thing.pixels] = False  # its shadow lies in its box
     empty = render(Scene(Ground("white", "blue", horizon=9)))
     assert (image[outside] == empty[outside]).all()
     shadow = ~outside & ~mask & (image.sum(2) < empty.sum(2) - 20)
     assert shadow.any() and shadow[: 8 * CELL].sum() < 0.2 * shadow.sum()  # below the thing
-
-
-def test_a_thing_is_turned_to_another_color() -> None:
     color = render(Scene(Ground("white", "white"), (Placed(0, "blue", 4, 4, 8),)))[128, 128].astype(int)
     assert color[2] > color[0] + 60
 
