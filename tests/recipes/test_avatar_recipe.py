@@ -25,15 +25,7 @@ from imagebart.worlds.avatars import VALUES
 from recipes.avatars.__main__ import main
 from recipes.avatars.artwork import BACKGROUNDS, part_svg, parts, rasterise, render
 from recipes.avatars.captions import all_words, avatar_conditioner
-from recipes.avatars.dataset import (
-    HELD_OUT_PAIRS,
-    NEW_BACKGROUND_SHARE,
-    avatar_item,
-    caption,
-    edit_item,
-    held_out,
-    sample,
-)
+from recipes.avatars.dataset import HELD_OUT_PAIRS, avatar_item, caption, edit_item, held_out, sample
 from recipes.avatars.training import TRAININGS, reading_accuracy, reading_loss
 from recipes.things.training import TRAININGS as THINGS
 
@@ -122,7 +114,7 @@ def test_edits_show_another_background_where_the_mask_is_and_the_old_one_around_
         assert edit["needs_text"] == bool(changed.any()), "only the caption tells what the mask shows"
         assert edit["text"] and (edit["text"] != avatar["text"]) == bool(changed.any())
         new += int(changed.any())
-    assert abs(binomial_z(new, count, NEW_BACKGROUND_SHARE)) < 4
+    assert abs(binomial_z(new, count, 0.1)) < 4
 
 
 def test_the_loss_has_claimed_values_as_equally_likely_targets() -> None:

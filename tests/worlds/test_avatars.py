@@ -4,19 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from imagebart.worlds.avatars import (
-    HAIR_TOPS,
-    HAT_TOPS,
-    PLAIN,
-    SHOWING,
-    VALUES,
-    Attributes,
-    Phrase,
-    changed_by,
-    phrases,
-    verbalize,
-    with_showing,
-)
+from imagebart.worlds import avatars
+from imagebart.worlds.avatars import PLAIN, VALUES, Attributes, Phrase, changed_by, phrases, verbalize, with_showing
 from recipes import generator
 from recipes.avatars.captions import all_words, describe
 from recipes.avatars.cases import found
@@ -27,8 +16,8 @@ SHIRT = replace(PLAIN, clothing="graphic", graphic="bat", accessory="sunglasses"
 
 def test_a_file_s_signs_say_of_which_values_a_phrase_is_true_and_how_it_stands() -> None:
     colors, wordings = phrases("colors"), phrases("wordings")
-    assert colors["top"][0] == Phrase("top", frozenset(HAIR_TOPS) - {"bald"}, "noun", "{c} hair")
-    assert phrases("negations")["top"][0].values == frozenset(VALUES["top"]) - frozenset(HAT_TOPS)
+    assert colors["top"][0] == Phrase("top", frozenset(avatars.HAIR_TOPS) - {"bald"}, "noun", "{c} hair")
+    assert phrases("negations")["top"][0].values == frozenset(VALUES["top"]) - frozenset(avatars.HAT_TOPS)
     kinds = {phrase.text: phrase.kind for phrase in (*colors["hair_color"], *wordings["skin"])}
     assert [kinds[text] for text in ("ginger", "blondie", "white", "fair skin")] == [
         *("adjective", "loose", "epithet", "noun"),
@@ -127,6 +116,6 @@ def test_only_what_is_named_is_described_and_a_color_alone_as_of_as_little_as_ha
 def test_every_value_has_its_own_description_in_words_of_captions() -> None:
     known = set(all_words())
     for name, values in VALUES.items():
-        texts = {verbalize(replace(PLAIN, **{**SHOWING.get(name, {}), name: value})) for value in values}
+        texts = {verbalize(replace(PLAIN, **{**avatars.SHOWING.get(name, {}), name: value})) for value in values}
         assert len(texts) == len(values)
         assert {word for text in texts for word in text.replace(",", "").replace("-", " ").split()} <= known
