@@ -1,11 +1,11 @@
 """Independent, slow and plain versions of what the package computes, and statistics to compare draws with."""
 
-from __future__ import annotations
-
+import itertools
 import math
 from collections.abc import Callable, Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from imagebart.core.settings import SamplingSettings
@@ -51,20 +51,10 @@ def all_sequences(length: int, vocab_size: int) -> Tensor:
 # Transformer
 
 
-def layer_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    mean = x.mean(-1, keepdim=True)
-    variance = ((x - mean) ** 2).mean(-1, keepdim=True)
-    return (x - mean) / (variance + 1e-5).sqrt() * weight + bias
-
-
 def plain_attention(q: Tensor, k: Tensor, v: Tensor, sees: Callable[[int, int], bool]) -> Tensor:
-    """q [S, d], k and v [M, d] of one head, one query after the other."""
-    rows = []
-    for i in range(len(q)):
-        seen = [j for j in range(len(k)) if sees(i, j)]
-        weights = [math.exp(float(q[i] @ k[j]) / math.sqrt(q.shape[1])) for j in seen]
-        rows.append(sum(w / sum(weights) * v[j] for w, j in zip(weights, seen, strict=True)))
-    return torch.stack(rows)
+    """q [S, d], k and v [M, d] of one head."""
+    hidden = torch.tensor([[not sees(i, j) for j in range(len(k))] for i in range(len(q))])
+    return (q @ k.T / math.sqrt(q.shape[1])).masked_fill(hidden, -math.inf).softmax(-1) @ v
 
 
 def plain_transformer(
@@ -81,7 +71,7 @@ def plain_transformer(
         return out + weights[f"{name}.bias"] if f"{name}.bias" in weights else out
 
     def norm(name: str, x: Tensor) -> Tensor:
-        return layer_norm(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
+        return F.layer_norm(x, x.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"])
 
     def sees(i: int, j: int) -> bool:
         return not config.causal or j <= i or (i < config.unmasked and j < config.unmasked)
@@ -231,24 +221,15 @@ def teacher_forced(
 def plain_filter(logits: list[float], settings: SamplingSettings) -> list[float]:
     """Temperature, top-k and top-p of K logits, by sorting."""
     scaled = [value / settings.temperature for value in logits]
-    ranked = sorted(range(len(scaled)), key=lambda k: -scaled[k])
-    if settings.top_k is not None:
-        ranked = ranked[: settings.top_k]
-    if settings.top_p is not None:
-        total = sum(math.exp(scaled[k] - scaled[ranked[0]]) for k in ranked)
-        nucleus: list[int] = []
-        reached = 0.0
-        for k in ranked:
-            if reached >= settings.top_p:
-                break
-            nucleus.append(k)
-            reached += math.exp(scaled[k] - scaled[ranked[0]]) / total
-        ranked = nucleus
-    return [value if k in ranked else -math.inf for k, value in enumerate(scaled)]
+    ranked = sorted(range(len(scaled)), key=lambda k: -scaled[k])[: settings.top_k]
+    weights = [math.exp(scaled[k] - scaled[ranked[0]]) for k in ranked]
+    reached = [0.0, *itertools.accumulate(weight / sum(weights) for weight in weights)]  # before each
+    kept = {k for k, before in zip(ranked, reached, strict=False) if before < (settings.top_p or math.inf)}
+    return [value if k in kept else -math.inf for k, value in enumerate(scaled)]
 
 
 def plain_weights(
-    step: Step, logits: list[float], c: int, settings: SamplingSettings, noise_level: float = 1.0
+    step: Step, logits: list[float], c: int, settings: SamplingSettings, level: float = 1.0
 ) -> list[float]:
     """p(x_s = k | x_t = c) of K tokens from logits, filtered."""
     filtered = plain_filter(logits, settings)
@@ -256,7 +237,7 @@ def plain_weights(
     p0 = [weight / sum(weights) for weight in weights]
     if isinstance(step.network, Stage):
         return p0
-    return plain_reverse(p0, c, min(step.noise_t, noise_level), step.noise_s)
+    return plain_reverse(p0, c, min(step.noise_t, level), step.noise_s)
 
 
 def plain_draw(
@@ -284,9 +265,6 @@ def plain_draw(
                 without = teacher_forced(step, row, c[one], noise_level[one], unconditional[one], hints)[0, i]
                 logits = without + settings.guidance * (logits - without)
             weights = plain_weights(step, logits.tolist(), int(c[b, i]), settings, float(noise_level[b, i]))
-            scores = [
-                (math.log(w) if w > 0 else -math.inf) + float(g) for w, g in zip(weights, noise[b, i], strict=True)
-            ]
-            row[0, i] = scores.index(max(scores))
+            row[0, i] = (torch.tensor(weights, dtype=torch.float64).log() + noise[b, i]).argmax()
         rows.append(row)
     return torch.cat(rows)

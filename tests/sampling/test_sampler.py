@@ -1,43 +1,27 @@
-"""The chain: its steps, where it starts, and from there to x_0, of published stages and of the denoiser.
+"""A model as its users sample from it: networks that fit, steps, where the chain starts, conditions, seeds and masks.
 
-Draws are held to their distribution by chi-squared, or to four standard deviations; seeds are fixed.
+Draws are held to their distribution to four standard deviations; seeds are fixed.
 """
 
 import copy
-import gc
 import io
-import itertools
 import math
 import pickle
-import weakref
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 import torch
-from oracles import (
-    all_sequences,
-    binomial_z,
-    chi_squared_p,
-    joint_index,
-    noise_levels,
-    plain_draw,
-    plain_reverse,
-    teacher_forced,
-)
-from random_networks import chain_state, denoising_steps, random_cond, random_denoiser, random_stage
+from oracles import binomial_z, noise_levels
 from tiny_models import tiny_model, tiny_staged_model
 from torch import Tensor
 
+from imagebart.core.errors import InputError
 from imagebart.core.settings import SamplingSettings
 from imagebart.model import ImageBART
-from imagebart.models.denoiser import Denoiser
-from imagebart.models.diffusion import Schedule, add_noise_rows, gumbel_noise, row_generators, uniform_tokens
-from imagebart.models.transformer import Cache, Transformer
-from imagebart.sampling import steps as steps_module
-from imagebart.sampling.packed_linear import PackedDecoder
-from imagebart.sampling.sampler import sample_chain
-from imagebart.sampling.steps import ChainEvent, KnownTokens, Step
+from imagebart.models.diffusion import Schedule, row_generators, uniform_tokens
+from imagebart.models.imagebart import About
+from imagebart.sampling.steps import KnownTokens
+from imagebart.text.conditioners import ClassConditioner
 
 CODES, TOKENS = 24, 64  # of tiny models
 DEFAULTS = SamplingSettings()
@@ -46,8 +30,13 @@ PLAIN, STAGED = MODELS.values()
 every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
 
 
-def half_kept() -> Tensor:
-    return torch.ones(TOKENS, dtype=torch.bool).index_fill(0, torch.randperm(TOKENS)[: TOKENS // 2], False)
+def tokens_of(batch: int) -> Tensor:
+    return torch.randint(CODES, (batch, TOKENS))
+
+
+def all_but(sampled: int) -> Tensor:
+    """Keeps all but a few tokens, so that runs are short."""
+    return torch.ones(TOKENS, dtype=torch.bool).index_fill(0, torch.randperm(TOKENS)[:sampled], False)
 
 
 # Steps
@@ -76,7 +65,7 @@ def test_stages_begin_with_the_finest_that_expects_as_much_noise(strength: float
 
 @every_model
 def test_starts_from_noise_with_kept_tokens_put_in(model: ImageBART) -> None:
-    known, keep = torch.zeros(40, TOKENS, dtype=torch.long), half_kept()
+    known, keep = torch.zeros(40, TOKENS, dtype=torch.long), all_but(32)
     begun = model.sampler.prepare(40, DEFAULTS, known=KnownTokens(known, keep), seed=0)
     assert (begun.x[:, keep] == 0).all() and torch.equal(begun.noise_level, noise_levels(keep).expand(40, -1))
     assert len(begun.generators) == 40 and len(begun.steps) == 3 and begun.total == 32
@@ -100,7 +89,7 @@ def test_total_counts_the_tokens_that_some_row_does_not_keep() -> None:
 @every_model
 def test_a_variation_starts_from_its_share_of_noise(model: ImageBART, strength: float, kept: bool) -> None:
     """As much is replaced as was asked for, row by row as alone."""
-    known, keep = torch.randint(CODES, (40, TOKENS)), half_kept() if kept else torch.zeros(TOKENS, dtype=torch.bool)
+    known, keep = tokens_of(40), all_but(32) if kept else torch.zeros(TOKENS, dtype=torch.bool)
     x = model.sampler.prepare(40, DEFAULTS, known=KnownTokens(known, keep), strength=strength, seed=0).x
     changed, drawn = int((x != known).sum()), 40 * int((~keep).sum())
     assert abs(binomial_z(changed, drawn, strength * (CODES - 1) / CODES)) < 4
@@ -141,7 +130,7 @@ def last_of(model: ImageBART, known: KnownTokens, strength: float = 1.0) -> Tens
 @every_model
 def test_one_strength_everywhere_is_a_variation(model: ImageBART) -> None:
     """Bit for bit; strength 1 of what is not kept is that of no strengths at all."""
-    known, nothing, keep = torch.randint(CODES, (3, TOKENS)), torch.zeros(TOKENS, dtype=torch.bool), half_kept()
+    known, nothing, keep = tokens_of(3), torch.zeros(TOKENS, dtype=torch.bool), all_but(32)
     for strength in (0.25, 0.75):
         soft = KnownTokens(known, nothing, strength=torch.full((TOKENS,), strength))
         assert torch.equal(last_of(model, soft), last_of(model, KnownTokens(known), strength))
@@ -150,7 +139,7 @@ def test_one_strength_everywhere_is_a_variation(model: ImageBART) -> None:
 
 
 def test_stages_take_the_largest_strength_for_all() -> None:
-    known, keep = torch.randint(CODES, (3, TOKENS)), half_kept()
+    known, keep = tokens_of(3), all_but(32)
     strengths = torch.where(keep, 0.9, 0.2)
     strengths[(~keep).nonzero()[3]] = 0.5
     assert torch.equal(
@@ -175,7 +164,7 @@ def test_noise_of_a_variation_is_not_that_of_its_chain(seed: int) -> None:
 def test_a_model_can_be_copied_and_pickled_after_sampling(make: Any) -> None:
     """The copy samples the same with weights of its own."""
     model = make("none")
-    known, keep = torch.randint(CODES, (1, TOKENS)), torch.ones(TOKENS, dtype=torch.bool)
+    known, keep = tokens_of(1), torch.ones(TOKENS, dtype=torch.bool)
     keep[5:9] = False
     expected = model.sample(1, known=known, keep=keep, seed=0)
     saved = io.BytesIO()
@@ -208,249 +197,103 @@ def test_a_stage_may_have_its_own_temperature_and_top_k() -> None:
     assert torch.equal(drawn(), cold)
 
 
-# The chain itself, of small random networks
+def test_networks_that_do_not_fit_are_named() -> None:
+    def refused(message: str, first_stage: Any, network: Any, **more: Any) -> None:
+        with pytest.raises(ValueError, match=message):
+            ImageBART(first_stage, network, PLAIN.conditioner, **more)
 
-K = 7
-
-
-def published(tokens: int = 6, vocab_size: int = K, count: int = 3) -> list[Step]:
-    """Residual and encoder-decoder stages above a decoder-only one."""
-    schedule, steps = Schedule.geometric(count), []
-    for t in range(1, count + 1):
-        kind = "decoder_only" if t == count else ("residual", "encoder_decoder")[t % 2]
-        stage = random_stage(kind, tokens, vocab_size, cond_length=0, seed=t)  # type: ignore[arg-type]
-        stage.config = stage.config.replace(t=t, beta=schedule.betas[t - 1])
-        steps.append(Step(stage, 1 - schedule.alphacum(t), 1 - schedule.alphacum(t - 1)))
-    return steps
-
-
-def denoised(tokens: int = 6, vocab_size: int = K, count: int = 3) -> list[Step]:
-    return denoising_steps(random_denoiser(tokens, vocab_size, cond_length=0), count)
-
-
-CHAINS = {"stages": published, "denoiser": denoised}
-every_chain = pytest.mark.parametrize("chain", CHAINS)
+    own, other = STAGED.first_stage, tiny_model("none").first_stage
+    other.config = other.config.replace(codebook_size=30)
+    two, flat = Schedule.geometric(2), Schedule((0.5, 0.5, 1.0))
+    refused(r"t = \[1, 2, 3\], expected ascending ones of 1 to 2", own, STAGED.stages, schedule=two)
+    refused(r"stages are for t = \[3, 2, 1\], expected ascending ones", own, list(STAGED.stages)[::-1])
+    refused("stage 1 has beta .* expected the schedule's 0.5", own, STAGED.stages, schedule=flat)
+    refused("stage 1 was made for 24 codes, expected 30", other, STAGED.stages)
+    refused("the denoiser was made for 24 codes, expected 30", other, PLAIN.denoiser)
+    refused("the denoiser has cond_length 1, expected the conditioner's 0", own, tiny_model("class").denoiser)
+    refused("needs a first stage with encoder 'patch'", own, tiny_model("none", color_hint_grid=2).denoiser)
+    with pytest.raises(ValueError, match="color_hint_grid is 3; .* a divisor of 4, the pixels along a patch"):
+        tiny_model("none", color_hint_grid=3)
 
 
-def stream(
-    steps: Sequence[Step],
-    start: Tensor,
-    keep: Tensor | None = None,
-    settings: SamplingSettings = DEFAULTS,
-    seed: int = 0,
-    **more: Any,
-) -> Iterator[ChainEvent]:
-    """A chain; more: as for `chain_state`."""
-    level = more.pop("noise_level", None if keep is None else noise_levels(keep))
-    return sample_chain(chain_state(steps, start, level, seed=seed, **more), PackedDecoder(), settings)
+def test_a_model_is_for_use_not_training() -> None:
+    for model in (PLAIN, STAGED):
+        assert not model.training and not any(p.requires_grad for p in model.parameters())
+    for model in (tiny_model("text"), tiny_staged_model("text")):
+        assert model.text is (model.denoiser or model.stages[0]).text
 
 
-def run(*given: Any, **more: Any) -> list[ChainEvent]:
-    return list(stream(*given, **more))
+def test_a_denoiser_samples_in_any_number_of_steps() -> None:
+    known, keep = tokens_of(1), all_but(3)
+    for scales in (None, 1, 2, 8):
+        events = list(PLAIN.stream(1, known=known, keep=keep, settings=SamplingSettings(scales=scales), seed=0))
+        assert [event.stage for event in events if event.done] == list(range(scales or 3, 0, -1))
+        assert {event.stages for event in events} == {scales or 3}
+    bare = ImageBART(PLAIN.first_stage, PLAIN.denoiser, PLAIN.conditioner, About())  # type: ignore[arg-type]
+    assert bare.scales_of(None) == 2 and bare.schedule == Schedule.geometric(2)
 
 
-def ends(events: Sequence[ChainEvent]) -> Tensor:
-    """What each step and resample ends with, [S, B, N]."""
-    return torch.stack([event.tokens for event in events if event.done])
+def test_stages_have_as_many_steps_as_there_are() -> None:
+    assert STAGED.scales_of(None) == STAGED.scales_of(3) == 3
+    for scales in (1, 4):
+        with pytest.raises(InputError, match=f"scales is {scales}; this model was trained for 3"):
+            STAGED.sample(1, scales=scales)
 
 
-def count_passes(steps: Sequence[Step]) -> list[int]:
-    """The t of each pass of a stage's decoder from now on."""
-    seen: list[int] = []
-    for t, step in enumerate(steps, 1):
-        embedding = step.network.decoder.token_embedding
-        embedding.register_forward_pre_hook(lambda *_, t=t: seen.append(t))
-    return seen
+@pytest.mark.parametrize("make", [tiny_model, tiny_staged_model])
+@pytest.mark.parametrize(
+    ("conditioning", "prompts"), [("text", ["red hair", None]), ("class", ["cat", 2]), ("none", [None, None])]
+)
+def test_a_sample_is_the_last_event_of_the_stream(conditioning: Any, prompts: list[Any], make: Any) -> None:
+    model = make(conditioning)
+    cond = model.conditioner.encode(prompts).tokens
+    known, keep = tokens_of(2), all_but(5)
+    settings: dict[str, Any] = {"temperature": 0.9, "top_k": 12, "top_p": 0.95, "resamples": 2}
+    events = list(model.stream(2, cond, None, known, keep, SamplingSettings(**settings), seed=4))
+    found = model.sample(2, cond, None, known, keep, seed=4, **settings)
+    assert torch.equal(found, events[-1].tokens) and sum(event.done for event in events) == 2 * 2
+    assert torch.equal(found[:, keep], known[:, keep])
+    assert model.first_stage.decode(found).shape == (2, 3, 32, 32)
 
 
-@pytest.mark.parametrize("resamples", [1, 3])
-@pytest.mark.parametrize("first", [3, 1])
-@every_chain
-def test_events_come_in_order_and_sampled_and_kept_tokens_stay(chain: str, first: int, resamples: int) -> None:
-    keep = torch.tensor([[True, False, False, True, False, True], [True, True, False, True, False, True]])
-    start, drawn = torch.randint(K, (2, 6)), [1, 2, 4]
-    events = run(CHAINS[chain]()[:first], start, keep, SamplingSettings(resamples=resamples))
-    found = []
-    for stage, group in itertools.groupby(events, key=lambda e: (e.stage, e.resample_index)):
-        found.append(stage)
-        *before, end = group
-        if chain == "denoiser":  # its own drafts come first
-            assert (before[0].nfe, before[0].position) == (0, 0)
-            before = before[1:]
-        assert [e.nfe for e in (*before, end)] == list(range(1, len(before) + 2))
-        positions = [0, *(e.position for e in before), end.position]
-        assert all(a < b for a, b in itertools.pairwise(positions))
-        assert end.position == end.total and end.done and not any(e.done for e in before)
-        assert {(e.stages, e.resamples, e.total) for e in (*before, end)} == {(first, resamples, 3)}
-        for event in (*before, end):
-            assert torch.equal(event.tokens[keep], start[keep])
-            settled = drawn[: event.position]
-            assert torch.equal(event.tokens[:, settled], end.tokens[:, settled])
-    assert found == [(t, r) for t in range(first, 0, -1) for r in range(resamples)]
+def test_the_prompt_and_guidance_change_the_result() -> None:
+    model = tiny_model("text")
+    hair, hat = (model.conditioner.encode([prompt]).tokens for prompt in ("red hair", "a hat"))
+    guided = model.sample(1, hair, guidance=100.0, seed=1)  # to a random model words mean little
+    assert not torch.equal(model.sample(1, hair, seed=1), guided)
+    assert not torch.equal(model.sample(1, hat, guidance=100.0, seed=1), guided)
+    without = model.sample(1, model.conditioner.unconditional(1), seed=1)
+    assert torch.equal(without, model.sample(1, hair, guidance=0.0, seed=1))
 
 
-def test_an_event_for_every_pass_that_is_asked_for() -> None:
-    steps, start = published(), torch.randint(K, (1, 6))
-    packed, settings = PackedDecoder(), SamplingSettings(resamples=2)
-    keep = torch.tensor([[True, True, False, False, True, True]])
-    chain, seen = sample_chain(chain_state(steps, start, noise_levels(keep)), packed, settings), count_passes(steps)
-    assert seen == []
-    events = [next(chain)]
-    assert seen == [3]
-    events += chain
-    assert seen == [event.stage for event in events]
-    assert run(steps, start, torch.ones(1, 6, dtype=torch.bool), settings) == [] and len(seen) == len(events)
+def test_guidance_needs_an_absent_condition() -> None:
+    model = tiny_model("class")
+    cond = model.conditioner.encode(["cat"]).tokens
+    with pytest.raises(InputError, match="not trained without a class"):
+        model.sample(1, cond, guidance=2.0, seed=0)
+    model.conditioner = ClassConditioner(names=("cat", "dog"), null_class=True)  # two classes and their absence
+    known, keep = tokens_of(1), all_but(1)
+    assert model.sample(1, cond, known=known, keep=keep, guidance=2.0, seed=0).shape == (1, 64)
 
 
-def test_the_denoisers_drafts_are_the_first_event() -> None:
-    """They are what its encoder alone predicts, with the noise of the step."""
-    step, start = denoised()[-1], torch.randint(K, (3, 6))
-    _, logits = step.prepare(chain_state([step], start))
-    assert logits is not None
-    drafts = (step.reverse(logits, start, torch.ones(3, 6)) + gumbel_noise((6, K), row_generators(range(3)))).argmax(-1)
-    assert torch.equal(next(stream([step], start)).tokens, drafts)
+def test_seeds_decide_and_the_global_generator_is_left_alone() -> None:
+    known, keep = tokens_of(2), all_but(8)
+    before = torch.random.get_rng_state()
+    first, again, other = (PLAIN.sample(2, known=known, keep=keep, seed=seed) for seed in (3, 3, 30))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    alone = PLAIN.sample(1, known=known[1:], keep=keep, seed=4)  # row b of seed 3 is seed 3 + b
+    assert torch.equal(alone[0], first[1])
+    assert not torch.equal(*(PLAIN.sample(2, known=known, keep=keep) for _ in range(2)))
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_closing_stops_and_frees(monkeypatch: pytest.MonkeyPatch) -> None:
-    steps = published()
-    chain, seen = stream(steps, torch.randint(K, (1, 6))), count_passes(steps)
-    caches: list[weakref.ref] = []
-    allocate = Cache.allocate
-
-    def recorded(cache: Cache, decoder: Transformer) -> None:
-        caches.append(weakref.ref(cache))
-        allocate(cache, decoder)
-
-    monkeypatch.setattr(Cache, "allocate", recorded)
-    while next(chain).stage == 3:
-        pass
-    assert seen[-2:] == [3, 2] and len(caches) == 2
-    gc.disable()  # freed at once, not when the collector comes by
-    try:
-        assert caches[0]() is None, "the finished stage's cache is held"
-        assert caches[-1]() is not None
-        chain.close()  # type: ignore[attr-defined]
-        assert caches[-1]() is None
-    finally:
-        gc.enable()
-    assert list(chain) == [] and seen.count(2) == 1
-
-
-@every_chain
-def test_no_gradients_are_kept_and_the_callers_mode_is_left_alone(chain: str) -> None:
-    hidden: list[bool] = []
-    steps = CHAINS[chain]()
-    for part in (part for step in steps for part in step.network.modules() if isinstance(part, Transformer)):
-        part.requires_grad_(True)
-        part.norm.register_forward_hook(lambda _, args, out: hidden.append(out.requires_grad))
-    for event in stream(steps, torch.randint(K, (1, 6))):
-        assert torch.is_grad_enabled() and not event.tokens.requires_grad
-    assert hidden and not any(hidden)
-
-
-@every_chain
-def test_rows_are_runs_of_their_own(chain: str) -> None:
-    """Row b with seed s is the run with seed s + b, event by event where it draws, whatever the other rows keep."""
-    start, keep, steps = torch.randint(K, (3, 6)), torch.rand(3, 6) < 0.4, CHAINS[chain]()
-    settings = SamplingSettings(resamples=2, top_k=4)
-    together = ends(run(steps, start, keep, settings, seed=10))
-    for b in range(3):
-        alone = ends(run(steps, start[b : b + 1], keep[b : b + 1], settings, seed=10 + b))
-        assert torch.equal(alone[:, 0], together[:, b])
-    assert not torch.equal(ends(run(steps, start, keep, settings, seed=20)), together)
-
-
-@pytest.mark.parametrize("guidance", [1.0, 2.5])
-@pytest.mark.parametrize("scales", [1, 2, 8])
-def test_a_chain_of_the_denoiser_equals_the_plain_computation(
-    scales: int, guidance: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Token by token, in as many steps as wanted, whatever is verified at once; rows keep what they keep."""
-    steps, settings = denoising_steps(random_denoiser(color_hint_grid=2), scales), SamplingSettings(guidance=guidance)
-    start, keep, cond = torch.randint(K, (2, 6)), torch.rand(2, 6) < 0.3, random_cond(2)
-    color_hints, unconditional = torch.rand(2, 6, K) < 0.3, torch.zeros(2, 2, dtype=torch.long)
-    generators, expected, x, level = row_generators(range(4, 6)), [], start, noise_levels(keep)
-    for step in reversed(steps):
-        noise = gumbel_noise((6, K), generators)
-        x = plain_draw(step, x, x, level, cond, unconditional, settings, noise, color_hints)
-        expected.append(x)
-    more = {"cond": cond, "unconditional": unconditional, "color_hints": color_hints}
-    assert torch.equal(ends(run(steps, start, keep, settings, 4, **more)), torch.stack(expected))
-    for drafts in (0, 3, 100):  # that a pass verifies
-        monkeypatch.setattr(steps_module, "draft_length", lambda needed, unknown, rows, drafts=drafts: needed + drafts)
-        assert torch.equal(ends(run(steps, start, keep, settings, 4, **more)), torch.stack(expected))
-
-
-@pytest.mark.parametrize("resamples", [1, 3])
-@pytest.mark.parametrize("scales", [1, 2, 8])
-def test_a_token_with_a_noise_level_is_sampled_by_the_first_step_below_it(scales: int, resamples: int) -> None:
-    """Until then it is the token of the start, at its own level: the plain chain."""
-    steps = denoising_steps(random_denoiser(cond_length=0), scales)
-    start, level = torch.randint(K, (2, 6)), torch.tensor([[0, 0.1, 0.6, 1, 0.3, 1], [1, 0.9, 0.5, 0.25, 0, 0.7]])
-    settings, generators, expected, x = SamplingSettings(resamples=resamples), row_generators(range(4, 6)), [], start
-    for step, repeat in itertools.product(reversed(steps), range(resamples)):
-        if repeat:
-            x = add_noise_rows(x, (1 - repeat / resamples) * step.beta, K, generators)
-        c = torch.where((level <= step.noise_t) & (level < 1), start, x)
-        x = plain_draw(step, c, c, level, None, None, settings, gumbel_noise((6, K), generators))
-        expected.append(x)
-    assert torch.equal(ends(run(steps, start, None, settings, 4, noise_level=level)), torch.stack(expected))
-    waiting = level <= steps[-1].noise_s
-    assert torch.equal(expected[0][waiting], start[waiting]) and (x[level > 0] != start[level > 0]).any()
-
-
-def test_resamples_add_less_and_less_noise() -> None:
-    """Repeat r of n replaces (1 - r/n) beta_t of the last pass's tokens, kept ones never."""
-    tokens, batch, resamples, vocab_size = 40, 60, 4, 5
-    taken: list[Tensor] = []  # x_t of every pass
-    steps = published(tokens, vocab_size, count=2)
-    for step in steps:
-        prepare = step.network.prepare
-        step.network.prepare = lambda x_t, cond, prepare=prepare: taken.append(x_t) or prepare(x_t, cond)  # type: ignore
-    keep = torch.zeros(batch, tokens, dtype=torch.bool)
-    keep[:, 1::4] = True
-    before = start = torch.randint(vocab_size, (batch, tokens))
-    results = [event for event in run(steps, start, keep, SamplingSettings(resamples=resamples)) if event.done]
-    for c, event in zip(taken, results, strict=True):
-        changed = int((c != before)[~keep].sum())
-        assert torch.equal(c[keep], start[keep])
-        if event.resample_index:
-            share = (1 - event.resample_index / resamples) / (3 - event.stage)  # beta_t is 1/2 and 1
-            expected = share * (1 - 1 / vocab_size)  # a replaced token may come out the same
-            assert abs(binomial_z(changed, int((~keep).sum()), expected)) < 4, event
-        else:
-            assert changed == 0  # a step takes x_t as it is
-        before = event.tokens
-    assert len(results) == 2 * resamples
-
-
-def joint_of(step: Step, outcomes: Tensor, c: Tensor, level: Tensor) -> Tensor:
-    """p(x_s = outcome | x_t = c) of the unknown tokens, for every outcome [M, N] and every c [C, N]: [C, M]."""
-    size = len(outcomes)
-    x, noisy = outcomes.repeat(len(c), 1), c.repeat_interleave(size, 0)
-    p = teacher_forced(step, x, noisy, level.expand(x.shape), None).softmax(-1)
-    if isinstance(step.network, Denoiser) and step.noise_s > 0:
-        k = p.shape[-1]
-        back = [
-            [plain_reverse([float(j == x0) for j in range(k)], seen, step.noise_t, step.noise_s) for x0 in range(k)]
-            for seen in range(k)
-        ]
-        p = torch.einsum("rnj,rnjk->rnk", p, torch.tensor(back, dtype=torch.float64)[noisy])
-    return p.gather(-1, x[..., None])[:, level > 0].reshape(len(c), size, -1).prod(-1)
-
-
-@pytest.mark.parametrize(("chain", "kept"), [("stages", False), ("denoiser", False), ("denoiser", True)])
-def test_x_0_of_two_steps_by_enumeration(chain: str, kept: bool) -> None:
-    """p(x_0), summed over every x_1 and x_2; given a token that is kept, of which the denoiser is told."""
-    k, n, draws = 3, 3, 3000
-    steps, outcomes, keep = CHAINS[chain](n, k, count=2), all_sequences(n, k), torch.zeros(n, dtype=torch.bool)
-    start = uniform_tokens(n, k, row_generators(range(draws)))
-    if kept:
-        keep[1], start[:, 1] = True, 2
-        outcomes = outcomes[outcomes[:, 1] == 2]
-    coarse, fine = (joint_of(step, outcomes, outcomes, noise_levels(keep)) for step in reversed(steps))
-    expected = coarse.mean(0) @ fine
-    assert float(expected.sum()) == pytest.approx(1)
-    counts = joint_index(run(steps, start, keep.expand(draws, n), seed=draws)[-1].tokens, k).bincount(minlength=k**n)
-    assert counts.sum() == counts[joint_index(outcomes, k)].sum()
-    assert chi_squared_p(counts[joint_index(outcomes, k)], expected) > 1e-4
+def test_one_mask_for_all_rows_and_one_for_each() -> None:
+    known, keep = tokens_of(2), all_but(4)
+    together = PLAIN.sample(2, known=known, keep=keep, seed=0)
+    other = torch.stack([keep, all_but(4)])
+    each = PLAIN.sample(2, known=known, keep=other, seed=0)
+    assert torch.equal(each[0], together[0]) and torch.equal(each[other], known[other])
+    nothing = torch.ones(2, 64, dtype=torch.bool)
+    assert torch.equal(PLAIN.sample(2, known=known, keep=nothing, resamples=2, seed=0), known)
+    with pytest.raises(ValueError, match="keep was given without known"):
+        PLAIN.sample(2, keep=keep)

@@ -3,7 +3,7 @@
 import itertools
 import random
 from collections.abc import Callable, Iterator
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import pytest
 import torch
@@ -22,7 +22,6 @@ from torch import Tensor
 
 from imagebart.core.settings import SamplingSettings
 from imagebart.models.diffusion import gumbel_noise, row_generators
-from imagebart.models.transformer import Cache
 from imagebart.sampling import steps as steps_module
 from imagebart.sampling.steps import PASS_ROWS, ChainEvent, Step, StepRun, draft_length, filter_logits, sample_step
 
@@ -199,32 +198,24 @@ def test_drafts_save_passes(kind: StepKind) -> None:
     assert sampled(step, c, drafts, *given, length=all_at_once)[0].position == 3
 
 
-class Passes:
-    """The rows and positions of a decoder's passes, and how often the encoder ran."""
-
-    def __init__(self, step: Step) -> None:
-        self.fed: list[tuple[int, int]] = []
-        self.encoded = 0
-        self.decode, step.network.decoder.decode = step.network.decoder.decode, self.counted  # type: ignore[method-assign]
-        if step.network.encoder is not None:
-            step.network.encoder.register_forward_pre_hook(self.encode)
-
-    def counted(self, x_s: Tensor, cache: Cache, begins: list[int], length: int) -> Tensor:
-        self.fed.append((len(x_s), length))
-        return self.decode(x_s, cache, begins, length)
-
-    def encode(self, module: object, args: tuple[Tensor, ...]) -> None:
-        self.encoded += 1
+def watched(step: Step) -> tuple[Mock, Mock]:
+    """Counts the passes of a step's decoder, with their x_s, cache, begins and length, and of its encoder, if any."""
+    decoder, encoder = step.network.decoder, step.network.encoder
+    passes, encoded = Mock(wraps=decoder.decode), Mock(return_value=None)
+    decoder.decode = passes  # type: ignore[method-assign]
+    if encoder is not None:
+        encoder.register_forward_pre_hook(lambda *_: encoded())
+    return passes, encoded
 
 
 def test_rows_advance_on_their_own_and_leave() -> None:
     """A row whose drafts are right is done in a pass; the batch then holds the other alone."""
     step, c, given = random_step("denoiser", cond_length=0), torch.randint(K, (2, N)), (NOTHING, noise_for(2))
     result = sampled(step, c, c, *given, length=one_by_one)[-1].tokens
-    drafts, passes = torch.stack([(result[0] + 1) % K, result[1]]), Passes(step)
+    drafts, (passes, _) = torch.stack([(result[0] + 1) % K, result[1]]), watched(step)
     events = sampled(step, c, drafts, *given, length=all_at_once)
     assert torch.equal(events[-1].tokens, result)
-    assert [rows for rows, _ in passes.fed] == [2] + [1] * (len(events) - 1) and len(events) > 1
+    assert [len(call.args[0]) for call in passes.mock_calls] == [2] + [1] * (len(events) - 1) and len(events) > 1
     assert torch.equal(events[0].tokens[1], result[1]) and events[0].position == 1
 
 
@@ -234,16 +225,17 @@ def test_without_drafts_there_is_a_pass_for_each_token(kind: StepKind, guidance:
     """Every position before the last unknown one is fed once, none after it; the encoder runs once."""
     step, cond, c = random_step(kind), random_cond(2), torch.randint(K, (2, N))
     prefix = 1 if kind in ("encoder_decoder", "residual") else 1 + 2
-    passes, settings = Passes(step), SamplingSettings(guidance=guidance)
+    (passes, encoded), settings = watched(step), SamplingSettings(guidance=guidance)
     for keep in (mask[:1].expand(2, N) for mask in (*random_masks(2), ~NOTHING)):
         unknown = (~keep[0]).nonzero().flatten().tolist()
-        passes.fed, passes.encoded = [], 0
+        passes.reset_mock()
+        encoded.reset_mock()
         events = sampled(step, c, c, keep, noise_for(2), settings, cond, cond, one_by_one)
         numbers = list(range(1, len(unknown) + 1))
         assert [(event.nfe, event.position, event.total) for event in events] == [(n, n, len(unknown)) for n in numbers]
-        assert [rows for rows, _ in passes.fed] == [2 if guidance == 1 else 4] * len(unknown)
-        assert sum(length for _, length in passes.fed) == (prefix + unknown[-1] if unknown else 0)
-        assert passes.encoded == (1 if unknown and step.network.encoder is not None else 0)
+        assert [len(call.args[0]) for call in passes.mock_calls] == [2 if guidance == 1 else 4] * len(unknown)
+        assert sum(call.args[3] for call in passes.mock_calls) == (prefix + unknown[-1] if unknown else 0)
+        assert encoded.call_count == (1 if unknown and step.network.encoder is not None else 0)
 
 
 def test_yielded_tokens_are_the_callers() -> None:

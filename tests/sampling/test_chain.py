@@ -1,0 +1,365 @@
+"""The chain of small random networks, x_T to x_0, and its corrector: against plain computations and enumeration."""
+
+import gc
+import itertools
+import weakref
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+from oracles import (
+    all_sequences,
+    binomial_z,
+    chi_squared_p,
+    joint_index,
+    noise_levels,
+    plain_denoiser,
+    plain_draw,
+    plain_reverse,
+    teacher_forced,
+)
+from random_networks import chain_state, denoising_steps, random_cond, random_denoiser, random_stage
+from tiny_models import tiny_model, tiny_staged_model
+from torch import Tensor
+
+from imagebart.core.errors import InputError
+from imagebart.core.settings import SamplingSettings
+from imagebart.models.denoiser import Denoiser, mask_sides
+from imagebart.models.diffusion import Schedule, add_noise_rows, gumbel_noise, row_generators, uniform_tokens
+from imagebart.models.transformer import Cache, Transformer
+from imagebart.sampling import steps as steps_module
+from imagebart.sampling.packed_linear import PackedDecoder
+from imagebart.sampling.sampler import TOP_P, correct, probabilities, sample_chain
+from imagebart.sampling.steps import ChainEvent, ChainState, Step, sample_step
+
+DEFAULTS, K = SamplingSettings(), 7
+
+
+def published(tokens: int = 6, vocab_size: int = K, count: int = 3) -> list[Step]:
+    """Residual and encoder-decoder stages above a decoder-only one."""
+    schedule, steps = Schedule.geometric(count), []
+    for t in range(1, count + 1):
+        kind = "decoder_only" if t == count else ("residual", "encoder_decoder")[t % 2]
+        stage = random_stage(kind, tokens, vocab_size, cond_length=0, seed=t)  # type: ignore[arg-type]
+        stage.config = stage.config.replace(t=t, beta=schedule.betas[t - 1])
+        steps.append(Step(stage, 1 - schedule.alphacum(t), 1 - schedule.alphacum(t - 1)))
+    return steps
+
+
+def denoised(tokens: int = 6, vocab_size: int = K, count: int = 3) -> list[Step]:
+    return denoising_steps(random_denoiser(tokens, vocab_size, cond_length=0), count)
+
+
+CHAINS = {"stages": published, "denoiser": denoised}
+every_chain = pytest.mark.parametrize("chain", CHAINS)
+
+
+def stream(
+    steps: Sequence[Step],
+    start: Tensor,
+    keep: Tensor | None = None,
+    settings: SamplingSettings = DEFAULTS,
+    seed: int = 0,
+    **more: Any,
+) -> Iterator[ChainEvent]:
+    """A chain; more: as for `chain_state`."""
+    level = more.pop("noise_level", None if keep is None else noise_levels(keep))
+    return sample_chain(chain_state(steps, start, level, seed=seed, **more), PackedDecoder(), settings)
+
+
+def run(*given: Any, **more: Any) -> list[ChainEvent]:
+    return list(stream(*given, **more))
+
+
+def ends(events: Sequence[ChainEvent]) -> Tensor:
+    """What each step and resample ends with, [S, B, N]."""
+    return torch.stack([event.tokens for event in events if event.done])
+
+
+def count_passes(steps: Sequence[Step]) -> list[int]:
+    """The t of each pass of a stage's decoder from now on."""
+    seen: list[int] = []
+    for t, step in enumerate(steps, 1):
+        embedding = step.network.decoder.token_embedding
+        embedding.register_forward_pre_hook(lambda *_, t=t: seen.append(t))
+    return seen
+
+
+@pytest.mark.parametrize("resamples", [1, 3])
+@pytest.mark.parametrize("first", [3, 1])
+@every_chain
+def test_events_come_in_order_and_sampled_and_kept_tokens_stay(chain: str, first: int, resamples: int) -> None:
+    keep = torch.tensor([[True, False, False, True, False, True], [True, True, False, True, False, True]])
+    start, drawn = torch.randint(K, (2, 6)), [1, 2, 4]
+    events = run(CHAINS[chain]()[:first], start, keep, SamplingSettings(resamples=resamples))
+    found = []
+    for stage, group in itertools.groupby(events, key=lambda e: (e.stage, e.resample_index)):
+        found.append(stage)
+        *before, end = group
+        if chain == "denoiser":  # its own drafts come first
+            assert (before[0].nfe, before[0].position) == (0, 0)
+            before = before[1:]
+        assert [e.nfe for e in (*before, end)] == list(range(1, len(before) + 2))
+        positions = [0, *(e.position for e in before), end.position]
+        assert all(a < b for a, b in itertools.pairwise(positions))
+        assert end.position == end.total and end.done and not any(e.done for e in before)
+        assert {(e.stages, e.resamples, e.total) for e in (*before, end)} == {(first, resamples, 3)}
+        for event in (*before, end):
+            assert torch.equal(event.tokens[keep], start[keep])
+            settled = drawn[: event.position]
+            assert torch.equal(event.tokens[:, settled], end.tokens[:, settled])
+    assert found == [(t, r) for t in range(first, 0, -1) for r in range(resamples)]
+
+
+def test_an_event_for_every_pass_that_is_asked_for() -> None:
+    steps, start = published(), torch.randint(K, (1, 6))
+    packed, settings = PackedDecoder(), SamplingSettings(resamples=2)
+    keep = torch.tensor([[True, True, False, False, True, True]])
+    chain, seen = sample_chain(chain_state(steps, start, noise_levels(keep)), packed, settings), count_passes(steps)
+    assert seen == []
+    events = [next(chain)]
+    assert seen == [3]
+    events += chain
+    assert seen == [event.stage for event in events]
+    assert run(steps, start, torch.ones(1, 6, dtype=torch.bool), settings) == [] and len(seen) == len(events)
+
+
+def test_the_denoisers_drafts_are_the_first_event() -> None:
+    """They are what its encoder alone predicts, with the noise of the step."""
+    step, start = denoised()[-1], torch.randint(K, (3, 6))
+    _, logits = step.prepare(chain_state([step], start))
+    assert logits is not None
+    drafts = (step.reverse(logits, start, torch.ones(3, 6)) + gumbel_noise((6, K), row_generators(range(3)))).argmax(-1)
+    assert torch.equal(next(stream([step], start)).tokens, drafts)
+
+
+def test_closing_stops_and_frees(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = published()
+    chain, seen = stream(steps, torch.randint(K, (1, 6))), count_passes(steps)
+    caches: list[weakref.ref] = []
+    allocate = Cache.allocate
+
+    def recorded(cache: Cache, decoder: Transformer) -> None:
+        caches.append(weakref.ref(cache))
+        allocate(cache, decoder)
+
+    monkeypatch.setattr(Cache, "allocate", recorded)
+    while next(chain).stage == 3:
+        pass
+    assert seen[-2:] == [3, 2] and len(caches) == 2
+    gc.disable()  # freed at once, not when the collector comes by
+    try:
+        assert caches[0]() is None, "the finished stage's cache is held"
+        assert caches[-1]() is not None
+        chain.close()  # type: ignore[attr-defined]
+        assert caches[-1]() is None
+    finally:
+        gc.enable()
+    assert list(chain) == [] and seen.count(2) == 1
+
+
+@every_chain
+def test_no_gradients_are_kept_and_the_callers_mode_is_left_alone(chain: str) -> None:
+    hidden: list[bool] = []
+    steps = CHAINS[chain]()
+    for part in (part for step in steps for part in step.network.modules() if isinstance(part, Transformer)):
+        part.requires_grad_(True)
+        part.norm.register_forward_hook(lambda _, args, out: hidden.append(out.requires_grad))
+    for event in stream(steps, torch.randint(K, (1, 6))):
+        assert torch.is_grad_enabled() and not event.tokens.requires_grad
+    assert hidden and not any(hidden)
+
+
+@every_chain
+def test_rows_are_runs_of_their_own(chain: str) -> None:
+    """Row b with seed s is the run with seed s + b, event by event where it draws, whatever the other rows keep."""
+    start, keep, steps = torch.randint(K, (3, 6)), torch.rand(3, 6) < 0.4, CHAINS[chain]()
+    settings = SamplingSettings(resamples=2, top_k=4)
+    together = ends(run(steps, start, keep, settings, seed=10))
+    for b in range(3):
+        alone = ends(run(steps, start[b : b + 1], keep[b : b + 1], settings, seed=10 + b))
+        assert torch.equal(alone[:, 0], together[:, b])
+    assert not torch.equal(ends(run(steps, start, keep, settings, seed=20)), together)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.5])
+@pytest.mark.parametrize("scales", [1, 2, 8])
+def test_a_chain_of_the_denoiser_equals_the_plain_computation(
+    scales: int, guidance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Token by token, in as many steps as wanted, whatever is verified at once; rows keep what they keep."""
+    steps, settings = denoising_steps(random_denoiser(color_hint_grid=2), scales), SamplingSettings(guidance=guidance)
+    start, keep, cond = torch.randint(K, (2, 6)), torch.rand(2, 6) < 0.3, random_cond(2)
+    color_hints, unconditional = torch.rand(2, 6, K) < 0.3, torch.zeros(2, 2, dtype=torch.long)
+    generators, expected, x, level = row_generators(range(4, 6)), [], start, noise_levels(keep)
+    for step in reversed(steps):
+        noise = gumbel_noise((6, K), generators)
+        x = plain_draw(step, x, x, level, cond, unconditional, settings, noise, color_hints)
+        expected.append(x)
+    more = {"cond": cond, "unconditional": unconditional, "color_hints": color_hints}
+    assert torch.equal(ends(run(steps, start, keep, settings, 4, **more)), torch.stack(expected))
+    for drafts in (0, 3, 100):  # that a pass verifies
+        monkeypatch.setattr(steps_module, "draft_length", lambda needed, unknown, rows, drafts=drafts: needed + drafts)
+        assert torch.equal(ends(run(steps, start, keep, settings, 4, **more)), torch.stack(expected))
+
+
+@pytest.mark.parametrize("resamples", [1, 3])
+@pytest.mark.parametrize("scales", [1, 2, 8])
+def test_a_token_with_a_noise_level_is_sampled_by_the_first_step_below_it(scales: int, resamples: int) -> None:
+    """Until then it is the token of the start, at its own level: the plain chain."""
+    steps = denoising_steps(random_denoiser(cond_length=0), scales)
+    start, level = torch.randint(K, (2, 6)), torch.tensor([[0, 0.1, 0.6, 1, 0.3, 1], [1, 0.9, 0.5, 0.25, 0, 0.7]])
+    settings, generators, expected, x = SamplingSettings(resamples=resamples), row_generators(range(4, 6)), [], start
+    for step, repeat in itertools.product(reversed(steps), range(resamples)):
+        if repeat:
+            x = add_noise_rows(x, (1 - repeat / resamples) * step.beta, K, generators)
+        c = torch.where((level <= step.noise_t) & (level < 1), start, x)
+        x = plain_draw(step, c, c, level, None, None, settings, gumbel_noise((6, K), generators))
+        expected.append(x)
+    assert torch.equal(ends(run(steps, start, None, settings, 4, noise_level=level)), torch.stack(expected))
+    waiting = level <= steps[-1].noise_s
+    assert torch.equal(expected[0][waiting], start[waiting]) and (x[level > 0] != start[level > 0]).any()
+
+
+def test_resamples_add_less_and_less_noise() -> None:
+    """Repeat r of n replaces (1 - r/n) beta_t of the last pass's tokens, kept ones never."""
+    tokens, batch, resamples, vocab_size = 40, 60, 4, 5
+    taken: list[Tensor] = []  # x_t of every pass
+    steps = published(tokens, vocab_size, count=2)
+    for step in steps:
+        prepare = step.network.prepare
+        step.network.prepare = lambda x_t, cond, prepare=prepare: taken.append(x_t) or prepare(x_t, cond)  # type: ignore
+    keep = torch.zeros(batch, tokens, dtype=torch.bool)
+    keep[:, 1::4] = True
+    before = start = torch.randint(vocab_size, (batch, tokens))
+    results = [event for event in run(steps, start, keep, SamplingSettings(resamples=resamples)) if event.done]
+    for c, event in zip(taken, results, strict=True):
+        changed = int((c != before)[~keep].sum())
+        assert torch.equal(c[keep], start[keep])
+        if event.resample_index:
+            share = (1 - event.resample_index / resamples) / (3 - event.stage)  # beta_t is 1/2 and 1
+            expected = share * (1 - 1 / vocab_size)  # a replaced token may come out the same
+            assert abs(binomial_z(changed, int((~keep).sum()), expected)) < 4, event
+        else:
+            assert changed == 0  # a step takes x_t as it is
+        before = event.tokens
+    assert len(results) == 2 * resamples
+
+
+def joint_of(step: Step, outcomes: Tensor, c: Tensor, level: Tensor) -> Tensor:
+    """p(x_s = outcome | x_t = c) of the unknown tokens, for every outcome [M, N] and every c [C, N]: [C, M]."""
+    size = len(outcomes)
+    x, noisy = outcomes.repeat(len(c), 1), c.repeat_interleave(size, 0)
+    p = teacher_forced(step, x, noisy, level.expand(x.shape), None).softmax(-1)
+    if isinstance(step.network, Denoiser) and step.noise_s > 0:
+        k = p.shape[-1]
+        back = [
+            [plain_reverse([float(j == x0) for j in range(k)], seen, step.noise_t, step.noise_s) for x0 in range(k)]
+            for seen in range(k)
+        ]
+        p = torch.einsum("rnj,rnjk->rnk", p, torch.tensor(back, dtype=torch.float64)[noisy])
+    return p.gather(-1, x[..., None])[:, level > 0].reshape(len(c), size, -1).prod(-1)
+
+
+@pytest.mark.parametrize(("chain", "kept"), [("stages", False), ("denoiser", False), ("denoiser", True)])
+def test_x_0_of_two_steps_by_enumeration(chain: str, kept: bool) -> None:
+    """p(x_0), summed over every x_1 and x_2; given a token that is kept, of which the denoiser is told."""
+    k, n, draws = 3, 3, 3000
+    steps, outcomes, keep = CHAINS[chain](n, k, count=2), all_sequences(n, k), torch.zeros(n, dtype=torch.bool)
+    start = uniform_tokens(n, k, row_generators(range(draws)))
+    if kept:
+        keep[1], start[:, 1] = True, 2
+        outcomes = outcomes[outcomes[:, 1] == 2]
+    coarse, fine = (joint_of(step, outcomes, outcomes, noise_levels(keep)) for step in reversed(steps))
+    expected = coarse.mean(0) @ fine
+    assert float(expected.sum()) == pytest.approx(1)
+    counts = joint_index(run(steps, start, keep.expand(draws, n), seed=draws)[-1].tokens, k).bincount(minlength=k**n)
+    assert counts.sum() == counts[joint_index(outcomes, k)].sum()
+    assert chi_squared_p(counts[joint_index(outcomes, k)], expected) > 1e-4
+
+
+# The corrector
+
+SIDE, ROWS, STEPS = 3, 3, 3
+N = SIDE**2
+CORRECTED = SamplingSettings(corrector_steps=STEPS, corrector_threshold=0.1, guidance=1.5, temperature=0.8)
+CORRECTING = random_denoiser(N, K, color_hint_grid=2)
+STEP = Step(CORRECTING, 1.0, 0.0)
+
+
+def plainly_corrected(state: ChainState, color_hints: Tensor, x: Tensor, seed: int) -> Tensor:
+    """Each probability computed by itself, in float64, and each token sampled by itself."""
+    cond = state.without_guidance().cond
+    assert cond is not None
+    generators, levels, going = row_generators(range(seed, seed + ROWS)), state.noise_level, set(range(ROWS))
+    for _ in range(STEPS):
+        noise, uniform = gumbel_noise((N, K), generators), uniform_tokens(N, K, generators)
+        noisy = torch.where(levels < 1, state.x, uniform)
+        again = torch.zeros(ROWS, N, dtype=torch.bool)
+        for b, i in [(b, i) for b in range(ROWS) for i in range(N) if levels[b, i] > 0 and b in going]:
+            unknown = [(i // SIDE - j // SIDE + i % SIDE - j % SIDE) % 2 == 0 for j in range(N)]  # as on a chessboard
+            x_t = [int(noisy[b, j] if unknown[j] and levels[b, j] > 0 else x[b, j]) for j in range(N)]
+            noise_t = [float(levels[b, j]) if unknown[j] else 0.0 for j in range(N)]
+            told = (cond[b].tolist(), color_hints[b].tolist())
+            drafts = plain_denoiser(CORRECTING, x_t, x_t, noise_t, noise_t, *told)[1]
+            again[b, i] = drafts[i].softmax(-1)[x[b, i]] < CORRECTED.corrector_threshold
+        going = {b for b in going if again[b].any()}
+        x_t, levels_t = torch.where(again, noisy, x), levels.where(again, 0.0)
+        settings = CORRECTED.replace(guidance=1.0, top_p=TOP_P)
+        x = plain_draw(STEP, x_t, x_t, levels_t, cond, None, settings, noise, color_hints)
+    return x
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_equals_the_plain_computation(seed: int) -> None:
+    """With a condition, rows that keep different tokens, and tokens that a mask covers in part."""
+    torch.manual_seed(seed)
+    levels = torch.rand(ROWS, N).where(torch.rand(ROWS, N) < 0.3, noise_levels(torch.rand(ROWS, N) < 0.3))
+    start, color_hints, x = torch.randint(K, (ROWS, N)), torch.rand(ROWS, N, K) < 0.2, torch.randint(K, (ROWS, N))
+    begun = x = torch.where(levels > 0, x, start)
+    given = (random_cond(ROWS), torch.zeros(ROWS, 2).long(), color_hints, seed)
+    end = ChainEvent(tokens=x, stage=1, stages=1, resample_index=0, resamples=1)
+    for event in correct(chain_state([STEP], start, levels, *given), end, lambda decoder: decoder, CORRECTED):
+        assert event.stage == 1 and 1 <= event.corrector_step <= STEPS
+        x = event.tokens
+    expected = plainly_corrected(chain_state([STEP], start, levels, *given), color_hints, begun, seed)
+    assert torch.equal(x, expected) and not torch.equal(x, begun)
+
+
+@pytest.mark.parametrize("resamples", [1, 2])
+def test_a_models_chain_goes_on_with_the_corrector(resamples: int) -> None:
+    """The events before are those of the chain alone; the others say which corrector step they belong to."""
+    model = tiny_model("none", scales=2)
+    assert model.denoiser is not None
+    model.denoiser.draft_head.weight.normal_(std=2)  # so that some tokens are unlikely
+    settings = SamplingSettings(resamples=resamples)
+    alone = list(model.stream(2, settings=settings, seed=4))
+    both = list(model.stream(2, settings=settings.replace(corrector_steps=4), seed=4))
+    for one, other in zip(alone, both, strict=False):
+        assert torch.equal(one.tokens, other.tokens) and other.corrector_step == 0
+    after = [event.corrector_step for event in both[len(alone) :]]
+    assert after == sorted(after) and set(after) == set(range(1, 5))
+    assert {(e.stage, e.stages, e.resample_index) for e in both[len(alone) :]} == {(1, 2, resamples - 1)}
+
+
+def test_stages_have_no_corrector() -> None:
+    with pytest.raises(InputError, match="has no corrector"):
+        tiny_staged_model("none", stages=2).sample(1, seed=0, corrector_steps=1)
+
+
+def test_a_denoiser_that_knows_the_sides_of_masks_keeps_them() -> None:
+    """In the chain and in the corrector, whose passes have other unknown tokens than the mask."""
+    denoiser = random_denoiser(N, K, cond_length=0, mask_sides=True)
+    step, levels, x = Step(denoiser, 1.0, 0.0), noise_levels(torch.rand(ROWS, N) < 0.4), torch.randint(K, (ROWS, N))
+    state, noise = chain_state([step], x, levels), gumbel_noise((N, K), row_generators(range(7, 7 + ROWS)))
+    event = ChainEvent(tokens=x, stage=1, stages=1, resample_index=0, resamples=1)
+    *_, last = sample_step(step, step.network.decoder, state, SamplingSettings(), noise, event)
+    assert torch.equal(last.tokens, plain_draw(step, x, x, levels, None, None, SamplingSettings(), noise))
+    chances, place = probabilities(denoiser, state, x, x), torch.arange(N)
+    hints = denoiser.embed_hints(None, mask_sides(levels > 0))
+    for color in range(2):
+        unknown = ((place // SIDE + place % SIDE) % 2 == color) & (levels > 0)
+        p = denoiser.draft_logits(x, levels.where(unknown, 0.0), hint_embeds=hints).softmax(-1)
+        expected = p.gather(-1, x[..., None])[..., 0]
+        torch.testing.assert_close(chances[unknown].double(), expected[unknown].double(), rtol=0, atol=1e-6)
