@@ -1,7 +1,7 @@
-"""Images of the shipped model for assets/: a real edit, state by state, and as the page shows it in Chromium.
+"""Images of the page for assets/, taken in Chromium with the shipped model.
 
-Writes edit-strip.png (an edit with T = 4), page.png (wide), page-phone.png (a phone, in the dark) and edit.webp (the
-run of the wide one, as the page saves it, with what was painted as its first frame).
+Writes page.png (wide), page-phone.png (a phone, in the dark) and edit.webp (the run of the wide one, as the page saves
+it, with what was painted as its first frame).
 """
 
 import os
@@ -9,10 +9,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageSequence
+from PIL import Image, ImageSequence
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from imagebart.imaging.files import save_animation, save_image
+from imagebart.imaging.files import save_animation
 from imagebart.pipeline import Pipeline
 from imagebart.ui.models import Example, Models, find_examples
 from imagebart.ui.page import build_page, launch_page
@@ -31,13 +31,10 @@ PHONE = {
 }
 ANIMATION_SECONDS = 5.0
 OPENING = 6  # frames of what was painted, before the run
-STRIP_PROMPT, STRIP_SEED, STRIP_SCALES = "long blonde hair", 3, 4
-SIDE, GAP, CAPTION = 256, 8, 28  # pixels of the strip's images, between them, and below
 
 
 def main() -> None:
     pipe, examples = Pipeline.from_pretrained(MODEL), find_examples(MODEL / EXAMPLES)
-    draw_edit_strip(pipe)
     page = build_page(Models(pipe, examples))
     _, url, _ = launch_page(page, prevent_thread_lock=True, server_name="127.0.0.1", quiet=True)
     chromium = os.environ.get("IMAGEBART_CHROMIUM") or shutil.which("chromium")
@@ -47,29 +44,6 @@ def main() -> None:
         take_screenshot(browser, url, examples[0], PHONE, "page-phone.png")
         browser.close()
     page.close(verbose=False)
-
-
-def draw_edit_strip(pipe: Pipeline) -> None:
-    """An example, its mask, the states of a run, and the result, side by side."""
-    example = MODEL / EXAMPLES / "2-short-hair-and-a-beard.png"
-    image, mask = Image.open(example).convert("RGB"), Image.open(example.with_suffix(".mask.png")).convert("L")
-    painted = Image.composite(Image.blend(image, Image.new("RGB", image.size, "#6d28d9"), 0.6), image, mask)
-    settings = pipe.defaults.replace(scales=STRIP_SCALES)
-    cells = [("image", image), ("mask", painted)]
-    for event in pipe.edit(image, mask, STRIP_PROMPT, seed=STRIP_SEED, settings=settings):
-        if event.kind == "start":
-            cells.append(("noise", event.image))
-        elif event.kind == "stage" and event.stage in (STRIP_SCALES, STRIP_SCALES // 2):
-            cells.append((f"scale {STRIP_SCALES - event.stage + 1} of {STRIP_SCALES}", event.image))
-        elif event.kind == "result":
-            cells.append((f"“{STRIP_PROMPT}”", event.image))
-    strip = Image.new("RGB", (len(cells) * (SIDE + GAP) - GAP, SIDE + CAPTION), "white")
-    pen = ImageDraw.Draw(strip)
-    for i, (caption, cell) in enumerate(cells):
-        left = i * (SIDE + GAP)
-        strip.paste(cell.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS), (left, 0))
-        pen.text((left + SIDE // 2, SIDE + CAPTION // 2), caption, fill="#0f172a", anchor="mm", font_size=16)
-    save_image(strip, ASSETS / "edit-strip.png", optimize=True)
 
 
 def take_screenshot(browser: Browser, url: str, example: Example, window: dict[str, Any], name: str) -> Page:
