@@ -34,6 +34,7 @@ HAT = np.kron(HAT_TOKENS, np.ones((8, 8))) > 0  # where hats go in an image of 6
 HAT_PIPELINE = Pipeline(hat_model(), scorer=FixedDescriber("a hat"))
 HAT_ACTIONS = Actions(Models(HAT_PIPELINE))
 SQUARE = (64, 64)
+LOWER = np.asarray(preset("lower half", SQUARE)) > 0
 
 
 def moments(task: str, sketch: Any, pipeline: Pipeline = PIPELINE, **values: Any) -> list[Update]:
@@ -127,22 +128,18 @@ def test_a_result_says_how_it_was_made_and_unknown_words_are_named(image: Image.
     assert "zebra" in last["messages"]
 
 
-def test_a_run_says_what_it_may_change_and_changes_nothing_else() -> None:
+@pytest.mark.parametrize(
+    ("area", "movable", "expected"), [(None, False, HAT), ("lower half", True, HAT), ("lower half", False, LOWER)]
+)
+def test_a_run_says_what_it_may_change_and_changes_nothing_else(area: Any, movable: bool, expected: np.ndarray) -> None:
     image = noise_image(SQUARE)
-    for sketch in (sketch_value(image, None), sketch_value(image, "lower half") | {"movable": True}):
-        run = moments("edit", sketch, HAT_PIPELINE)
-        masks = [moment["run"].get("mask") for moment in run[1:]]
-        assert masks[0] == masks[-1] and not any(masks[1:-1]), "at the start and with the result"
-        mask = np.asarray(unpack_mask(masks[0], image.size)) > 0
-        changed = (np.asarray(result(run[-1])) != np.asarray(image)).any(-1)
-        assert np.array_equal(mask, HAT) and mask[changed].all() and changed.any()
-        assert run[-1]["run"]["box"] == (16, 0, 48, 24)
-
-
-def test_a_painted_mask_stays_and_that_words_are_about_another_place_is_not_said_twice() -> None:
-    sketch = sketch_value(noise_image(SQUARE), "lower half")
-    last = moments("edit", sketch, HAT_PIPELINE)[-1]
-    assert last["run"]["mask"] == sketch["mask"] and ELSEWHERE not in last["messages"], "see `showOffer`"
+    run = moments("edit", sketch_value(image, area) | {"movable": movable}, HAT_PIPELINE)
+    masks = [moment["run"].get("mask") for moment in run[1:]]
+    assert masks[0] == masks[-1] and not any(masks[1:-1]), "at the start and with the result"
+    mask = np.asarray(unpack_mask(masks[0], image.size)) > 0
+    changed = (np.asarray(result(run[-1])) != np.asarray(image)).any(-1)
+    assert np.array_equal(mask, expected) and mask[changed].all() and changed.any()
+    assert ELSEWHERE not in run[-1]["messages"], "the page says it with a button: see `showOffer`"
 
 
 class Doubter(LightnessScorer):
@@ -166,12 +163,6 @@ def test_a_result_that_misses_the_words_may_be_tried_again_as_the_best_of_four_a
     assert MISSED not in said("edit", words="") and MISSED not in said("edit", HAT_PIPELINE)
 
 
-def test_the_background_is_asked_for_by_words_for_it() -> None:
-    sketch = sketch_value(noise_image(SQUARE), "lower half") | {"mode": "background"}
-    last = moments("edit", sketch, HAT_PIPELINE)[-1]
-    assert last["run"]["prompt"] == "a hat background" and last["run"]["box"] == (8, 0, 56, 32)
-
-
 @pytest.mark.parametrize(
     ("sketch", "values", "sentence"),
     [
@@ -192,11 +183,6 @@ def test_what_cannot_be_edited_is_said_and_the_page_is_ready_again(
 ) -> None:
     last = moments("edit", sketch_value(image) | sketch, **values)[-1]
     assert sentence in last["messages"] and set(last["run"]) == {"ended"}
-
-
-def test_without_a_sketch_there_is_no_image() -> None:
-    for task in ("edit", "vary"):
-        assert moments(task, None)[-1]["messages"] == messages.problem_html(messages.NO_IMAGE)
 
 
 def test_an_image_that_was_deleted_is_asked_for_again(image: Image.Image) -> None:
@@ -245,31 +231,24 @@ def test_a_run_over_its_time_is_ended_by_a_sentence() -> None:
     assert pipeline.running == 0
 
 
-def history_of(size: tuple[int, int]) -> tuple[Image.Image, list[Any]]:
-    image = noise_image(size)
-    return image, list(PIPELINE.edit(image, preset("centre", size), "hat", seed=1))
-
-
 def test_a_step_of_a_large_image_is_whole_again() -> None:
-    image, run = history_of((700, 600))
-    history = RunHistory(True)
-    for event in run[:-1]:
+    image = noise_image((700, 600))
+    *run, last = PIPELINE.edit(image, preset("centre", image.size), "hat", seed=1)
+    history, base = RunHistory(True), sketch_value(image)["image"]
+    for event in run:
         history.add(event)
-    kept = history.finish(run[-1])
-    assert len(kept["steps"]) == len(run)
-    base = sketch_value(image)["image"]
-    for step, event in zip(kept["steps"], run, strict=True):
+    kept = history.finish(last)
+    for step, event in zip(kept["steps"], [*run, last], strict=True):
         part = {"base": base, "box": kept["box"], "part": step["parts"][0]}
         assert open_image(compose(part)["image"]["path"]).tobytes() == event.image.tobytes()
         assert max(open_image(step["shown"][0]).size) == 512
 
 
 def test_long_runs_keep_a_bounded_number_of_steps() -> None:
-    _, run = history_of((32, 32))
-    preview = replace(run[0], kind="preview", stage=1)
-    history = RunHistory()
-    sent = [history.add(event)["images"][0] for event in [run[0], *[preview] * 150]]
-    kept = history.finish(run[-1])
+    first, *_, last = PIPELINE.generate("hat", seed=1)
+    preview, history = replace(first, kind="preview", stage=1), RunHistory()
+    sent = [history.add(event)["images"][0] for event in [first, *[preview] * 150]]
+    kept = history.finish(last)
     assert all(Path(path).is_file() for path in sent), "a slow browser may still ask for them"
     assert MAX_PREVIEWS / 2 <= len(kept["steps"]) - 2 <= MAX_PREVIEWS
     written = {Path(path).name for step in kept["steps"] for path in (*step["shown"], *step["parts"])}
@@ -356,6 +335,8 @@ def test_the_background_is_found_by_words_for_it_whatever_is_painted() -> None:
     found = np.asarray(unpack_mask(fit(sketch, "hat")["mask"], SQUARE)) > 0
     assert found[:32, 8:56].all() and found.sum() == 32 * 48, "half a patch more each way"
     assert fit(sketch, "a hat background") == fit(sketch, "hat") and fit(sketch, " ") == {}
+    last = moments("edit", sketch, HAT_PIPELINE)[-1]
+    assert last["run"]["prompt"] == "a hat background" and last["run"]["box"] == (8, 0, 56, 32)
 
 
 def test_nothing_is_answered_where_nothing_can_be_changed() -> None:

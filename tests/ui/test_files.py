@@ -176,8 +176,3 @@ def test_a_mask_goes_to_what_is_painted_on_and_back_and_loses_no_stroke(size: tu
     stroke.putpixel((x, y), 1)
     column, row = x * size[0] // width, y * size[1] // height
     assert np.asarray(scale_mask(stroke, size))[row : row + 2, column : column + 2].any()
-
-
-def test_small_images_are_not_scaled() -> None:
-    small, large = Image.new("RGB", (300, 200)), Image.new("RGB", (3000, 1000))
-    assert files.downscaled(small, 512) is small and files.downscaled(large, 512).size == (512, 171)

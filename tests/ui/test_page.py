@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +13,7 @@ import gradio as gr
 import pytest
 from tiny_models import tiny_model, tiny_pipeline, tiny_staged_model
 
-from imagebart.pipeline import Pipeline
+from imagebart.pipeline import Pipeline, PipelineEvent
 from imagebart.ui import GPU_SECONDS, find_device, messages, on_gpu
 from imagebart.ui.actions import TASKS
 from imagebart.ui.controls import SLIDERS
@@ -97,50 +97,37 @@ def test_runs_and_endpoints_ask_for_the_gpu(lent: list[tuple[str, float]]) -> No
     assert sorted(lent) == sorted((name, GPU_SECONDS) for name in ["_updates", *ENDPOINTS])
 
 
-@dataclass(frozen=True)
-class Moment:
-    """A `PipelineEvent`, as far as messages read it."""
-
-    kind: str = "preview"
-    stage: int = 1
-    stages: int = 2
-    resample_index: int = 0
-    resamples: int = 1
-    position: int = 37
-    total: int = 64
-    corrector_step: int = 0
-    fraction: float = 0.789
-    elapsed: float = 0.84
-    remaining: float | None = 1.21
-    drawing: str = ""
+@pytest.fixture(scope="module")
+def event() -> PipelineEvent:
+    """A preview in the last of two scales."""
+    *_, event = tiny_pipeline().generate("hat")
+    return replace(event, kind="preview", position=37, total=64, elapsed=0.84, remaining=None, fraction=0.789)
 
 
 @pytest.mark.parametrize(
-    ("event", "line"),
+    ("changed", "line"),
     [
-        (Moment(resamples=3), "Scale 2 of 2 (finest) · pass 1 of 3 · 37 of 64 tokens · 0.8 s, about 1.2 s left"),
-        (Moment(stage=2, remaining=None), "Scale 1 of 2 (coarsest) · 37 of 64 tokens · 0.8 s"),
-        (Moment(stage=4, stages=5, remaining=None), "Scale 2 of 5 · 37 of 64 tokens · 0.8 s"),
-        (Moment(stages=1, remaining=None), "37 of 64 tokens · 0.8 s"),
-        (Moment(corrector_step=1, total=4, remaining=None), "Correcting 4 tokens · 0.8 s"),
-        (
-            Moment(stage=3, stages=6, drawing="a lemon", remaining=None),
-            "A lemon: step 4 of 6 · 37 of 64 tokens · 0.8 s",
-        ),
+        ({"resamples": 3}, "Scale 2 of 2 (finest) · pass 1 of 3 · 37 of 64 tokens · 0.8 s"),
+        ({"stage": 2, "remaining": 1.21}, "Scale 1 of 2 (coarsest) · 37 of 64 tokens · 0.8 s, about 1.2 s left"),
+        ({"stage": 4, "stages": 5}, "Scale 2 of 5 · 37 of 64 tokens · 0.8 s"),
+        ({"stages": 1}, "37 of 64 tokens · 0.8 s"),
+        ({"corrector_step": 1, "total": 4}, "Correcting 4 tokens · 0.8 s"),
+        ({"stage": 3, "stages": 6, "drawing": "a lemon"}, "A lemon: step 4 of 6 · 37 of 64 tokens · 0.8 s"),
     ],
 )
-def test_the_progress_bar_says_how_far_the_run_is(event: Any, line: str) -> None:
-    html = messages.progress_html(event)
+def test_the_progress_bar_says_how_far_the_run_is(event: PipelineEvent, changed: dict[str, Any], line: str) -> None:
+    html = messages.progress_html(replace(event, **changed))
     assert f'aria-valuetext="{line}"' in html
     assert 'role="progressbar"' in html and 'aria-valuenow="79"' in html and "width:79%" in html
 
 
-def test_every_step_of_a_run_has_a_caption_of_its_own() -> None:
-    events: list[Any] = [Moment("start", 2), Moment("result")]
-    events += [Moment("preview", stage, position=position) for stage in (1, 2) for position in (20, 40)]
-    events += [Moment("stage", stage, resample_index=p, resamples=3) for stage in (1, 2) for p in range(3)]
+def test_every_step_of_a_run_has_a_caption_of_its_own(event: PipelineEvent) -> None:
+    events = [replace(event, stage=stage, position=position) for stage in (2, 1) for position in (20, 40)]
+    events += [replace(event, kind=kind) for kind in ("start", "result")]
+    for number in range(3):
+        events += [replace(event, kind="stage", stage=s, resamples=3, resample_index=number) for s in (2, 1)]
     captions = [messages.step_caption(event) for event in events]
-    assert len(set(captions)) == len(events) and captions[4] == "Scale 1 of 2 (coarsest): 20 of 64 tokens fixed"
+    assert len(set(captions)) == len(events) and captions[0] == "Scale 1 of 2 (coarsest): 20 of 64 tokens fixed"
 
 
 def test_suggestions_are_buttons_in_folds() -> None:
@@ -151,16 +138,15 @@ def test_suggestions_are_buttons_in_folds() -> None:
     assert messages.suggestions_html({}) == ""
 
 
-def test_what_people_typed_cannot_become_markup() -> None:
+def test_what_people_typed_cannot_become_markup(event: PipelineEvent) -> None:
     bad = '<img src=x onerror="alert(1)">'
-    drawing: Any = Moment(drawing=bad)
     for html in (
         messages.problem_html(bad),
         messages.note_html(bad),
         messages.vocabulary_html([bad]),
         messages.model_html(tiny_pipeline(), bad),
         messages.suggestions_html({bad: (bad,)}),
-        messages.progress_html(drawing),
+        messages.progress_html(replace(event, drawing=bad)),
     ):
         assert "<img" not in html and "&lt;img" in html
 

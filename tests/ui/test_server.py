@@ -209,11 +209,9 @@ def test_the_endpoints_are_tools(page: PageClient, pipe: HeldPipeline) -> None:
     [
         ("edit", [None, None, "centre", "", 1, None, 1, False], "There is no image; give a"),
         ("edit", [UPLOADED, None, [1], "", 1, None, 1, False], "no ready mask [1]; choose one of upper half"),
-        ("vary", [UPLOADED, None, "", 1, None, 1], "The strength is None in a recipe to vary"),
         ("vary", [UPLOADED, 2, "", 1, None, 1], "strength is 2"),
         ("generate", [3, 1, None, 1], "The prompt is 3; it must be a text"),
         ("generate", ["", 1, -1, 1], "guidance is -1"),
-        ("generate", ["", 1, None, 1.5], "scales is 1.5"),
         ("suggest_mask", [UPLOADED, ""], "Without words"),
         ("describe", [UPLOADED], "cannot say what an image shows"),
     ],
