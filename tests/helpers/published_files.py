@@ -38,9 +38,8 @@ load = ImageBART.from_pretrained
 
 def same_weights(one: ImageBART, other: ImageBART) -> bool:
     ours, theirs = one.state_dict(), other.state_dict()
-    return ours.keys() == theirs.keys() and all(
-        ours[name].dtype == theirs[name].dtype and torch.equal(ours[name], theirs[name]) for name in theirs
-    )
+    same = (ours[name].dtype == theirs[name].dtype and torch.equal(ours[name], theirs[name]) for name in theirs)
+    return ours.keys() == theirs.keys() and all(same)
 
 
 def assert_refused(folder: Path, *reasons: str) -> None:
@@ -73,11 +72,8 @@ def scale_tensors(stage: PublishedStage, t: int, betas: tuple[float, ...], scale
 
     shapes = mapping.published_shapes(shapes_of(network))
     raw = {f"transformer.{name}": drawn(name, shape) for name, shape in shapes.items()}
-    averaged = {
-        f"transformer_ema.{name.replace('.', '')}": drawn(name, shape)
-        for name, shape in shapes.items()
-        if name not in mapping.buffers
-    }
+    trained = {name: shape for name, shape in shapes.items() if name not in mapping.buffers}
+    averaged = {f"transformer_ema.{name.replace('.', '')}": drawn(name, shape) for name, shape in trained.items()}
     begins = iter(range(0, len(POOL), 101))  # the first stage is the same in all files
     vqgan = {f"first_stage_model.{name}": drawn(name, shape) for name, shape in shapes_of(first_stage).items()}
     used = np.random.default_rng(1).permutation(first.codebook_size)[: first.vocab_size]

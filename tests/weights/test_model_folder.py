@@ -44,19 +44,17 @@ def test_a_model_comes_back_as_it_was(tmp_path: Path, model: ImageBART) -> None:
 def test_a_model_in_training_lacks_networks(tmp_path: Path) -> None:
     whole, staged = tiny_model("text"), tiny_staged_model("text")
     conditioner, schedule = staged.conditioner, staged.schedule
-    for number, (model, lacking) in enumerate(
-        [
-            (ImageBART(whole.first_stage), "a denoiser, or all stages"),
-            (ImageBART(None, whole.denoiser, whole.conditioner), "a first stage"),
-            (ImageBART(None, [], whole.conditioner, text_encoder=whole.text), "a first stage"),
-            (ImageBART(staged.first_stage, [staged.stages[1]], conditioner, schedule=schedule), "all stages"),
-        ]
+    for model, lacking in (
+        (ImageBART(whole.first_stage), "a denoiser, or all stages"),
+        (ImageBART(None, whole.denoiser, whole.conditioner), "a first stage"),
+        (ImageBART(None, [], whole.conditioner, text_encoder=whole.text), "a first stage"),
+        (ImageBART(staged.first_stage, [staged.stages[1]], conditioner, schedule=schedule), "all stages"),
     ):
-        model.save_pretrained(tmp_path / str(number))
-        loaded: Any = load_networks(tmp_path / str(number))
+        model.save_pretrained(tmp_path)
+        loaded: Any = load_networks(tmp_path)
         assert_same(loaded, model)
         assert (loaded.text is None) == (model.text is None)
-        assert_refused(tmp_path / str(number), "is no whole model yet: it needs ", lacking)
+        assert_refused(tmp_path, "is no whole model yet: it needs ", lacking)
 
 
 def test_a_text_encoder_that_stages_share_is_stored_once(tmp_path: Path) -> None:
@@ -95,11 +93,9 @@ def test_large_models_are_split_and_mapped(tmp_path: Path, monkeypatch: pytest.M
     for path in parts:
         tensors = load_file(path)
         assert sum(t.numel() * t.itemsize for t in tensors.values()) <= 20_000 or len(tensors) == 1
-    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     mapped = load(tmp_path)
     assert_same(mapped, model)
     assert torch.equal(mapped.sample(1, seed=1), model.sample(1, seed=1))
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
     parts[1].unlink()
     assert_refused(tmp_path, f"No such file or directory: '{parts[1]}'")
 
