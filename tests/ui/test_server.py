@@ -20,7 +20,7 @@ import pytest
 from fake_models import WatchedPipeline, hat_model
 from gradio_client import Client, handle_file
 from gradio_client.utils import QueueError
-from page_server import UPLOADED, PageClient, served
+from page_server import served
 from page_values import noise_image, open_image
 from PIL import Image
 from tiny_models import tiny_pipeline
@@ -33,6 +33,7 @@ from imagebart.ui.page import MAX_QUEUE
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 120.0  # seconds, on a busy machine
+UPLOADED = "uploaded"
 ABROAD: list[tuple[str, Any]] = []  # what this process asked of other machines while WATCHED
 WATCHED = Event()
 
@@ -66,6 +67,42 @@ class HeldPipeline(WatchedPipeline):
             time.sleep(0.05)
 
 
+class PageClient:
+    """Requests to a page as a program makes them, and an image that was uploaded to it, UPLOADED in their data."""
+
+    def __init__(self, url: str, http: httpx.Client) -> None:
+        self.url, self.http = url, http
+        file = io.BytesIO()
+        Image.new("RGB", (48, 40), "red").save(file, "PNG")
+        (self.image,) = http.post("gradio_api/upload", files={"files": ("image.png", file.getvalue())}).json()
+
+    def ask(self, name: str, data: list[Any]) -> str:
+        """Calls an endpoint; the number of the request."""
+        upload = {"path": self.image, "meta": {"_type": "gradio.FileData"}}
+        given = [upload if value == UPLOADED else value for value in data]
+        return self.http.post(f"gradio_api/call/{name}", json={"data": given}).json()["event_id"]
+
+    def generate(self, seed: int, prompt: str = "a hat") -> str:
+        return self.ask("generate", [prompt, seed, None, None])
+
+    @contextmanager
+    def listening(self, name: str, request: str) -> Iterator[Iterator[str]]:
+        """The events of a request, line by line; leaving hangs up."""
+        with self.http.stream("GET", f"gradio_api/call/{name}/{request}") as stream:
+            yield stream.iter_lines()
+
+    def answer(self, name: str, request: str) -> str:
+        with self.listening(name, request) as lines:
+            return "\n".join(lines)
+
+    def call(self, name: str, data: list[Any]) -> str:
+        return self.answer(name, self.ask(name, data))
+
+    def waiting(self) -> int:
+        """How many requests wait for the model."""
+        return self.http.get("gradio_api/queue/status").json()["queue_size"]
+
+
 def watch(event: str, values: tuple[Any, ...]) -> None:
     """Notes names that are looked up and addresses that are connected to, but for those of this machine."""
     if WATCHED.is_set() and event in ("socket.getaddrinfo", "socket.connect", "socket.sendto", "socket.gethostbyname"):
@@ -89,7 +126,7 @@ def page(pipe: HeldPipeline) -> Iterator[PageClient]:
     """A page whose process is watched from its start to its end."""
     sys.addaudithook(watch)
     WATCHED.set()
-    with served(pipe, mcp_server=True) as url, httpx.Client(timeout=PATIENCE) as http:
+    with served(pipe, mcp_server=True) as url, httpx.Client(base_url=url, timeout=PATIENCE) as http:
         assert ABROAD == [], "the page asks other machines as it starts"
         yield PageClient(url, http)
     WATCHED.clear()
@@ -224,7 +261,7 @@ def test_a_file_that_is_no_image_or_too_large_is_refused(page: PageClient, image
     image.write_text("not an image")
     with pytest.raises(Exception, match="not an image we can read"):
         Client(page.url, verbose=False).predict(handle_file(str(image)), area="centre", api_name="/edit")
-    reply = httpx.post(f"{page.url}gradio_api/upload", files={"files": ("a.png", bytes(41 * 2**20))}, timeout=PATIENCE)
+    reply = page.http.post("gradio_api/upload", files={"files": ("a.png", bytes(41 * 2**20))})
     assert reply.status_code == 413 and "maximum allowed size" in reply.text
 
 
@@ -245,7 +282,7 @@ def test_nothing_leaves_the_machine(page: PageClient) -> None:
     watch("socket.connect", (None, ("192.0.2.1", 80)))
     assert [host for _, host in ABROAD] == ["example.org", "192.0.2.1"], "the watch sees nothing"
     ABROAD.clear()
-    html, theme, config = (httpx.get(page.url + name, timeout=PATIENCE).text for name in ("", "theme.css", "config"))
+    html, theme, config = (page.http.get(name).text for name in ("", "theme.css", "config"))
     addresses = re.findall(r"""(?:(?:href|src)=|url\()\s*["']?([^"')]*)""", html + theme)
     assert "./" in addresses and not [address for address in addresses if re.match(r"(\w+:)?//", address)]
     assert json.loads(config)["stylesheets"] == []
@@ -256,9 +293,9 @@ def test_nothing_leaves_the_machine(page: PageClient) -> None:
 def test_files_have_names_that_nobody_guesses_and_no_list_names_them(page: PageClient) -> None:
     names = {Path(write(Image.new("RGB", (16, 16), "red"))).name for write in (publish, publish)}
     assert len(names) == 2 and all(len(name.split("-")[1]) >= 12 for name in names)
-    for folder in (page.folder, Path(page.image).parent, page.folder.parent):
+    for folder in list(Path(page.image).parents)[:3]:
         for route in ("file=", "file/"):
-            reply = httpx.get(f"{page.url}gradio_api/{route}{folder}", timeout=PATIENCE)
+            reply = page.http.get(f"gradio_api/{route}{folder}")
             assert reply.status_code >= 400 and Path(page.image).name not in reply.text
 
 
@@ -270,28 +307,6 @@ def until(true: Callable[[], object], what: str) -> None:
         time.sleep(0.02)
 
 
-def ask(page: PageClient, seed: int, prompt: str = "a hat") -> str:
-    """Asks for an image, as a program does; the number of the request."""
-    return page.post("call/generate", {"data": [prompt, seed, None, None]}).json()["event_id"]
-
-
-@contextmanager
-def listening(page: PageClient, request: str) -> Iterator[Iterator[str]]:
-    """The events of a request, line by line; leaving hangs up."""
-    with httpx.stream("GET", f"{page.url}gradio_api/call/generate/{request}", timeout=PATIENCE) as stream:
-        yield stream.iter_lines()
-
-
-def finish(page: PageClient, request: str) -> None:
-    with listening(page, request) as lines:
-        assert any(line == "event: complete" for line in lines)
-
-
-def waiting(page: PageClient) -> int:
-    """How many requests wait for the model."""
-    return httpx.get(f"{page.url}gradio_api/queue/status", timeout=PATIENCE).json()["queue_size"]
-
-
 @pytest.mark.parametrize("leave", ["cancel", "hang up"])
 def test_who_cancels_or_leaves_frees_the_model(
     page: PageClient, client: Client, pipe: HeldPipeline, leave: str
@@ -301,38 +316,38 @@ def test_who_cancels_or_leaves_frees_the_model(
         next(iter(job))
         job.cancel()
     else:
-        with listening(page, ask(page, 11, "for ever")) as lines:
+        with page.listening("generate", page.generate(11, "for ever")) as lines:
             assert any(line == "event: generating" for line in lines)
     until(lambda: pipe.running == 0, "the end of the run")
-    finish(page, ask(page, 12))
+    assert "event: complete" in page.call("generate", ["a hat", 12, None, None])
 
 
 def test_those_who_wait_are_served_in_the_order_in_which_they_came_unless_they_left(
     page: PageClient, pipe: HeldPipeline
 ) -> None:
     pipe.hold()
-    requests = {seed: ask(page, seed) for seed in (30, 33, 32, 31)}
-    with listening(page, requests[33]):
-        until(lambda: waiting(page) == 3, "three in the queue")
-    until(lambda: waiting(page) == 2, "two in the queue")
+    requests = {seed: page.generate(seed) for seed in (30, 33, 32, 31)}
+    with page.listening("generate", requests[33]):
+        until(lambda: page.waiting() == 3, "three in the queue")
+    until(lambda: page.waiting() == 2, "two in the queue")
     pipe.released.set()
     for seed in (30, 32, 31):
-        finish(page, requests[seed])
+        assert "event: complete" in page.answer("generate", requests[seed])
     assert [seed for seed, what in pipe.log if what == "begun"] == [30, 32, 31]
 
 
 def test_a_full_queue_is_said_and_those_in_it_stay(page: PageClient, client: Client, pipe: HeldPipeline) -> None:
     pipe.hold()
-    first = ask(page, 40)
-    until(lambda: waiting(page) == 0 and pipe.log, "the first run")
-    requests = [ask(page, 41 + number) for number in range(MAX_QUEUE)]
+    first = page.generate(40)
+    until(lambda: page.waiting() == 0 and pipe.log, "the first run")
+    requests = [page.generate(41 + number) for number in range(MAX_QUEUE)]
     with pytest.raises(QueueError, match="full"):
         client.predict(prompt="", seed=99, api_name="/generate")
     number = next(n for n, endpoint in client.endpoints.items() if endpoint.api_name == "/generate")
     for request in requests[:-1]:
         cancel = {"session_hash": request, "fn_index": number, "event_id": request}
-        assert page.post("cancel", cancel).status_code == 200
+        assert page.http.post("gradio_api/cancel", json=cancel).status_code == 200
     pipe.released.set()
-    finish(page, first)
-    finish(page, requests[-1])
+    for request in (first, requests[-1]):
+        assert "event: complete" in page.answer("generate", request)
     assert (99, "begun") not in pipe.log
