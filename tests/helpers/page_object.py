@@ -3,6 +3,7 @@
 What has a place on the page, or lies in the sketchpad, is found here alone.
 """
 
+import base64
 import io
 import json
 import os
@@ -97,9 +98,9 @@ class PageObject:
 
     # What is seen.
 
-    def pad(self, expression: str) -> Any:
-        """The value of an expression of `pad`, the sketchpad."""
-        return self.page.evaluate(f"(pad => {expression})(document.querySelector('.sp').sketchpad)")
+    def pad(self, expression: str, arg: Any = None) -> Any:
+        """The value of an expression of `pad`, the sketchpad, and `arg`."""
+        return self.page.evaluate(f"arg => (pad => {expression})(document.querySelector('.sp').sketchpad)", arg)
 
     def wait_for(self, expression: str, arg: Any = None) -> None:
         """Wait until a JavaScript expression, or a function of `arg`, is true."""
@@ -143,50 +144,39 @@ class PageObject:
 
     def view(self) -> dict[str, float]:
         """Where the image is on the canvas: scale, x, y, and its width and height in pixels of the mask."""
-        return dict(self.pad("({ ...pad.canvas.view, ...pad.canvas.size })"))
+        return self.pad("({ ...pad.canvas.view, ...pad.canvas.size })")
 
     def sent_value(self) -> dict[str, Any]:
         """What the sketchpad would send now."""
-        return dict(self.pad("pad.props.value"))
+        return self.pad("pad.props.value")
 
     def mask(self) -> np.ndarray:
         """What is painted, uint8 [H, W] in the sketchpad's pixels. All three of its places must agree."""
-        text, size, as_sent, as_shown = self.page.evaluate(
-            """() => {
-                const { props, state, canvas } = document.querySelector(".sp").sketchpad;
-                canvas.render();
-                const { width, height, data } = state.mask;
-                const overlay = canvas.overlay.getContext("2d").getImageData(0, 0, width, height).data;
-                const sent = new Uint8Array(data.length);
-                const runs = props.value.mask.split(" ").map(Number);
-                for (let i = 0, at = 0; i + 1 < runs.length; at += runs[i + 1], i += 2) {
-                    sent.fill(runs[i], at, at + runs[i + 1]);
-                }
-                return [
-                    props.value.mask, [width, height],
-                    sent.every((value, i) => value === data[i]),
-                    data.every((value, i) => value > 0 === overlay[4 * i + 3] > 0),
-                ];
+        text, width, height, painted, as_shown = self.pad(
+            """{
+                pad.canvas.render();
+                const { width, height, data } = pad.state.mask;
+                const overlay = pad.canvas.overlay.getContext("2d").getImageData(0, 0, width, height).data;
+                const asShown = data.every((value, i) => value > 0 === overlay[4 * i + 3] > 0);
+                const painted = data.reduce((text, value) => text + String.fromCharCode(value), "");
+                return [pad.props.value.mask, width, height, btoa(painted), asShown];
             }"""
         )
-        assert as_sent, "what is sent is not what is painted"
         assert as_shown, "what is shown is not what is painted"
-        return np.asarray(unpack_mask(text, tuple(size)))
+        sent = np.asarray(unpack_mask(text, (width, height)))
+        assert sent.tobytes() == base64.b64decode(painted), "what is sent is not what is painted"
+        return sent
 
     def expect_painted(self, count: int) -> None:
         """Wait until so many tokens of the image are painted, also in part, and what Edit will change is known."""
-        self.wait_for(
-            """([count, side]) => {
-                const pad = document.querySelector(".sp");
-                const { mask } = pad.sketchpad.state;
-                const touched = new Set();
-                const cell = (at, length) => Math.floor(((at + 0.5) * side) / length);
-                mask?.data.forEach((value, i) => value && touched.add(
-                    cell(Math.floor(i / mask.width), mask.height) * side + cell(i % mask.width, mask.width)));
-                return touched.size === count && pad.dataset.fit === "known";
-            }""",
-            [count, PIPELINE.grid],
-        )
+        self.wait_until_ready()
+        self.wait_until(lambda: self._painted_tokens() == count)
+        self.wait_until_ready()
+
+    def _painted_tokens(self) -> int:
+        mask = self.mask()
+        tokens = (np.argwhere(mask) + 0.5) * PIPELINE.grid // mask.shape
+        return len(np.unique(tokens, axis=0))
 
     def fitted_mask(self) -> np.ndarray:
         """What Edit will change, as the page knows it: bool [H, W] in the sketchpad's pixels."""
@@ -198,21 +188,19 @@ class PageObject:
         text, width, height = self.pad(f"[{packed}, pad.state.mask.width, pad.state.mask.height]")
         return np.asarray(unpack_mask(text, (width, height))) > 0
 
-    def brightness_around(self, x: int, y: int) -> list[int]:
+    def brightness_around(self, x: int, y: int) -> np.ndarray:
         """The darkest color of twelve pixels of the screen in a row, around the left edge of a pixel of the mask."""
-        row: list[int] = self.page.evaluate(
-            """([x, y]) => {
-                const { canvas } = document.querySelector(".sp").sketchpad;
-                canvas.render();
-                const { view, element } = canvas;
-                const place = [view.x + x * view.scale, view.y + (y + 0.5) * view.scale];
+        rgba = self.pad(
+            """{
+                pad.canvas.render();
+                const { view, element } = pad.canvas;
+                const place = [view.x + arg[0] * view.scale, view.y + (arg[1] + 0.5) * view.scale];
                 const [left, top] = place.map((at) => Math.round(at * devicePixelRatio));
-                const { data } = element.getContext("2d").getImageData(left - 6, top, 12, 1);
-                return Array.from({ length: 12 }, (_, i) => Math.min(...data.slice(4 * i, 4 * i + 3)));
+                return [...element.getContext("2d").getImageData(left - 6, top, 12, 1).data];
             }""",
             [x, y],
         )
-        return row
+        return np.reshape(rgba, (12, 4))[:, :3].min(axis=1)
 
     def prompt(self) -> Locator:
         """The field of the prompt."""
@@ -232,8 +220,7 @@ class PageObject:
 
     def history(self) -> list[str]:
         """The runs that came to their end, the last one first, by the addresses of their thumbnails."""
-        addresses: list[str] = self.page.locator("#history img").evaluate_all("images => images.map(({ src }) => src)")
-        return addresses
+        return self.page.locator("#history img").evaluate_all("images => images.map(({ src }) => src)")
 
     def run_outline(self, number: int) -> np.ndarray:
         """Where the outline of its mask is drawn on a run of the history: bool [112, 112]."""
@@ -243,15 +230,12 @@ class PageObject:
 
     def film_states(self) -> list[str]:
         """What the film shows of each state: empty, current or done."""
-        states: list[str] = self.film.evaluate_all("buttons => buttons.map(({ dataset }) => dataset.state)")
-        return states
+        return self.film.evaluate_all("buttons => buttons.map(({ dataset }) => dataset.state)")
 
     def action_places(self) -> list[float]:
         """Where the buttons beside Edit end."""
-        places: list[float] = self.page.locator("#actions > button").evaluate_all(
-            "buttons => buttons.map((button) => button.offsetLeft + button.offsetWidth)"
-        )
-        return places
+        places = "buttons => buttons.map((button) => button.offsetLeft + button.offsetWidth)"
+        return self.page.locator("#actions > button").evaluate_all(places)
 
     def expect_review(self, state: str) -> None:
         """Wait until a run is shown: "running", "finished", or "" for none."""
@@ -269,9 +253,7 @@ class PageObject:
     def result_address(self) -> str:
         """Where the result can be downloaded."""
         self.expect_review("finished")
-        address = self.page.get_by_role("link", name="Download", exact=True).get_attribute("href")
-        assert address is not None
-        return address
+        return self.page.get_by_role("link", name="Download", exact=True).get_attribute("href")
 
     def result_pixels(self) -> np.ndarray:
         """Pixels of the result as it would be downloaded, uint8 [H, W, 3]."""
