@@ -2,16 +2,39 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from fake_models import HeldPipeline, WatchedPipeline
-from page_object import MANY_STAGES, PIPELINE, PageObject, Site, Windows, gradient_image, served_with_examples
+from page_object import (
+    IMPATIENCE,
+    MANY_STAGES,
+    PIPELINE,
+    PageObject,
+    Site,
+    Windows,
+    gradient_image,
+    served_with_examples,
+)
 from playwright.sync_api import sync_playwright
 from tiny_models import tiny_model, tiny_staged_model
 
 from imagebart.imaging.masks import preset
+
+
+FAILED: list[str] = []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A page that is broken is reported soon: once two tests have failed, the others wait less."""
+    report = yield
+    if report.failed:
+        FAILED.append(item.nodeid)
+    if len(FAILED) > 1:
+        Windows.patience = IMPATIENCE
+    return report
 
 
 @pytest.fixture(scope="session")

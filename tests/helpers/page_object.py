@@ -421,21 +421,13 @@ LOOKS = """() => {
 class Windows:
     """Windows of one browser. One in which nothing is left of a test is used again as it is: loading takes long."""
 
-    patience = PATIENCE
+    patience = PATIENCE  # of all that is done and expected from now on
 
     def __init__(self, chromium: Browser) -> None:
         self._chromium = chromium
         self._contexts: dict[str, BrowserContext] = {}
         self._free: dict[str, list[Page]] = defaultdict(list)
         self._new: dict[Page, str] = {}  # how the page looked in it when it was new
-        self._failed = 0
-        self._be_patient(PATIENCE)
-
-    def _be_patient(self, milliseconds: int) -> None:
-        Windows.patience = milliseconds
-        expect.set_options(timeout=milliseconds)
-        for context in self._contexts.values():
-            context.set_default_timeout(milliseconds)
 
     @contextmanager
     def open(self, url: str, may_log_errors: bool = False, **options: Any) -> Iterator[PageObject]:
@@ -464,6 +456,8 @@ class Windows:
         options = {"viewport": WIDE, "reduced_motion": "reduce", **options}
         key = json.dumps(options, sort_keys=True)
         window = self._window(key, url, options)
+        window.set_default_timeout(self.patience)
+        expect.set_options(timeout=self.patience)
         for event, listener in listeners.items():
             window.on(event, listener)
         page = PageObject(window)
@@ -473,9 +467,6 @@ class Windows:
             yield page
         except BaseException:
             window.close()
-            self._failed += 1
-            if self._failed == 2:
-                self._be_patient(IMPATIENCE)
             raise
         for event, listener in listeners.items():
             window.remove_listener(event, listener)
@@ -491,7 +482,6 @@ class Windows:
         """One that has the page as it is when new, or else any."""
         if key not in self._contexts:
             self._contexts[key] = self._chromium.new_context(**options)
-            self._contexts[key].set_default_timeout(self.patience)
         free = self._free[key]
         free.sort(key=lambda window: window.url == url)
         return free.pop() if free else self._contexts[key].new_page()
@@ -510,6 +500,7 @@ class Windows:
     def _put_back(self, page: PageObject) -> None:
         """Leaves a page that is not as it was when new, which the server notices."""
         page.unroute_all()
+        page.mouse.up()
         page.mouse.move(0, 0)
         if not page.evaluate("document.documentElement.dataset.runState"):
             page.evaluate(FORGET)
