@@ -7,21 +7,11 @@ from pathlib import Path
 
 import pytest
 from fake_models import HeldPipeline, WatchedPipeline
-from page_object import (
-    IMPATIENCE,
-    MANY_STAGES,
-    PIPELINE,
-    PageObject,
-    Site,
-    Windows,
-    gradient_image,
-    served_with_examples,
-)
+from page_object import MANY_STAGES, PIPELINE, PageObject, Site, Windows, gradient_image, served_with_examples
 from playwright.sync_api import sync_playwright
 from tiny_models import tiny_model, tiny_staged_model
 
 from imagebart.imaging.masks import preset
-
 
 FAILED: list[str] = []
 
@@ -33,7 +23,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if report.failed:
         FAILED.append(item.nodeid)
     if len(FAILED) > 1:
-        Windows.patience = IMPATIENCE
+        Windows.patience = 10_000
     return report
 
 
