@@ -3,8 +3,6 @@
 No GPU is needed (`pretend_device`). The device is registered for good, so that a process of its own runs this.
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path
@@ -75,7 +73,7 @@ with PretendedDevice():
 """
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.shipped
 def test_nothing_stays_on_the_cpu() -> None:
     if not hasattr(pytest.importorskip("torch.utils.backend_registration"), "_setup_privateuseone_for_python_backend"):

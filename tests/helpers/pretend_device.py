@@ -5,8 +5,6 @@ and tensors of the meta device mix with the CPU's. Importing this registers the 
 it is for a process of its own.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -35,7 +33,7 @@ class Pretended(Tensor):
     held: Tensor  # its values
 
     @staticmethod
-    def __new__(cls, held: Tensor) -> Pretended:
+    def __new__(cls, held: Tensor) -> "Pretended":
         shape = {"strides": held.stride(), "storage_offset": held.storage_offset(), "dtype": held.dtype}
         made: Pretended = Tensor._make_wrapper_subclass(cls, held.size(), **shape, device=DEVICE)  # type: ignore[attr-defined]
         made.held = held
@@ -52,7 +50,7 @@ class Pretended(Tensor):
 class PretendedDevice(TorchDispatchMode):
     """While it is entered, tensors can be made on DEVICE."""
 
-    def __enter__(self) -> PretendedDevice:
+    def __enter__(self) -> "PretendedDevice":
         torch._C._set_only_lift_cpu_tensors(True)  # `torch.tensor` makes what it is given on the CPU and then moves it
         super().__enter__()
         return self

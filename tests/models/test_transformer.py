@@ -74,19 +74,14 @@ def test_any_chunks_equal_the_whole(config: TransformerConfig) -> None:
                 rows, seen = [2, 0], [seen[2], seen[0]]
 
 
-def test_weights_begin_as_gpt_2s_and_positions_as_sinusoids() -> None:
-    """What is added to the residual stream is smaller; products of positions depend on their distance alone."""
+def test_weights_begin_as_gpt_2s() -> None:
+    """What is added to the residual stream is smaller."""
     config = BASE.replace(width=64, depth=4, vocab_in=100, positions=50, head_size=32, vocab_out=100, cross=True)
     transformer = Transformer(config).requires_grad_(False)
     for name, matrix in transformer.named_parameters():
         if matrix.ndim == 2:
             expected = 0.02 / 8**0.5 if name.endswith(("out.weight", "down.weight")) else 0.02
             assert float(matrix.square().mean().sqrt()) == pytest.approx(expected, rel=0.1), name
-    products = transformer.position_embedding @ transformer.position_embedding.T
-    for offset in (0, 1, 7):
-        diagonal = products.diagonal(offset)
-        assert torch.allclose(diagonal, diagonal[:1].expand_as(diagonal), rtol=1e-3)
-    assert (products.diagonal(1) < products.diagonal(0)[:-1]).all()
 
 
 @pytest.mark.parametrize("more", [["zebra with a beret"], []])

@@ -10,7 +10,6 @@ import pytest
 import torch
 from oracles import (
     all_sequences,
-    binomial_z,
     chi_squared_p,
     joint_index,
     noise_levels,
@@ -183,68 +182,33 @@ def test_rows_are_runs_of_their_own(chain: str) -> None:
     assert not torch.equal(ends(run(steps, start, keep, settings, seed=20)), together)
 
 
-@pytest.mark.parametrize("guidance", [1.0, 2.5])
-@pytest.mark.parametrize("scales", [1, 2, 8])
+@pytest.mark.parametrize(("scales", "guidance", "resamples"), [(1, 1.0, 3), (2, 2.5, 1), (2, 2.5, 3), (8, 1.0, 1)])
 def test_a_chain_of_the_denoiser_equals_the_plain_computation(
-    scales: int, guidance: float, monkeypatch: pytest.MonkeyPatch
+    scales: int, guidance: float, resamples: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Token by token, in as many steps as wanted, whatever is verified at once; rows keep what they keep."""
-    steps, settings = denoising_steps(random_denoiser(color_hint_grid=2), scales), SamplingSettings(guidance=guidance)
-    start, keep, cond = torch.randint(K, (2, 6)), torch.rand(2, 6) < 0.3, random_cond(2)
-    color_hints, unconditional = torch.rand(2, 6, K) < 0.3, torch.zeros(2, 2, dtype=torch.long)
-    generators, expected, x, level = row_generators(range(4, 6)), [], start, noise_levels(keep)
-    for step in reversed(steps):
-        noise = gumbel_noise((6, K), generators)
-        x = plain_draw(step, x, x, level, cond, unconditional, settings, noise, color_hints)
-        expected.append(x)
-    more = {"cond": cond, "unconditional": unconditional, "color_hints": color_hints}
-    assert torch.equal(ends(run(steps, start, keep, settings, 4, **more)), torch.stack(expected))
-    for drafts in (0, 3, 100):  # that a pass verifies
-        monkeypatch.setattr(steps_module, "draft_length", lambda needed, unknown, rows, drafts=drafts: needed + drafts)
-        assert torch.equal(ends(run(steps, start, keep, settings, 4, **more)), torch.stack(expected))
+    """Token by token, in as many steps as wanted, whatever is verified at once, rows with noise levels of their own.
 
-
-@pytest.mark.parametrize("resamples", [1, 3])
-@pytest.mark.parametrize("scales", [1, 2, 8])
-def test_a_token_with_a_noise_level_is_sampled_by_the_first_step_below_it(scales: int, resamples: int) -> None:
-    """Until then it is the token of the start, at its own level: the plain chain."""
-    steps = denoising_steps(random_denoiser(cond_length=0), scales)
+    A token with a noise level is sampled by the first step below it; until then it is that of the start.
+    """
+    steps = denoising_steps(random_denoiser(color_hint_grid=2), scales)
     start, level = torch.randint(K, (2, 6)), torch.tensor([[0, 0.1, 0.6, 1, 0.3, 1], [1, 0.9, 0.5, 0.25, 0, 0.7]])
-    settings, generators, expected, x = SamplingSettings(resamples=resamples), row_generators(range(4, 6)), [], start
+    cond, color_hints, unconditional = random_cond(2), torch.rand(2, 6, K) < 0.3, torch.zeros(2, 2, dtype=torch.long)
+    settings, generators = SamplingSettings(guidance=guidance, resamples=resamples), row_generators(range(4, 6))
+    expected, x = [], start
     for step, repeat in itertools.product(reversed(steps), range(resamples)):
         if repeat:
             x = add_noise_rows(x, (1 - repeat / resamples) * step.beta, K, generators)
-        c = torch.where((level <= step.noise_t) & (level < 1), start, x)
-        x = plain_draw(step, c, c, level, None, None, settings, gumbel_noise((6, K), generators))
+        c, noise = torch.where((level <= step.noise_t) & (level < 1), start, x), gumbel_noise((6, K), generators)
+        x = plain_draw(step, c, c, level, cond, unconditional, settings, noise, color_hints)
         expected.append(x)
-    assert torch.equal(ends(run(steps, start, None, settings, 4, noise_level=level)), torch.stack(expected))
     waiting = level <= steps[-1].noise_s
     assert torch.equal(expected[0][waiting], start[waiting]) and (x[level > 0] != start[level > 0]).any()
-
-
-def test_resamples_add_less_and_less_noise() -> None:
-    """Repeat r of n replaces (1 - r/n) beta_t of the last pass's tokens, kept ones never."""
-    tokens, batch, resamples, vocab_size = 40, 60, 4, 5
-    taken: list[Tensor] = []  # x_t of every pass
-    steps = published(tokens, vocab_size, count=2)
-    for step in steps:
-        prepare = step.network.prepare
-        step.network.prepare = lambda x_t, cond, prepare=prepare: taken.append(x_t) or prepare(x_t, cond)  # type: ignore
-    keep = torch.zeros(batch, tokens, dtype=torch.bool)
-    keep[:, 1::4] = True
-    before = start = torch.randint(vocab_size, (batch, tokens))
-    results = [event for event in run(steps, start, keep, SamplingSettings(resamples=resamples)) if event.done]
-    for c, event in zip(taken, results, strict=True):
-        changed = int((c != before)[~keep].sum())
-        assert torch.equal(c[keep], start[keep])
-        if event.resample_index:
-            share = (1 - event.resample_index / resamples) / (3 - event.stage)  # beta_t is 1/2 and 1
-            expected = share * (1 - 1 / vocab_size)  # a replaced token may come out the same
-            assert abs(binomial_z(changed, int((~keep).sum()), expected)) < 4, event
-        else:
-            assert changed == 0  # a step takes x_t as it is
-        before = event.tokens
-    assert len(results) == 2 * resamples
+    more = {"noise_level": level, "cond": cond, "unconditional": unconditional, "color_hints": color_hints}
+    for drafts in (None, 0, 3, 100):  # that a pass verifies
+        if drafts is not None:
+            length = lambda needed, unknown, rows, drafts=drafts: needed + drafts  # noqa: E731
+            monkeypatch.setattr(steps_module, "draft_length", length)
+        assert torch.equal(ends(run(steps, start, None, settings, 4, **more)), torch.stack(expected))
 
 
 def joint_of(step: Step, outcomes: Tensor, c: Tensor, level: Tensor) -> Tensor:
