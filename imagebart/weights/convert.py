@@ -130,6 +130,7 @@ def _linear(ours: str, *theirs: str) -> Sources:
 
 # What files name besides tensors: PyTorch Lightning 1.4 has the classes of callbacks as keys, schedulers have numbers.
 CALLBACKS = "pytorch_lightning.callbacks."
+MAX_SHARD_BYTES = 500_000_000  # of a conversion
 NUMPY = {"numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype", "_codecs.encode"}
 
 
@@ -264,9 +265,6 @@ def _published_stage(checkpoint: Path, model: PublishedModel | None, t: int, sta
     if model.stages != stages:
         raise WeightsError(f"{checkpoint} is of {stages} stages, but {model.name} has {model.stages}")
     return model.stage(t)
-
-
-MAX_SHARD_BYTES = 500_000_000
 
 
 def convert(source: Path, out: Path, dtype: str = "float32", replace: bool = False) -> None:

@@ -48,16 +48,9 @@ CONDITIONINGS: dict[str, Kind] = {
     "imagebart.util.BasicTokenizer": "text",
 }
 # The original's settings, by the names that ours have.
-ENCODER, DECODER = (
-    {
-        "dim": "width",
-        f"{part}_depth": "depth",
-        f"{part}_heads": "heads",
-        f"{part}_num_tokens": "vocab_in",
-        f"{part}_max_seq_len": "positions",
-    }
-    for part in ("enc", "dec")
-)
+SIZES = {"depth": "depth", "heads": "heads", "num_tokens": "vocab_in", "max_seq_len": "positions"}
+ENCODER = {"dim": "width"} | {f"enc_{name}": ours for name, ours in SIZES.items()}
+DECODER = {"dim": "width"} | {f"dec_{name}": ours for name, ours in SIZES.items()}
 GPT = {
     "n_embd": "width",
     "n_layer": "depth",
@@ -300,10 +293,12 @@ def default_card(config: ModelConfig) -> str:
     side = config.first_stage.resolution if config.first_stage is not None else 0
     made = "as CompVis published them in 2021, as safetensors" if about.name in MODELS else "of its own"
     ways = f"{len(config.stages)} scales" if config.stages else "one denoiser for every noise level"
-    lines = [f"# {about.name}\n", f"Weights of ImageBART {made}: {ways}, {side} × {side} pixels.\n"]
+    card = f"# {about.name}\n\nWeights of ImageBART {made}: {ways}, {side} × {side} pixels.\n"
     if about.knows:
-        lines.append(
-            f"It generates {about.knows} at {side} × {side} pixels and nothing else: other images can be edited, but "
+        card += (
+            f"\nIt generates {about.knows} at {side} × {side} pixels and nothing else: other images can be edited, but "
+        )
+        card += (
             f"only into these, and regenerated parts of a larger one have no more detail than {side} pixels a side.\n"
         )
-    return "\n".join(lines)
+    return card

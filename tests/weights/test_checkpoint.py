@@ -92,6 +92,8 @@ def test_programs_are_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.Mo
     """Programs that leave a marker when they run, as is proved for all but the last."""
     monkeypatch.chdir(tmp_path)
     assert_unreadable(write_pickle(tmp_path / "x.ckpt", PROGRAMS[name]))
+    (tmp_path / "y.ckpt").write_bytes(PROGRAMS[name])  # without a zip around it
+    assert_unreadable(tmp_path / "y.ckpt")
     assert not (tmp_path / MARKER).exists()
     if name != "behind a callback":
         pickle.loads(PROGRAMS[name])
@@ -104,6 +106,7 @@ def test_programs_are_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.Mo
         (PROGRAMS["shell"], "names os.system, expected tensors"),
         (b"cpytorch_lightning.core.saving\nload\n.", "names pytorch_lightning.core.saving.load"),
         (b"ctorch.hub\nload\n.", "names torch.hub.load"),
+        (b"cargparse\nNamespace\n.", "names argparse.Namespace"),
         (b"c" + b"x" * 1000 + b"\ny\n.", "names xxx"),
         (b"X\x02\x00\x00\x00hi)R.", "unrecognized function hi"),
         (b"\x80\x02}q", "no PyTorch checkpoint"),
@@ -122,3 +125,5 @@ def test_other_files_are_named(tmp_path: Path) -> None:
     for content in (b"", b"<html>not found</html>", (CLASS_MODEL / "scale1.ckpt").read_bytes()[:-5000]):
         path.write_bytes(content)
         assert_unreadable(path, "no PyTorch checkpoint")
+    torch.save({"w": torch.ones(2)}, path, _use_new_zipfile_serialization=False)  # as before PyTorch 1.6
+    assert_unreadable(path, "no PyTorch checkpoint")
