@@ -1,6 +1,5 @@
 """The command line of a recipe: `python -m recipes.NAME train|assemble|evaluate|examples`."""
 
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ from PIL import Image
 from imagebart.cli.main import run as run_commands
 from imagebart.core.errors import InputError
 from imagebart.core.settings import Settings
-from imagebart.evaluation.metrics import Measure, table, write_json
+from imagebart.evaluation.metrics import Measure, report
 from imagebart.imaging.masks import MASK_SUFFIX
 from imagebart.model import ImageBART
 from imagebart.models.imagebart import About
@@ -76,13 +75,8 @@ def command_line(
     ) -> None:
         """Measure a model, with the page's settings: the figures of its card."""
         pictures: dict[str, Image.Image] = {}
-        results = []
-        for one in measures(Pipeline.from_pretrained(model), samples, seed, pictures):
-            results.append(one)
-            print(f"{one.name}: {one.value:.4g} ({one.low:.4g} to {one.high:.4g})", file=sys.stderr, flush=True)
-        print(table(results))
-        if out:
-            write_json(out, {"model": model, "samples": samples, "seed": seed}, results)
+        known = measures(Pipeline.from_pretrained(model), samples, seed, pictures)
+        report(known, {"model": model, "samples": samples, "seed": seed}, out)
         if grids:
             grids.mkdir(parents=True, exist_ok=True)
             for title, picture in pictures.items():

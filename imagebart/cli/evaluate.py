@@ -1,6 +1,5 @@
 """`imagebart evaluate ...`: how good a model is, on images that were held back and by the paper's measures."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,7 +31,7 @@ def folder(
 ) -> None:
     """The table of a model of your own images, on those that were held back."""
     from imagebart.evaluation.folder import FolderStudy, evaluate_folder, folder_sheet
-    from imagebart.evaluation.metrics import table, write_json
+    from imagebart.evaluation.metrics import report
     from imagebart.imaging.files import save_image
     from imagebart.training.data import INDEX, stored_dataset
 
@@ -43,13 +42,7 @@ def folder(
     # Of a folder, the same images are held back.
     store = stored_dataset(data or str(trained_on), sampler.size, model / "evaluation" / "pictures").store
     study = FolderStudy(sampler, store, samples, seed, test_steps)
-    measures = []
-    for measure in evaluate_folder(study):
-        measures.append(measure)
-        print(f"{measure.name}: {measure.value:.4g} ({measure.low:.4g} to {measure.high:.4g})", file=sys.stderr)
-    print(table(measures))
-    if out:
-        write_json(out, {"model": str(model), "samples": len(study.held), "seed": seed}, measures)
+    report(evaluate_folder(study), {"model": str(model), "samples": len(study.held), "seed": seed}, out)
     if sheet:
         save_image(folder_sheet(study), sheet, optimize=True)
 
@@ -68,7 +61,7 @@ def paper(
     model: Annotated[str, typer.Option(help="A published model's name, or a folder.")],
     data: Annotated[Path, typer.Option(help="Folder of real images.")],
     features: Annotated[str, typer.Option(help="Their features: Inception's .pth file, or a classifier's folder.")],
-    out: Annotated[Path, typer.Option(help="Folder for samples, which are kept, and the table.")],
+    out: Annotated[Path, typer.Option(help="Folder for samples, which are kept, and the figures.")],
     sampling: Sampling,
     samples: Annotated[int, typer.Option(help="How many samples; the paper has 50,000.", min=1)] = 1000,
     images: Annotated[int, typer.Option(help="Real ones, at most.", min=1)] = 1000,
@@ -80,8 +73,8 @@ def paper(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """FID, Inception score, precision, recall, speed and so on, beside the paper's figures."""
-    from imagebart.core.atomic_io import write_text
     from imagebart.evaluation import paper as measures
+    from imagebart.evaluation.metrics import report
     from imagebart.imaging.files import save_image
     from imagebart.worlds.ranking import load_scorer
 
@@ -93,12 +86,7 @@ def paper(
     ranking = load_scorer(scorer, sampler.model) if scorer else None
     study = measures.PaperStudy(sampler, real, network, out, samples, texts, best_of, ranking, seed)
     measures.generate_all(study)
-    rows = []
-    for row in measures.evaluate_paper(study):
-        rows.append(row)
-        print(f"{row.name}: {row.value:.4g}", file=sys.stderr)
-    write_text(out / "table.md", measures.rows_table(rows) + "\n")
+    report(measures.evaluate_paper(study), {"model": model, "samples": samples, "seed": seed}, out / "figures.json")
     save_image(measures.nearest_images(study), out / "nearest.png")
-    print(measures.rows_table(rows))
     rates = measures.images_per_second(study)
     print("images a second: " + ", ".join(f"T = {t}: {rate:.2f}" for t, rate in rates.items()))

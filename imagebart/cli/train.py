@@ -1,6 +1,5 @@
 """`imagebart train ...`: the parts of a model, and putting them together."""
 
-import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -59,16 +58,12 @@ def model(
     dry: Annotated[bool, typer.Option("--dry-run", help="Say what there is and what would be trained.")] = False,
 ) -> None:
     """A model of your own images: from a folder to the page."""
-    from imagebart.training.config import ModelRun, load_values
+    from imagebart.training.config import ModelRun, load
     from imagebart.training.train_model import inspect_run, train_model
 
     given = {"data": data, "hours": hours, "resolution": resolution, "first_stage": first_stage}
     given |= {"init_from": init_from, "batch_size": batch_size, "knows": knows, "license": license}
-    values = {} if config is None else load_values(config)
-    values |= {name: value for name, value in given.items() if value is not None}
-    if "data" not in values:
-        raise InputError("--data is missing; give it, or a --config that has it.")
-    run = ModelRun.from_json(json.dumps(values))
+    run = load(ModelRun, config, **{name: value for name, value in given.items() if value is not None})
     if dry:
         with TemporaryDirectory() as folder:
             return inspect_run(run, Path(folder))

@@ -12,7 +12,8 @@ halves; a network learns from one and is tested on the other, and the other way 
 import json
 import math
 import statistics
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -146,38 +147,39 @@ def _classifier() -> nn.Module:
 
 @dataclass(frozen=True)
 class Measure:
-    """A number with its 95 % interval; shares are 0 to 1. group: "" for totals, else the table that it stands in."""
+    """A number with its 95 % interval, where there is one; shares are 0 to 1."""
 
     name: str
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     images: int
     unit: str = ""  # "%" for shares
     goal: str = ""
-    group: str = ""
+
+    @property
+    def interval(self) -> str:
+        if self.low is None or self.high is None:
+            return ""
+        return f"{_number(self.low, self.unit)} to {_number(self.high, self.unit)}"
 
 
-def table(measures: Sequence[Measure]) -> str:
-    """Measures as Markdown tables, the totals first, then group by group."""
-    blocks = []
-    for group in dict.fromkeys(m.group for m in measures):
-        head = f"| {group or 'measure'} | value | 95 % interval | images | goal |\n|---|---:|---:|---:|---|"
-        rows = [
-            f"| {m.name} | {_number(m.value, m.unit)} | {_number(m.low, m.unit)} to {_number(m.high, m.unit)} "
-            f"| {m.images} | {m.goal} |"
-            for m in measures
-            if m.group == group
-        ]
-        blocks.append("\n".join([head, *rows]))
-    return "\n\n".join(blocks)
+def report(measures: Iterable[Measure], about: dict[str, Any], out: Path | None) -> None:
+    """Prints measures, each as soon as it is known, then all as a Markdown table; writes them to a JSON file.
 
-
-def write_json(path: Path, about: dict[str, Any], measures: Sequence[Measure]) -> None:
-    """Writes measures, and what they are of, to a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {**about, "measures": [asdict(m) for m in measures]}
-    write_text(path, json.dumps(content, indent=1) + "\n")
+    about: what they are of.
+    """
+    known = []
+    for one in measures:
+        known.append(one)
+        print(f"{one.name}: {_number(one.value, one.unit)} {one.interval}", file=sys.stderr, flush=True)
+    print("| measure | value | 95 % interval | images | goal |\n|---|---:|---:|---:|---|")
+    for one in known:
+        print(f"| {one.name} | {_number(one.value, one.unit)} | {one.interval} | {one.images} | {one.goal} |")
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        content = {**about, "measures": [asdict(one) for one in known]}
+        write_text(out, json.dumps(content, indent=1) + "\n")
 
 
 def _number(value: float, unit: str) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from imagebart.core.errors import InputError, reason_of
 from imagebart.evaluation.image_sampler import ImageSampler
+from imagebart.evaluation.metrics import Measure
 from imagebart.imaging import files
 from imagebart.imaging.figures import sheet
 from imagebart.imaging.masks import preset_array
@@ -88,13 +89,9 @@ def _classifier(source: str) -> Network:
     return run
 
 
-class Row(NamedTuple):
-    """A measure: ours, and the paper's where it is known."""
-
-    name: str
-    value: float
-    images: int
-    paper: float | None = None
+def _measure(name: str, value: float, images: int, paper: float | None = None) -> Measure:
+    """Ours, and the paper's where it is known; there is no interval."""
+    return Measure(name, value, None, None, images, goal="" if paper is None else f"the paper: {paper:.2f}")
 
 
 @dataclass(frozen=True)
@@ -167,20 +164,20 @@ def _missing(paths: Sequence[Path], step: int) -> Iterator[range]:
             yield group
 
 
-def evaluate_paper(study: PaperStudy) -> Iterator[Row]:
+def evaluate_paper(study: PaperStudy) -> Iterator[Measure]:
     """All measures of what `generate_all` wrote, each as soon as it is known."""
     paper = PAPER.get(study.sampler.model.about.name, {}).get(study.best_of)
-    yield Row("acceptance rate", 1 / study.best_of, study.samples)
+    yield _measure("acceptance rate", 1 / study.best_of, study.samples)
     yield from _fidelity(study.real, study.outputs(study.sample_paths), "", paper)
     if isinstance(study.scorer, ClipScorer):
         images = (read_square(path, study.sampler.size) for path in study.sample_paths)
         scores = [study.scorer.similarity(image, study.prompt(i) or "") for i, image in enumerate(images)]
         # Hessel et al. 2021, as torchmetrics' CLIPScore, which needs the files of CLIP's tokenizer.
-        yield Row("CLIP score", 100 * float(torch.cat(scores).clamp_min(0).mean()), study.samples)
+        yield _measure("CLIP score", 100 * float(torch.cat(scores).clamp_min(0).mean()), study.samples)
     yield from _fidelity(study.real, study.outputs(study.completion_paths), "upper half completed: ")
 
 
-def _fidelity(real: NetworkOutput, made: NetworkOutput, prefix: str, paper: float | None = None) -> Iterator[Row]:
+def _fidelity(real: NetworkOutput, made: NetworkOutput, prefix: str, paper: float | None = None) -> Iterator[Measure]:
     """FID, Inception score, precision and recall of generated images; paper: its FID."""
     from torchmetrics.image.fid import FrechetInceptionDistance
     from torchmetrics.image.inception import InceptionScore
@@ -190,12 +187,12 @@ def _fidelity(real: NetworkOutput, made: NetworkOutput, prefix: str, paper: floa
     distance = FrechetInceptionDistance(feature=features)
     distance.update(real.features, real=True)
     distance.update(made.features, real=False)
-    yield Row(f"{prefix}FID", float(distance.compute()), count, paper)
+    yield _measure(f"{prefix}FID", float(distance.compute()), count, paper)
     score = InceptionScore(feature=torch.nn.Identity(), splits=1 if count < SPLITS_FROM else 10)
     score.update(made.logits)
-    yield Row(f"{prefix}Inception score", float(score.compute()[0]), count)
+    yield _measure(f"{prefix}Inception score", float(score.compute()[0]), count)
     for name, points, others in (("precision", made.features, real.features), ("recall", real.features, made.features)):
-        yield Row(f"{prefix}{name}", float(in_manifold(points, others).double().mean()), len(points))
+        yield _measure(f"{prefix}{name}", float(in_manifold(points, others).double().mean()), len(points))
 
 
 def in_manifold(points: Tensor, others: Tensor) -> Tensor:
@@ -241,15 +238,6 @@ def load_prompts(path: Path | None, model: ImageBART) -> tuple[str, ...]:
     if model.conditioner.kind == "text":
         raise InputError("A text model takes prompts: name a file with one a line.")
     return model.classes
-
-
-def rows_table(rows: Sequence[Row]) -> str:
-    """The measures as a Markdown table."""
-    lines = ["| measure | here | paper | images |", "|---|---:|---:|---:|"]
-    for row in rows:
-        paper = "–" if row.paper is None else f"{row.paper:.2f}"
-        lines.append(f"| {row.name} | {row.value:.4g} | {paper} | {row.images:,} |")
-    return "\n".join(lines)
 
 
 def images_per_second(study: PaperStudy) -> dict[int, float]:

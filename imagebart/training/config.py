@@ -198,14 +198,10 @@ class ModelRun(Settings):
         return self.first_stage or self.init_from
 
 
-def load(cls: type[S], path: Path) -> S:
-    """A run's settings from a JSON file."""
-    return cls.from_json(json.dumps(load_values(path)))
-
-
-def load_values(path: Path) -> dict[str, Any]:
-    """The settings in a JSON file; raises InputError where it holds none."""
+def load(cls: type[S], path: Path | None, **given: Any) -> S:
+    """A run's settings from a JSON file, if there is one, and others that are given in place of the file's."""
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        values = {} if path is None else dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"cannot read the configuration {path}, expected a JSON object: {error}") from error
+    return cls.from_json(json.dumps(values | given))

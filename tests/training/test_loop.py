@@ -21,7 +21,7 @@ from imagebart.core.errors import InputError
 from imagebart.models.transformer import Transformer, TransformerConfig
 from imagebart.models.vqgan import FirstStage
 from imagebart.training import loop
-from imagebart.training.config import DenoiserRun, FirstStageLoss, LoopConfig, StageRun, load, load_values
+from imagebart.training.config import DenoiserRun, FirstStageLoss, LoopConfig, StageRun, load
 from imagebart.training.loop import Muon, learning_rate, optimizers_for, orthogonal, read_log, step_batches, train
 from imagebart.training.vqgan import FirstStageTask
 
@@ -34,14 +34,14 @@ def saved_at_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_settings_are_read_from_a_file_which_is_named_where_it_has_none(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     with pytest.raises(InputError, match=r"cannot read the configuration .*run\.json"):
-        load_values(path)
+        load(DenoiserRun, path)
     path.write_text('{"data": "", "first_stage": "", "loop": {"steps": 3}, "query_token_dropout": 0.5}')
     run = load(DenoiserRun, path)
     assert (run.loop.steps, run.query_token_dropout, run.conditioning_dropout) == (3, 0.5, 0.15)
     for text in ("[1, 2]", "{broken", "7", "[" * 100_000):
         path.write_text(text)
         with pytest.raises(InputError, match=r"cannot read the configuration .*run\.json, expected a JSON object"):
-            load_values(path)
+            load(DenoiserRun, path)
 
 
 @pytest.mark.parametrize(
