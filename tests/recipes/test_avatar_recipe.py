@@ -105,7 +105,7 @@ def test_stacked_layers_are_what_the_rasteriser_makes_of_the_whole() -> None:
 
 
 def test_edits_show_another_background_where_the_mask_is_and_the_old_one_around_heads() -> None:
-    count, new = 150, 0
+    count, new = 60, 0
     for number in range(count):
         edit, avatar = edit_item(number, 256), avatar_item(number, 256)
         mask = edit["mask"].repeat_interleave(4, 0).repeat_interleave(4, 1)
@@ -114,7 +114,7 @@ def test_edits_show_another_background_where_the_mask_is_and_the_old_one_around_
         assert edit["needs_text"] == bool(changed.any()), "only the caption tells what the mask shows"
         assert edit["text"] and (edit["text"] != avatar["text"]) == bool(changed.any())
         new += int(changed.any())
-    assert abs(binomial_z(new, count, 0.1)) < 4
+    assert new > 0 and abs(binomial_z(new, count, 0.1)) < 4
 
 
 def test_the_loss_has_claimed_values_as_equally_likely_targets() -> None:
