@@ -53,10 +53,16 @@ def site(examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 
 
 @pytest.fixture(scope="session")
-def slow_site(examples: Path) -> Iterator[Site]:
-    """The page with a model whose runs take a while."""
-    with served_with_examples(WatchedPipeline(tiny_staged_model("text", MANY_STAGES), pause=0.05), examples) as site:
+def shared_slow_site(examples: Path) -> Iterator[Site]:
+    with served_with_examples(WatchedPipeline(tiny_staged_model("text", MANY_STAGES)), examples) as site:
         yield site
+
+
+@pytest.fixture
+def slow_site(shared_slow_site: Site) -> Site:
+    """The page with a model whose runs take a while: a second, or as long as the test says."""
+    shared_slow_site.pipeline.pause = 0.05
+    return shared_slow_site
 
 
 @pytest.fixture(scope="session")

@@ -238,7 +238,7 @@ def test_an_edit_runs_that_was_requested_as_soon_as_it_could_be(page: PageObject
 
 @pytest.mark.parametrize(("rate", "latency"), [(1, 0), pytest.param(4, 150, marks=pytest.mark.load)])
 def test_edit_right_after_cancel_waits_and_runs(windows: Windows, slow_site: Site, rate: int, latency: int) -> None:
-    edits = slow_site.pipeline.edits
+    edits, slow_site.pipeline.pause = slow_site.pipeline.edits, 0.5
     with windows.open(slow_site.url) as page:
         page.slow_down(rate, latency)
         before = len(edits)

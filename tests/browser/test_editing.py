@@ -193,6 +193,7 @@ def test_the_film_fills_while_the_run_goes_on_and_is_replayed(windows: Windows, 
         expect(page.film).to_have_count(0)
         before = page.locator(".sp-masks").bounding_box()
         page.pad(f"({WATCH})(pad)")
+        slow_site.pipeline.pause = 0.5  # until this has been seen
         page.press("Edit")
         page.wait_until(lambda: page.film_states().count("done") >= 2)
         assert len(page.film_states()) == MANY_STAGES + 1 and "empty" in page.film_states()
@@ -200,6 +201,7 @@ def test_the_film_fills_while_the_run_goes_on_and_is_replayed(windows: Windows, 
         page.film.first.click()
         expect(page.film.first).to_have_attribute("aria-pressed", "true")
         expect(page.caption()).to_contain_text("no token is fixed yet")
+        slow_site.pipeline.pause = 0.05
         page.expect_finished()
         page.expect_review("finished")
         assert page.film_states() == ["done"] * (MANY_STAGES + 1)

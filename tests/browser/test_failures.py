@@ -16,7 +16,8 @@ pytestmark = pytest.mark.browser
 
 
 def start(page: PageObject, site: Site) -> None:
-    """Begin a run that takes a while."""
+    """Begin a run that takes long."""
+    site.pipeline.pause = 0.5
     page.press("Everything")
     page.expect_painted(64)
     page.press("Edit")
