@@ -143,7 +143,7 @@ def test_a_square_is_as_large_as_the_box_around_a_stroke_with_gaps() -> None:
         ([(120, 20, 160, 60), (20, 100, 80, 160)], 2, "", [(50, 130), (140, 40)]),
     ],
 )
-def test_several_things_lie_squares_in_or_in_a_part_of_the_mask_each(
+def test_several_things_lie_side_by_side_or_in_a_part_of_the_mask_each(
     boxes: list[tuple[int, int, int, int]], count: int, relation: str, centers: list[tuple[int, int]]
 ) -> None:
     found = squares_in(painted(*boxes, size=(200, 200)), count, relation)
