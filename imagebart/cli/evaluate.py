@@ -14,15 +14,13 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Measure a model.")
 
-MIN_SAMPLES = 4  # images that anything is measured on
-
 
 @command(app)
 def folder(
     model: Annotated[Path, typer.Option(help="The model's folder.")],
     sampling: Sampling,
     data: Data = None,
-    samples: Annotated[int, typer.Option(min=MIN_SAMPLES, help="Held-back images of each measure.")] = 200,
+    samples: Annotated[int, typer.Option(min=4, help="Held-back images of each measure.")] = 200,
     test_steps: Annotated[int, typer.Option(min=1, help="Steps of the two-sample test.")] = 200,
     seed: Annotated[int, typer.Option(help="Of the first sample.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Images sampled at once.")] = 32,
@@ -30,7 +28,7 @@ def folder(
     sheet: Annotated[Path | None, typer.Option(help="Where to write a sheet of images.")] = None,
 ) -> None:
     """The table of a model of your own images, on those that were held back."""
-    from imagebart.evaluation.folder import FolderStudy, evaluate_folder, folder_sheet
+    from imagebart.evaluation.folder import evaluate_folder, folder_sheet, make_images, spread
     from imagebart.evaluation.metrics import report
     from imagebart.imaging.files import save_image
     from imagebart.training.data import INDEX, stored_dataset
@@ -41,10 +39,13 @@ def folder(
         raise InputError(f"{model} has no images with it (run/pictures); give --data.")
     # Of a folder, the same images are held back.
     store = stored_dataset(data or str(trained_on), sampler.size, model / "evaluation" / "pictures").store
-    study = FolderStudy(sampler, store, samples, seed, test_steps)
-    report(evaluate_folder(study), {"model": str(model), "samples": len(study.held), "seed": seed}, out)
+    held = spread(store.index.numbers(held_out=True), samples)
+    images = store.images(held)
+    made = make_images(sampler, images, [store.index.texts[number] for number in held], seed)
+    about = {"model": str(model), "samples": len(held), "seed": seed}
+    report(evaluate_folder(images, made, test_steps, seed), about, out)
     if sheet:
-        save_image(folder_sheet(study), sheet, optimize=True)
+        save_image(folder_sheet(images, made), sheet, optimize=True)
 
 
 def load_image_sampler(model: str | Path, sampling: Sampling, batch: int, device: str = "cpu") -> "ImageSampler":

@@ -9,8 +9,6 @@ from imagebart.cli.options import command
 
 app = typer.Typer()
 
-SHORT = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
-
 
 @command(app, "list")
 def list_models() -> None:
@@ -42,7 +40,7 @@ def convert(
     out: Annotated[
         Path | None, typer.Option(help="The new folder; of a published name, where it is looked for.")
     ] = None,
-    dtype: Annotated[str, typer.Option(help="Of the stored numbers: float32, bf16 or float16.")] = "float32",
+    dtype: Annotated[str, typer.Option(help="Of the stored numbers: float32, bfloat16 or float16.")] = "float32",
     replace: Annotated[bool, typer.Option("--replace", help="Delete the published files afterwards.")] = False,
 ) -> None:
     """Make safetensors of a published model's files."""
@@ -55,7 +53,7 @@ def convert(
         out = out or converted_folder(source)
     if out is None:
         raise ValueError(f"{source} is a folder: say with --out where the new one is to be")
-    convert_files(folder, out, SHORT.get(dtype, dtype), replace)
+    convert_files(folder, out, dtype, replace)
     print(out)
 
 

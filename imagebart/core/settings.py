@@ -34,7 +34,6 @@ EXPECTED = {  # by pydantic's names of errors
     "literal_error": "one of {expected}",
     "bool_type": "true or false",
     "tuple_type": "a list",
-    "list_type": "a list",
     "dict_type": "an object with named settings",
     "model_type": "an object with named settings",
     "greater_than": "over {gt}",
@@ -47,8 +46,7 @@ EXPECTED = {  # by pydantic's names of errors
 class Settings(BaseModel):
     """Values that do not change, of exactly the declared types and no others.
 
-    The constructor is for values that are known to be right; what people give goes through `parse`, `from_json` and
-    `replace`, which raise InputError.
+    What people give goes through `parse`, `from_json` and `replace`, which raise InputError, not the constructor.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)

@@ -5,8 +5,7 @@ so the number of trials is the effective one, n / (design effect), from the vari
 of cluster sampling; Cochran, Sampling Techniques, 1977, section 3.12).
 
 The two-sample test (Lopez-Paz and Oquab, Revisiting Classifier Two-Sample Tests, 2017) asks whether a small network
-trained for it can tell real images from generated ones: it is right in 50 % where it cannot. Images are split in two
-halves; a network learns from one and is tested on the other, and the other way round (two-fold cross-validation).
+can tell real images from generated ones: it is right in 50 % where it cannot (two-fold cross-validation).
 """
 
 import json
@@ -61,8 +60,6 @@ def share_of(right: Sequence[int], asked: Sequence[int] | None = None) -> Interv
 
 def mean_of(values: Sequence[float]) -> Interval:
     """The mean of independent values, at least 1, with the normal interval of its standard error."""
-    if not values:
-        raise ValueError("the mean of no values, expected at least one")
     mean = statistics.fmean(values)
     half = Z * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.inf
     return Interval(mean, mean - half, mean + half)
@@ -140,9 +137,8 @@ def _classifier() -> nn.Module:
             convolution = nn.Conv2d(inputs, channels, 3, stride, padding=1, bias=False)
             layers += [convolution, nn.BatchNorm2d(channels), nn.ReLU()]
         width = channels
-    return nn.Sequential(
-        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 128), nn.ReLU(), nn.Linear(128, 2)
-    )
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 128), nn.ReLU(), nn.Linear(128, 2)]
+    return nn.Sequential(*layers)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,6 @@ ADDRESS = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{I
 BATCH = 32  # images that the network sees at once
 SHOWN, NEAREST = 8, 3  # samples of the figure, and real images beside each
 MANIFOLD_NEIGHBORS = 3  # of precision and recall
-SPLITS_FROM = 1000  # images, from which on the Inception score is split in ten
 
 # The paper's FIDs by the number of samples of which one is kept, as in Rombach et al. 2022 (Tables 1 and 10).
 PAPER = {
@@ -94,32 +93,23 @@ def _measure(name: str, value: float, images: int, paper: float | None = None) -
     return Measure(name, value, None, None, images, goal="" if paper is None else f"the paper: {paper:.2f}")
 
 
-@dataclass(frozen=True)
+@dataclass
 class PaperStudy:
-    """A model, real images, the network that compares them with samples, and the folder for samples.
-
-    prompts: of the samples, in turn; () for models that take none. best_of: how many are sampled for one that is kept,
-    by the scorer.
-    """
+    """A model, real images, the network that compares them with samples, and the folder for samples."""
 
     sampler: ImageSampler
     data: tuple[Path, ...]
     network: Network
     out: Path
     samples: int
-    prompts: tuple[str, ...] = ()
-    best_of: int = 1
+    prompts: tuple[str, ...] = ()  # of the samples, in turn; () for models that take none
+    best_of: int = 1  # so many are sampled for each that is kept, by the scorer
     scorer: Scorer | None = None
     seed: int = 0
 
-    @property
-    def sample_paths(self) -> list[Path]:
-        return [self.out / "samples" / f"{i:06}.png" for i in range(self.samples)]
-
-    @property
-    def completion_paths(self) -> list[Path]:
-        """Of the real images with a new upper half."""
-        return [self.out / "upper-halves" / f"{i:06}.png" for i in range(len(self.data))]
+    def __post_init__(self) -> None:
+        self.sample_paths = [self.out / "samples" / f"{i:06}.png" for i in range(self.samples)]
+        self.completion_paths = [self.out / "upper-halves" / f"{i:06}.png" for i in range(len(self.data))]
 
     def prompt(self, i: int) -> str | None:
         """The prompt of sample i."""
@@ -188,7 +178,7 @@ def _fidelity(real: NetworkOutput, made: NetworkOutput, prefix: str, paper: floa
     distance.update(real.features, real=True)
     distance.update(made.features, real=False)
     yield _measure(f"{prefix}FID", float(distance.compute()), count, paper)
-    score = InceptionScore(feature=torch.nn.Identity(), splits=1 if count < SPLITS_FROM else 10)
+    score = InceptionScore(feature=torch.nn.Identity(), splits=10 if count >= 1000 else 1)
     score.update(made.logits)
     yield _measure(f"{prefix}Inception score", float(score.compute()[0]), count)
     for name, points, others in (("precision", made.features, real.features), ("recall", real.features, made.features)):

@@ -9,7 +9,7 @@ import io
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -68,8 +68,7 @@ class Task:
 def train(task: Task, config: LoopConfig, folder: Path) -> nn.Module:
     """Trains for `config.steps` or `config.hours`, resuming from the state in `folder` if there is one.
 
-    Writes `log.jsonl`, `samples/*.png` and `state.pt` there. Returns the model with averaged weights. Raises InputError
-    where the state cannot be read, OSError where the disk is full.
+    Writes `log.jsonl`, `samples/*.png` and `state.pt` there. Returns the model with averaged weights.
     """
     accelerator = Accelerator(mixed_precision=precision(config.mixed_precision))
     rank, processes, is_main = accelerator.process_index, accelerator.num_processes, accelerator.is_main_process
@@ -249,9 +248,7 @@ class Muon(torch.optim.Optimizer):
     one multiplies as autocast has it.
     """
 
-    def __init__(
-        self, params: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0, momentum: float = 0.95
-    ) -> None:
+    def __init__(self, params: list[nn.Parameter], lr: float, weight_decay: float = 0, momentum: float = 0.95) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()

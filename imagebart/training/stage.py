@@ -1,8 +1,7 @@
 """Training the published kinds of stages: p(x_{t-1} | x_t) on the tokens of a frozen first stage (ImageBART, 3.2).
 
 One stage, or all of a schedule jointly, as the original's configuration for FFHQ does: the loss is the mean of the
-stages' (the bound of ImageBART, eq. 6, has their sum). They share no weights, so that each learns what it would alone,
-but the images' encoding, the learning rate, and the checkpoint to resume from.
+stages' (the bound of ImageBART, eq. 6, has their sum). They share no weights, so that each learns what it would alone.
 """
 
 from collections.abc import Sequence
@@ -105,8 +104,8 @@ def stage_config(run: StageRun, t: int, schedule: Schedule, inputs: TokenTaskInp
     )
 
 
-def stages_task(run: StageRun, folder: Path, data: Data | None = None) -> StagesTask:
-    """The stage `run.t`, or all, with the first stage and what to train on. data: None for a folder of images."""
+def train_stages(run: StageRun, folder: Path, data: Data | None = None) -> ImageBART:
+    """Trains (or resumes) the stage `run.t`, or all, in a run's folder; writes a model there, maybe incomplete."""
     inputs, schedule, stages = TokenTaskInputs.of(run, folder, data), Schedule(run.betas), []
     initial: dict[int, Stage] = {}
     if run.init_from is not None:
@@ -119,13 +118,8 @@ def stages_task(run: StageRun, folder: Path, data: Data | None = None) -> Stages
             stage.load_state_dict(initial[t].state_dict())
         inputs.freeze_text_encoder(stage)
         stages.append(stage)
-    return StagesTask(Stages(stages), inputs.conditioner, inputs.first_stage, inputs.dataset, run)
-
-
-def train_stages(run: StageRun, folder: Path, data: Data | None = None) -> ImageBART:
-    """Trains (or resumes) the stage `run.t`, or all, in a run's folder; writes them as a model, maybe incomplete."""
-    task = stages_task(run, folder, data)
-    trained: Stages = train_network(task, chain(*map(token_tables, task.model.stages)), folder)
-    model = ImageBART(task.first_stage, list(trained.stages), task.conditioner, schedule=Schedule(run.betas))
+    task = StagesTask(Stages(stages), inputs.conditioner, inputs.first_stage, inputs.dataset, run)
+    trained: Stages = train_network(task, chain(*map(token_tables, stages)), folder)
+    model = ImageBART(task.first_stage, list(trained.stages), task.conditioner, schedule=schedule)
     model.save_pretrained(folder)
     return model

@@ -28,7 +28,6 @@ from imagebart.training.vqgan import load_first_stage
 from imagebart.weights.folder import load_networks
 
 MIN_LENGTH = 16  # conditioning tokens a caption
-ENCODED_AT_ONCE = 32
 
 R = TypeVar("R", bound=TokensRun)
 
@@ -162,7 +161,7 @@ def encode_store(store: ImageStore, first_stage: FirstStage, views: int, path: P
     device = next(first_stage.parameters()).device
     count, parts = len(store.index.names), []
     for view in tqdm(range(views), desc="tokens", unit="view"):
-        for numbers in torch.arange(count).split(ENCODED_AT_ONCE):
+        for numbers in torch.arange(count).split(32):
             images = torch.stack([store.view(int(number), view) for number in numbers])
             parts.append(first_stage.encode(normalize(images.to(device))).cpu().to(torch.int32))
     tokens = torch.cat(parts).unflatten(0, (views, count)).transpose(0, 1).contiguous()

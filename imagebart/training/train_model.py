@@ -97,10 +97,8 @@ def _check_same(run: ModelRun, folder: Path) -> None:
     for name in ModelRun.model_fields.keys() - MAY_CHANGE:
         was, wanted = getattr(started, name), getattr(run, name)
         if was != wanted:
-            raise InputError(
-                f"The run in {folder} was started with {name.replace('_', ' ')} {was!r}, not {wanted!r}; resume it "
-                "with that, or give another --out."
-            )
+            said = f"The run in {folder} was started with {name.replace('_', ' ')} {was!r}, not {wanted!r}"
+            raise InputError(f"{said}; resume it with that, or give another --out.")
 
 
 def inspect_run(run: ModelRun, folder: Path) -> None:
@@ -155,9 +153,7 @@ def _denoiser(
         used = sum(record["hours"] for record in read_log(folder / "first-stage")[-1:])
         hours = max(run.hours - used, MIN_DENOISER_SHARE * run.hours)
     loop, grid = _loop(run, run.steps.denoiser if run.steps else None, hours), denoiser.config.color_hint_grid
-    settings = DenoiserRun(
-        data=run.data, first_stage="", loop=loop, conditioning=conditioner.kind, color_hint_grid=grid
-    )
+    settings = DenoiserRun(data="", first_stage="", loop=loop, conditioning=conditioner.kind, color_hint_grid=grid)
     task = DenoiserTask(denoiser, conditioner, first_stage, tokens, settings, held_out)
     return train_network(task, token_tables(denoiser), folder / "denoiser"), conditioner
 
@@ -165,9 +161,6 @@ def _denoiser(
 def _loop(run: ModelRun, steps: int | None, hours: float | None) -> LoopConfig:
     length: dict[str, Any] = {"steps": steps, "hours": hours, "batch_size": run.batch_size, "seed": run.seed}
     return LoopConfig(**length, optimizer="muon", weight_decay=0.01, warmup=50, ema=0.98, log_every=10)
-
-
-# Shapes, where they are not given.
 
 
 def _first_stage_config(run: ModelRun, source: ImageSource) -> FirstStageConfig:
@@ -231,9 +224,6 @@ def load_denoiser_to_finetune(folder: str, wanted: Conditioner) -> tuple[Denoise
     elif known != wanted:
         raise InputError(f"The model in {folder} was trained with other {KINDS[known.kind]} than the images have.")
     return network.requires_grad_(True), wanted
-
-
-# The model's folder beside its weights: what it shows, its card, and examples for the page.
 
 
 def about_model(run: ModelRun, store: ImageStore, name: str, conditioner: Conditioner) -> About:

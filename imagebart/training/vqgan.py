@@ -1,8 +1,7 @@
 """Training a first stage: reconstruct images through a codebook that is kept by moving averages.
 
-The codebook follows van den Oord et al., Neural Discrete Representation Learning (2017), appendix A.1. The loss is that
-of pixels and of their differences on three scales, which keeps edges; a discriminator (Esser et al., Taming
-Transformers, 2021) joins once that has settled.
+The codebook follows van den Oord et al., Neural Discrete Representation Learning (2017), appendix A.1. A discriminator
+(Esser et al., Taming Transformers, 2021) joins once the loss of pixels and edges has settled.
 """
 
 from collections.abc import Sequence
@@ -29,23 +28,18 @@ from imagebart.weights.folder import load_networks
 
 SHOWN = 12  # images in a grid
 GROUPS = 8  # of channels of a discriminator that are normalized together
-MAX_WEIGHT = 1e4  # of its loss
 
 
 @dataclass
 class FirstStageTask(Task):
-    """Reconstruction with L1 + L2 + edges, a commitment of latents to their codes, and maybe a discriminator.
-
-    weight: of each pixel's error, [H, W]. decoder_only: encoder and codebook, and so the tokens of images, stay.
-    held_out: images float [B, 3, H, W] to measure and to show; without them the data set's first ones are shown.
-    """
+    """Reconstruction with L1 + L2 + edges, a commitment of latents to their codes, and maybe a discriminator."""
 
     model: FirstStage
     dataset: Dataset[Any]
-    weight: Tensor
+    weight: Tensor  # of each pixel's error, [H, W]
     config: FirstStageLoss
-    decoder_only: bool = False
-    held_out: Tensor | None = None
+    decoder_only: bool = False  # encoder and codebook, and so the tokens of images, stay
+    held_out: Tensor | None = None  # images [B, 3, H, W] to measure and show; else the data set's first ones are shown
 
     def __post_init__(self) -> None:
         model, config = self.model, self.config
@@ -182,14 +176,11 @@ class CodebookEMA(nn.Module):
         quantizer.embedding.weight.copy_(quantizer.project(self.total / self.count.clamp_min(1e-9)[:, None]))
 
 
-# Isola et al., Image-to-Image Translation with Conditional Adversarial Networks (2017), section 3.2.2; hinge loss and
-# adaptive weight: Taming Transformers, section 3.1.
-
-
 class Discriminator(nn.Module):
     """Images [B, 3, H, W] -> features of each layer, finest first; the last are logits [B, 1, h, w], over 0 for real.
 
-    A logit sees 70 x 70 pixels. Group norms, in place of batch norms, allow small batches.
+    A logit sees 70 x 70 pixels (Isola et al., Image-to-Image Translation with Conditional Adversarial Networks, 2017,
+    section 3.2.2). Group norms, in place of batch norms, allow small batches.
     """
 
     def __init__(self, channels: int = 32) -> None:
@@ -224,7 +215,7 @@ def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, output: Tensor)
     The gradients are those of the output's pixels, which every decoder has, not of the last layer's weights.
     """
     ours, theirs = (autograd.grad(loss, output, retain_graph=True)[0].norm() for loss in (reconstruction, adversarial))
-    return (ours / (theirs + 1e-6)).clamp(max=MAX_WEIGHT).detach()
+    return (ours / (theirs + 1e-6)).clamp(max=1e4).detach()
 
 
 class DiscriminatorTrainer:
@@ -232,7 +223,7 @@ class DiscriminatorTrainer:
 
     def __init__(self, config: AdversarialLoss) -> None:
         self.config = config
-        self.model = Discriminator(config.channels)
+        self.model = Discriminator(config.channels).to(PartialState().device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), config.lr, betas=(0.5, 0.9))
         self.pending: tuple[Tensor, Tensor] | None = None  # real and fake part of the step
 
@@ -240,9 +231,6 @@ class DiscriminatorTrainer:
         """Images, reconstructions [B, 3, H, W], loss so far -> scalars; `adversarial` is to be added."""
         if share < self.config.start:
             return dict.fromkeys(("adversarial", "generator_loss", "feature_matching"), output.new_zeros(()))
-        if next(self.model.parameters()).device != output.device:
-            self.model.to(output.device)
-            self.optimizer.load_state_dict(self.optimizer.state_dict())  # moves its state, too
         self.model.requires_grad_(False)  # its own step comes after
         side = min(self.config.crop, *images.shape[2:])
         top, left = (int(torch.randint(size - side + 1, ())) for size in images.shape[2:])

@@ -26,7 +26,7 @@ def test_from_nothing_to_an_edit(tmp_path: Path, home: Path, capsys: pytest.Capt
         server.breaks += [100_000]
         assert main(["download", NAME, "--from", server.address]) == 0
     assert capsys.readouterr().out == f"{home / 'imagebart' / 'published' / NAME}\n"
-    assert main(["convert", NAME, "--dtype", "bf16", "--replace"]) == 0
+    assert main(["convert", NAME, "--dtype", "bfloat16", "--replace"]) == 0
     out = capsys.readouterr().out.strip()
     assert out == str(home / "imagebart" / "converted" / NAME)
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)

@@ -180,7 +180,7 @@ def learn(folder: Path, batch_size: int, steps: int) -> None:
         torch.save(model.state_dict(), folder / "trained.pt")
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_two_processes_do_what_one_does_with_twice_the_batch(tmp_path: Path) -> None:
     """Stopped on the way and resumed, too."""
     learn(tmp_path / "one", 4, 4)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from PIL import Image, ImageOps
-from tiny_models import tiny_first_stage, tiny_model
+from tiny_models import tiny_first_stage, tiny_model, tiny_staged_model
 from tiny_runs import COLORS, SHAPE, draw_folder, two_classes
 
 from imagebart.cli.main import main
@@ -22,7 +22,7 @@ from imagebart.models.vqgan import FirstStage
 from imagebart.training.config import AdversarialLoss, DenoiserRun, FirstStageLoss, FirstStageRun, LoopConfig, StageRun
 from imagebart.training.denoiser import train_denoiser
 from imagebart.training.loop import read_log
-from imagebart.training.stage import stage_loss, stages_task, train_stages
+from imagebart.training.stage import Stages, StagesTask, stage_loss, train_stages
 from imagebart.training.token_task import (
     add_codebook_embedding,
     conditioner_of,
@@ -67,9 +67,11 @@ def test_all_stages_are_trained_jointly(tmp_path: Path) -> None:
     assert (tmp_path / "joint" / "samples").is_dir()
 
 
-def test_the_loss_is_the_mean_of_the_stages_and_moves_each_by_its_own(tmp_path: Path) -> None:
-    task = stages_task(run_on_classes(tmp_path, t=None, conditioning_dropout=0.0), tmp_path)
-    batch = {"image": torch.randint(256, (4, 3, 16, 16), dtype=torch.uint8), "text": ["dark"] * 4}
+def test_the_loss_is_the_mean_of_the_stages_and_moves_each_by_its_own() -> None:
+    model = tiny_staged_model("none")
+    run = StageRun(data="", first_stage="", loop=RECORDED_LOOP, betas=(0.5, 1.0), t=None, conditioning_dropout=0.0)
+    task = StagesTask(Stages([*model.stages]).requires_grad_(True), model.conditioner, model.first_stage, [], run)
+    batch = {"image": torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8), "text": [""] * 4}
     losses = task.loss(task.model, batch, Accelerator(cpu=True))
     torch.testing.assert_close(losses["loss"], (losses["stage1"] + losses["stage2"]) / 2)
     losses["stage2"].backward(retain_graph=True)

@@ -46,7 +46,7 @@ def test_a_conversion_and_an_edit(tmp_path: Path, name: str) -> None:
     published.mkdir(parents=True)
     for t in range(1, len(betas) + 1):
         write_checkpoint(published / f"scale{t}.ckpt", scale_tensors(MODELS[name].stage(t), t, betas, scale=0.05))
-    said, memory = run(home, "convert", name, "--dtype", "bf16", "--replace")
+    said, memory = run(home, "convert", name, "--dtype", "bfloat16", "--replace")
     assert said == f"{converted}\n" and memory < 7 * GB
     assert not list(published.glob("*.ckpt"))
     pixels = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
