@@ -23,7 +23,7 @@ from imagebart.worlds.things import ThingDetector, ThingScorer, load_detector, s
 from recipes import generator
 from recipes.things import artwork
 from recipes.things.__main__ import main
-from recipes.things.artwork import CELL, GRID, GROUNDS, HUES, NOUNS, SIZE, Ground, Placed, Scene, render, sprite
+from recipes.things.artwork import CELL, GRID, GROUNDS, NOUNS, SIZE, Ground, Placed, Scene, render, sprite
 from recipes.things.scenes import BLOCK, MARGIN, SIDES, SceneOptions, describe, edit_task, sample
 from recipes.things.training import COLORS, NAMES, NOTHING, conditioner, labels, square_item, train_detector
 
@@ -39,12 +39,6 @@ def drawn_artwork(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(artwork, "_files", lambda: {noun.code: content.getvalue() for noun in NOUNS})
     artwork.sprite.cache_clear()
     artwork.layer.cache_clear()
-
-
-def test_nouns_and_their_words_are_distinct() -> None:
-    names = Counter(name for noun in NOUNS for name in {noun.name, noun.plural, *noun.synonyms})
-    assert [name for name, count in names.items() if count > 1] == []
-    assert len({noun.code for noun in NOUNS}) == len(NOUNS) and {noun.color for noun in NOUNS} <= {"", *HUES}
 
 
 def test_a_number_is_always_the_same_scene_and_its_things_lie_apart_on_the_token_grid() -> None:

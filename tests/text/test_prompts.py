@@ -5,14 +5,11 @@ import json
 import random
 import time
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from threading import Barrier
 
 import pytest
 
-from imagebart.text import prompts
 from imagebart.text.prompts import ColoredThing, Correction, PromptRules, SpellChecker, Substitution, pieces_of
 from recipes.avatars.captions import all_words
 
@@ -53,19 +50,6 @@ def test_long_chunks_are_quick(text: str) -> None:
     start = time.process_time()
     list(pieces_of(text))
     assert time.process_time() - start < 2
-
-
-def test_many_can_be_the_first_at_once() -> None:
-    """As when several people open a page that has just started."""
-    prompts._tokenizer.cache_clear()
-    together = Barrier(8)
-
-    def read(number: int) -> list[str]:
-        together.wait()
-        return [piece.word for piece in pieces_of(f"first{number} word")]
-
-    with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(read, range(8))) == [[f"first{number}", "word"] for number in range(8)]
 
 
 WORDS = ["sunglasses", "glasses", "blonde", "hair", "beard", "bearded", "black", "back", "white", "wide", "with", "hat"]
