@@ -1,5 +1,7 @@
 """Tiny random models, with which tests take seconds: 32 x 32 pixels, 8 x 8 tokens."""
 
+from pathlib import Path
+from shutil import copy
 from typing import Any
 
 import torch
@@ -14,6 +16,9 @@ from imagebart.models.transformer import TextEncoderConfig, TransformerConfig
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.pipeline import Pipeline
 from imagebart.text.conditioners import ClassConditioner, Conditioner, Kind, NoConditioner, TextConditioner
+from imagebart.worlds.attribute_classifier import CaptionReader, save_heads
+from imagebart.worlds.avatars import VALUES
+from imagebart.worlds.ranking import ATTRIBUTE_CLASSIFIER
 
 SUGGESTIONS = {"hair": ("red hair",), "glasses": ("round glasses", "sunglasses"), "clothes": ("a blue hoodie",)}
 TOKENS = 64  # of an image
@@ -131,3 +136,16 @@ def tiny_stage_config(t: int, schedule: Schedule, vocab_size: int, conditioner: 
 def tiny_pipeline(conditioning: Kind = "text", scales: int = 2) -> Pipeline:
     """A pipeline around a tiny random model with a denoiser."""
     return Pipeline(tiny_model(conditioning, scales))
+
+
+def save_model_with_scorer(folder: Path) -> ImageBART:
+    """Writes a tiny model with a scorer beside it: heads that say anything, and the reader of avatars."""
+    from recipes.avatars import CLASSIFIER
+
+    model = tiny_model(query_tokens=len(VALUES))
+    assert model.text is not None
+    model.save_pretrained(folder)
+    torch.manual_seed(0)
+    save_heads(CaptionReader(model.text), folder)
+    copy(CLASSIFIER, folder / ATTRIBUTE_CLASSIFIER)
+    return model

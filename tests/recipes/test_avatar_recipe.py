@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from model_with_scorer import save_model_with_scorer
 from oracles import binomial_z
 from PIL import Image
-from tiny_models import tiny_first_stage
+from tiny_models import save_model_with_scorer, tiny_first_stage
 
 from imagebart.model import ImageBART
 from imagebart.models.vqgan import FirstStage

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from model_with_scorer import save_model_with_scorer
-from tiny_models import tiny_model
+from tiny_models import save_model_with_scorer, tiny_model
 
 from imagebart.core.errors import WeightsError
 from imagebart.training.config import LoopConfig

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from model_with_scorer import save_model_with_scorer
 from PIL import Image
-from tiny_models import tiny_model, tiny_pipeline
+from tiny_models import save_model_with_scorer, tiny_model, tiny_pipeline
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, ResNetConfig, ResNetForImageClassification
 

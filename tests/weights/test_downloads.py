@@ -1,0 +1,208 @@
+"""Models from the network: published ones from a server of one file, ours to and from a Hub; both on the loopback."""
+
+import json
+import shutil
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+from loopback import FileServer, Hub, apart_from_the_net, serving_file, serving_hub
+from published_files import load, same_weights, write_package, write_tiny
+from tiny_models import tiny_model, tiny_staged_model
+
+from imagebart import Pipeline
+from imagebart.cli import main
+from imagebart.core.errors import WeightsError
+from imagebart.model import locate, push_folder
+from imagebart.weights.download import download, ensure_model
+from imagebart.weights.registry import PublishedModel, converted_folder, published_folder
+
+PUBLISHED, OURS = "ffhq_4_scales_geometric", "someone/faces"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("published") / PUBLISHED
+    write_tiny(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def package(model: Path) -> bytes:
+    path = model.with_name("package.zip")
+    write_package(path, model, f"{PUBLISHED}/")
+    return path.read_bytes()
+
+
+@pytest.fixture
+def server(package: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    apart_from_the_net(tmp_path, monkeypatch)
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 10_000)
+    with serving_file(package) as server:
+        monkeypatch.setattr(PublishedModel, "url", server.address)
+        yield server
+
+
+def files_beside() -> list[str]:
+    return sorted(path.name for path in published_folder(PUBLISHED).parent.iterdir())
+
+
+def same_files(folder: Path, other: Path) -> bool:
+    one, two = ({path.name: path.read_bytes() for path in place.iterdir()} for place in (folder, other))
+    return one == two
+
+
+def test_from_a_published_name_to_a_model(server: FileServer, model: Path) -> None:
+    assert ensure_model(PUBLISHED) == converted_folder(PUBLISHED) == locate(PUBLISHED, download=True)
+    assert same_weights(load(PUBLISHED), load(model))
+    assert "photographs of faces" in (converted_folder(PUBLISHED) / "README.md").read_text()
+    assert not list(published_folder(PUBLISHED).glob("*.ckpt"))
+    assert len(server.requests) == 1
+
+
+def test_a_connection_that_breaks_is_taken_up_again(server: FileServer, package: bytes, model: Path) -> None:
+    server.breaks += [len(package) // 3, 2 * len(package) // 3]
+    assert same_files(download(PUBLISHED), model)
+    begins = [request.get("range") for request in server.requests]
+    assert begins[0] is None and all(begin is not None and begin.startswith("bytes=") for begin in begins[1:])
+    assert files_beside() == [PUBLISHED, f"{PUBLISHED}.lock"]
+    assert download(PUBLISHED) == published_folder(PUBLISHED)
+    assert len(server.requests) == 3
+
+
+def test_a_program_that_was_ended_goes_on_where_it_was(server: FileServer, package: bytes, model: Path) -> None:
+    part, half = published_folder(PUBLISHED).with_name(f"{PUBLISHED}.zip.part"), len(package) // 2
+    part.parent.mkdir(parents=True)
+    for here in (package[:half], package, package + b"x"):  # the last is of another file, and begun anew
+        part.write_bytes(here)
+        assert same_files(download(PUBLISHED), model)
+        shutil.rmtree(published_folder(PUBLISHED))
+    assert [request.get("range") for request in server.requests] == [f"bytes={half}-", None]
+
+
+@pytest.mark.parametrize("harm", ["another", "truncated", "flipped", "incomplete", "a page"])
+def test_a_damaged_zip_is_deleted(server: FileServer, package: bytes, tmp_path: Path, harm: str) -> None:
+    middle = len(package) // 2
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
+        archive.writestr("scale1.ckpt", b"x")
+    server.content = {
+        "another": b"x" * 5000 + package[5000:],
+        "truncated": package[:-1000],
+        "flipped": package[:middle] + bytes([package[middle] ^ 1]) + package[middle + 1 :],
+        "incomplete": (tmp_path / "other.zip").read_bytes(),
+        "a page": b"<html>come back later</html>",
+    }[harm]
+    with pytest.raises(WeightsError, match=f"{PUBLISHED}.zip is not the zip of {PUBLISHED} .*; download it again."):
+        download(PUBLISHED)
+    assert files_beside() == [f"{PUBLISHED}.lock"]
+
+
+def test_files_stay_in_their_folder_whatever_the_zip_says(server: FileServer, model: Path, tmp_path: Path) -> None:
+    write_package(tmp_path / "evil.zip", model, "../../../")
+    server.content = (tmp_path / "evil.zip").read_bytes()
+    assert same_files(download(PUBLISHED), model)
+    assert not list(tmp_path.glob("*.ckpt")) and files_beside() == [PUBLISHED, f"{PUBLISHED}.lock"]
+
+
+def test_what_cannot_be_downloaded_is_one_sentence(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(WeightsError, match="cat_3_scales is no published model.* Did you mean cats_3_scales"):
+        download("cat_3_scales")
+    server.status = 404
+    with pytest.raises(WeightsError, match="^http://127.* cannot be downloaded: .*404"):
+        download(PUBLISHED)
+    server.status = 200
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    with pytest.raises(WeightsError, match="takes .* and 1.0 kB are free at"):
+        download(PUBLISHED)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    with serving_hub(monkeypatch, tmp_path / "cache") as hub:
+        yield hub
+
+
+def test_what_is_pushed_is_what_is_loaded(hub: Hub) -> None:
+    first, second, third = (tiny_model(seed=seed) for seed in (1, 2, 3))
+    address = first.push_to_hub(OURS)
+    assert address.startswith(f"{hub.address}/{OURS}/commit/")
+    second.push_to_hub(OURS)
+    third.push_to_hub(OURS, revision="tried")
+    assert same_weights(load(OURS), second)
+    assert same_weights(load(OURS, revision="tried"), third)
+    assert same_weights(load(OURS, revision=address.rpartition("/")[2]), first)
+    card = hub.files(OURS, "main")["README.md"].decode()
+    assert card.startswith("---\n") and "It generates nothing at 32 × 32 pixels" in card
+    assert Pipeline.from_pretrained(OURS).card.startswith("# tiny\n")
+
+
+def test_a_folder_is_sent_with_what_belongs_to_it(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "model"
+    tiny_staged_model(stages=3).save_pretrained(folder)
+    (folder / "examples").mkdir()
+    for name in ("README.md", "secret.txt", "examples/1-face.png"):
+        (folder / name).write_text(f"# {name}\n")
+    assert main(["push", str(folder), OURS]) == 0
+    assert capsys.readouterr().out.startswith(f"{hub.address}/{OURS}/commit/")
+    files = [path for path in folder.rglob("*.*") if path.name != "secret.txt"]
+    assert hub.files(OURS, "main") == {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+    tiny_staged_model(stages=2).save_pretrained(folder)
+    (folder / "README.md").unlink()
+    push_folder(folder, OURS)
+    now = hub.files(OURS, "main")
+    assert now["README.md"] == b"# README.md\n"
+    assert now["model.safetensors"] == (folder / "model.safetensors").read_bytes()
+
+
+def test_what_a_command_fetched_is_there_offline(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model = tiny_model()
+    model.push_to_hub(OURS)
+    assert main(["generate", "--model", OURS, "--prompt", "a hat", "--out", str(tmp_path / "new.png")]) == 0
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    asked = len(hub.asked)
+    assert same_weights(load(OURS), model)
+    with pytest.raises(WeightsError, match="someone/else is not on this machine, and HF_HUB_OFFLINE is set"):
+        locate("someone/else")
+    with pytest.raises(WeightsError, match="cannot be sent to .*offline"):
+        model.push_to_hub(OURS)
+    assert len(hub.asked) == asked
+
+
+def test_what_a_hub_does_not_have_is_said(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tiny_model().push_to_hub(OURS)
+    with pytest.raises(WeightsError, match="someone/else is no model on http://127"):
+        locate("someone/else")
+    with pytest.raises(WeightsError, match="has no revision nowhere, expected a branch, tag or commit"):
+        locate(OURS, revision="nowhere")
+    with pytest.raises(WeightsError, match="but .* is no model on the Hub"):
+        locate(tmp_path, revision="main")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    asked = len(hub.asked)
+    with pytest.raises(WeightsError, match="checkpoints/avatars is no published model, no folder"):
+        locate("checkpoints/avatars")
+    assert len(hub.asked) == asked, "what is mistyped is nobody else's business"
+
+
+def test_a_hub_that_is_not_there_and_what_is_no_model_are_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with serving_hub(monkeypatch, tmp_path / "cache"):
+        pass
+    with pytest.raises(WeightsError, match="someone/faces is not on this machine, and http://127.* cannot be reached"):
+        locate(OURS)
+    with pytest.raises(WeightsError, match="cannot be sent to someone/faces"):
+        tiny_model().push_to_hub(OURS)
+    with pytest.raises(WeightsError, match="config.json cannot be used"):
+        push_folder(tmp_path, OURS)
+    with pytest.raises(WeightsError, match="the name is 'faces', expected owner/name"):
+        push_folder(tmp_path, "faces")
+
+
+def test_code_in_a_repository_is_never_run(hub: Hub) -> None:
+    config = {"format": "imagebart", "version": 2, "auto_map": {"AutoModel": "evil.Model"}}
+    hub.commit(OURS, "main", {"config.json": json.dumps(config).encode(), "evil.py": b"1/0", "model.bin": b"\x80"})
+    with pytest.raises(WeightsError, match="config.json"):
+        load(OURS)
+    assert not list(Path(constants.HF_HUB_CACHE).rglob("evil.py"))
