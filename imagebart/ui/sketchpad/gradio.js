@@ -2,10 +2,18 @@
 
 const NO_ANSWER = { error: "The server did not answer. Please try again in a moment." };
 
-// The server's functions by name, which answer { error } where the server does not.
-export const answering = (server) => new Proxy(server, {
-  get: (functions, name) => async (value) => (await functions[name](value).catch(() => null)) ?? NO_ANSWER,
+const serverUrl = (route) => `${window.gradio_config.root.replace(/\/$/, "")}${window.gradio_config.api_prefix}/${route}`;
+
+// The server's functions by name, which answer { error } where the server does not. renew: called where it is not the one that
+// the page came from. After an update, it knows the page's parts by other numbers.
+export const answering = (server, renew) => new Proxy(server, {
+  get: (functions, name) => async (value) => (await functions[name](value).catch(() => null)) ?? (checkServer(renew), NO_ANSWER),
 });
+
+const checkServer = async (renew) => {
+  const answer = await fetch(serverUrl("app_id")).catch(() => null);
+  if (answer?.ok && (await answer.json()).app_id !== window.gradio_config.app_id) renew();
+};
 
 const TITLES = {
   edit: "Regenerate what is painted over, as your words say (Enter)",
@@ -24,11 +32,7 @@ export const whenPresent = (id, act) => {
 };
 
 // The address of a file on the server.
-export const fileUrl = (path) => {
-  const config = window.gradio_config ?? {};
-  const root = (config.root ?? location.origin).replace(/\/$/, "");
-  return `${root}${config.api_prefix ?? "/gradio_api"}/file=${path.split("/").map(encodeURIComponent).join("/")}`;
-};
+export const fileUrl = (path) => serverUrl(`file=${path.split("/").map(encodeURIComponent).join("/")}`);
 
 // Hide the page's messages, which are about what was there before, until there are new ones.
 export const hideMessages = () => {

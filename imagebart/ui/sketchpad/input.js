@@ -31,7 +31,7 @@ const COMMANDS = {
   keep: (pad) => pad.keep(),
   discard: ({ review }) => review.close() && hideMessages(),
   openVariants: (pad) => pad.openVariants(),
-  closeVariants: ({ variantGrid }) => variantGrid.close(),
+  closeVariants: ({ parts }) => parts.compare.close(),
   replay: ({ review }) => review.replay(),
   saveAnimation: (pad) => pad.saveAnimation(),
   ...Object.fromEntries(Object.keys(GROWTH).map((name) => [name, (pad) => pad.keepAtOnce() && pad.modes.expand(name)])),
@@ -42,7 +42,7 @@ const COMMANDS = {
   help: ({ parts }) => parts.help.togglePopover(),
   cancel: (pad) => {
     if (pad.parts.help.matches(":popover-open")) pad.parts.help.hidePopover();
-    else if (pad.parts.compare.open) pad.variantGrid.close();
+    else if (pad.parts.compare.open) pad.parts.compare.close();
     else pad.runState.cancel();
   },
 };

@@ -109,9 +109,7 @@ export class Review {
   }
 
   setBitmap(bitmap, dissolve = DISSOLVE) {
-    if (bitmap !== this.bitmap) {
-      Object.assign(this, { previous: this.bitmap, since: performance.now(), dissolve });
-    }
+    if (bitmap !== this.bitmap) Object.assign(this, { previous: this.bitmap, since: performance.now(), dissolve });
     this.bitmap = bitmap;
     this.update();
   }
@@ -251,7 +249,7 @@ export class VariantGrid {
     if (this.dialog.open) return;
     this.tiles.replaceChildren(...results.map(({ view, small }, i) => {
       const tile = thumbnail(view, `Keep variant ${i + 1}`, () => {
-        this.close();
+        this.dialog.close(); // the focus goes back to where it was
         this.keep(i);
       });
       tile.firstChild.style.backgroundImage = `url("${fileUrl(small)}")`; // until the large one is there
@@ -259,11 +257,6 @@ export class VariantGrid {
     }));
     this.dialog.show();
     this.tiles.children[shown].focus({ preventScroll: true });
-  }
-
-  // The focus goes back to where it was.
-  close() {
-    this.dialog.close();
   }
 }
 

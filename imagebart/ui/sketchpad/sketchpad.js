@@ -16,11 +16,14 @@ const TYPING_PAUSE = 700; // milliseconds without a key that end a step of typin
 const NOTHING_PAINTED = "Nothing is painted yet";
 const FITTING = "Finding what will change …";
 const NOT_SAVED = "Your browser keeps nothing more for this page: when it is reloaded, your image, mask and history are lost.";
+const OUTDATED = "This page was updated while you had it open: reload it to go on.";
 
 export class Sketchpad {
   // What Gradio passes: the element, the value that a run gets, and the ways to call the server and to send it a file.
   constructor(element, props, server, upload) {
-    Object.assign(this, { element, props, server: answering(server) });
+    // A page that is older than its server comes anew, with what is on it; not during a run, which may have a result.
+    const renew = () => (!this.runState.state && this.sync() ? location.reload() : this.say(OUTDATED));
+    Object.assign(this, { element, props, server: answering(server, () => this.state.settled().then(renew)) });
     this.examples = props.examples; // of the model that is chosen
     this.controls = props.controls; // model, exact, context: the values that answers depend on
     this.parts = Object.fromEntries([...element.querySelectorAll("[data-part]")].map((part) => [part.dataset.part, part]));
@@ -165,7 +168,7 @@ export class Sketchpad {
   // Called at once after every change of the image or the mask.
   changed(onlyWords = false) {
     const { image, version, past, future } = this.state;
-    this.parts.undo.disabled = !past.length;
+    this.parts.undo.disabled = !past.length && !this.review.finished;
     this.parts.redo.disabled = !future.length;
     if (onlyWords) return;
     this.say(""); // what was said was about what was there before
@@ -290,7 +293,8 @@ export class Sketchpad {
     const { saveBefore } = this.parts;
     saveBefore.hidden = !run?.before;
     if (run?.before) Object.assign(saveBefore, { href: fileUrl(run.before.path), download: `${run.name}-before.png` });
-    if (!finished) this.variantGrid.close();
+    if (!finished) this.parts.compare.close();
+    this.parts.undo.disabled = !finished && !this.state.past.length;
     this.element.dataset.review = finished ? "finished" : active ? "running" : "";
     this.canvas.requestRender();
   }

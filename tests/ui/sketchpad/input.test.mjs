@@ -2,8 +2,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { commandOf, Gestures } from "../../../imagebart/ui/sketchpad/input.js";
-import { State } from "../../../imagebart/ui/sketchpad/state.js";
-import { Canvas, fit, pan, sliderPosition, toImage, toScreen, zoom } from "../../../imagebart/ui/sketchpad/view.js";
+import { fit, pan, sliderPosition, toImage, toScreen, zoom } from "../../../imagebart/ui/sketchpad/view.js";
 
 const listener = () => {
   const calls = [];
@@ -107,32 +106,4 @@ test("the slider's knob is all in the frame, and its line where before and after
     }
   }
   assert.equal(sliderPosition(fit(size, frame), size, frame, 0.5).knob, 0);
-});
-
-test("on a screen of any density the canvas has all its pixels, and a stroke paints what lies under the pointer", () => {
-  const transforms = [];
-  const context = new Proxy({}, { get: (_, name) => (...values) => name === "setTransform" && transforms.push(values), set: () => true });
-  const element = () => ({ getContext: () => context });
-  Object.assign(globalThis, {
-    ResizeObserver: class { observe() {} }, requestAnimationFrame: () => {}, document: { createElement: element },
-    ImageData: class {}, window: {},
-  });
-  for (const devicePixelRatio of [1, 2, 3]) {
-    Object.assign(window, { devicePixelRatio });
-    const state = new State(() => {});
-    state.open({ path: "a", width: 40, height: 30, mask_size: size });
-    const review = { scene: () => null };
-    const canvas = new Canvas({
-      element: element(), frame: { clientWidth: frame.width, clientHeight: frame.height }, state, review,
-      beforeStroke: () => true, afterRender: () => {},
-    });
-    canvas.setSize(size);
-    canvas.brushSize = 0;
-    canvas.begin({ x: 8 + 10 * 3.5, y: 158 + 10 * 4.5 }, "paint");
-    canvas.render();
-    canvas.end();
-    assert.deepEqual([canvas.element.width, canvas.element.height], [416 * devicePixelRatio, 616 * devicePixelRatio]);
-    assert.deepEqual(transforms.at(-1), [devicePixelRatio, 0, 0, devicePixelRatio, 0, 0]);
-    assert.deepEqual([...state.mask.data.keys()].filter((i) => state.mask.data[i]), [4 * 40 + 3]);
-  }
 });

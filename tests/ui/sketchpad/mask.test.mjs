@@ -67,31 +67,6 @@ test("the wand selects what is connected and of one color, as spreading step by 
   }
 });
 
-test("growing takes the largest value within a disc, shrinking the smallest", () => {
-  const draw = randomNumbers(7);
-  const mask = masks.blank({ width: 13, height: 11 });
-  mask.data.forEach((_, i) => (mask.data[i] = draw() < 0.2 ? Math.floor(draw() * 256) : 0));
-  for (const [make, best, outside] of [[masks.grow, Math.max, 0], [masks.shrink, Math.min, 255]]) {
-    const made = make(mask, 3);
-    for (const [x, y, value] of cells(made)) {
-      let wanted = outside;
-      for (const [u, v, other] of cells(mask)) if ((u - x) ** 2 + (v - y) ** 2 <= 9) wanted = best(wanted, other);
-      assert.equal(value, wanted);
-    }
-  }
-});
-
-test("a mask packed and unpacked is the same, and an empty one is no text", () => {
-  const draw = randomNumbers(3);
-  for (const many of [0, 0.1, 0.9, 1]) {
-    const mask = masks.blank({ width: 9, height: 7 });
-    mask.data.forEach((_, i) => (mask.data[i] = draw() < many ? Math.floor(draw() * 256) : 0));
-    assert.ok(masks.equal(masks.unpack(masks.pack(mask), { width: 9, height: 7 }), mask));
-  }
-  assert.equal(masks.pack(masks.blank({ width: 9, height: 7 })), "");
-  assert.equal(masks.pack(masks.preset("everything", { width: 9, height: 7 })), "255 63");
-});
-
 test("bounds hold all that is painted", () => {
   const mask = masks.blank({ width: 9, height: 7 });
   assert.equal(masks.bounds(mask), null);

@@ -8,8 +8,6 @@ import { GROWTH, grownMask } from "../../../imagebart/ui/sketchpad/modes.js";
 import { Prompt } from "../../../imagebart/ui/sketchpad/prompt.js";
 import { Fit, REST } from "../../../imagebart/ui/sketchpad/questions.js";
 import { RunState } from "../../../imagebart/ui/sketchpad/run.js";
-import { Sketchpad } from "../../../imagebart/ui/sketchpad/sketchpad.js";
-import { State } from "../../../imagebart/ui/sketchpad/state.js";
 
 // For one test, global values that a browser has; a function is called for its value.
 const provide = (t, values) => {
@@ -270,25 +268,4 @@ test("what does not fit into the browser's storage leaves nothing old there, and
   assert.equal(loadFromTab("now"), null);
   provide(t, { sessionStorage: forbidden });
   assert.deepEqual([saveInTab("now", "any"), loadFromTab("now")], [false, null]);
-});
-
-test("without storage the sketchpad works, and says once, at the first change, what a reload loses", (t) => {
-  provide(t, { sessionStorage: forbidden, document: { getElementById: () => null } });
-  const nothing = () => {};
-  const [review, canvas, fitting] = [{ close: nothing }, { requestRender: nothing }, { change: nothing }];
-  const pad = Object.assign(Object.create(Sketchpad.prototype), {
-    review, canvas, fit: fitting, element: { dataset: {} }, props: {}, modes: { chosen: "fill" },
-    parts: { undo: {}, redo: {}, note: {} }, showImage: nothing, sayOfImage: nothing,
-  });
-  pad.state = new State((onlyWords) => pad.changed(onlyWords));
-  const size = { width: 4, height: 3 };
-  pad.state.open({ path: "a", view: "a", ...size, mask_size: size });
-  assert.deepEqual([pad.props.value.image, pad.parts.note.textContent], ["a", ""], "the first example costs nobody anything");
-  pad.started = true;
-  const say = (value) => {
-    pad.state.paint({ ...size, data: new Uint8Array(12).fill(value) });
-    return pad.parts.note.textContent;
-  };
-  assert.match(say(1), /reloaded, your image, mask and history are lost/);
-  assert.deepEqual([say(2), pad.props.value.mask], ["", "2 12"]);
 });
