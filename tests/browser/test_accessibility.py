@@ -136,7 +136,7 @@ def test_every_control_is_reached_by_few_stops_and_arrows_and_is_seen(wide: Page
     assert (wide.mask() == preset_mask("left half", (40, 40))).all()
     wide.button("First: a hat").focus()
     press_keys(wide, "ArrowRight", "Enter")
-    expect(wide.locator("#image-size")).to_contain_text("48 × 40")
+    expect(wide.image_size).to_contain_text("48 × 40")
     wide.press("Upper half")
     wide.edit()
     stops(wide)
@@ -160,7 +160,7 @@ def test_what_is_written_into_the_settings_stays(wide: PageObject) -> None:
     )
     wide.press("Upper half")
     wide.expect_painted(32)
-    expect(wide.locator("#seed input")).to_be_visible()
+    expect(wide.seed).to_be_visible()
     asked: list[str] = []
     wide.on("request", lambda request: "join" in request.url and asked.append(request.url))
     wide.get_by_label("Model", exact=True).focus()
@@ -169,7 +169,7 @@ def test_what_is_written_into_the_settings_stays(wide: PageObject) -> None:
     wide.press("Centre")
     wide.expect_painted(16)
     assert not asked, "more was asked for than what will change"
-    expect(wide.locator("#seed input")).to_have_value("77")
+    expect(wide.seed).to_have_value("77")
 
 
 def test_the_focus_stays_where_enter_was_pressed_and_variants_are_chosen_by_arrows(wide: PageObject) -> None:

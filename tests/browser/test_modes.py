@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_models import HAT_TOKENS, FixedDescriber, WatchedPipeline, hat_model
-from page_object import SENT, PageObject, Site, Windows, pixels, served_with_examples
+from page_object import PageObject, Site, Windows, pixels, served_with_examples
 from playwright.sync_api import expect
 
 from imagebart.imaging.files import Recipe, read_recipe
@@ -46,10 +46,10 @@ def edited(site: Site) -> tuple[np.ndarray, np.ndarray]:
 def test_remove_fills_from_around_without_words(page: PageObject, hats: Site) -> None:
     page.type_prompt("a hat")
     page.choose_mode("Remove")
-    expect(page.locator(".sp-note")).to_contain_text("without words")
+    expect(page.note).to_contain_text("without words")
     page.press("Clear mask")
     page.press("Edit")
-    expect(page.locator("#messages")).to_contain_text("Paint over what should go")
+    expect(page.messages).to_contain_text("Paint over what should go")
     page.paint()
     shown = page.mask()
     page.edit()
@@ -69,7 +69,7 @@ def test_the_background_is_found_by_the_words_for_it(page: PageObject, hats: Sit
     runs = len(hats.pipeline.edits)
     page.type_prompt("")
     page.prompt().press("Enter")
-    expect(page.locator("#messages")).to_contain_text("Say how the background should be")
+    expect(page.messages).to_contain_text("Say how the background should be")
     page.type_prompt("hat")
     page.prompt().press("Enter")
     page.expect_review("finished")
@@ -85,9 +85,9 @@ def test_the_image_grows_and_what_is_new_is_filled_and_vary_is_a_mode(page: Page
     original = pixels(hats.examples / "01-first.png")
     page.choose_mode("Expand")
     page.press("16 : 9")
-    expect(page.locator("#image-size")).to_have_text("71 × 40 pixels")
+    expect(page.image_size).to_have_text("71 × 40 pixels")
     page.press("A quarter more below")
-    expect(page.locator("#image-size")).to_have_text("71 × 50 pixels")
+    expect(page.image_size).to_have_text("71 × 50 pixels")
     new = np.ones((50, 71), bool)
     new[:40, 15:55] = False
     assert np.array_equal(page.mask() == 255, new)
@@ -100,12 +100,12 @@ def test_the_image_grows_and_what_is_new_is_filled_and_vary_is_a_mode(page: Page
     page.press("Discard")
     for _ in range(2):
         page.press("Undo")
-    expect(page.locator("#image-size")).to_have_text("40 × 40 pixels")
+    expect(page.image_size).to_have_text("40 × 40 pixels")
     for width in (50, 63, 79, 99):
         page.press("A quarter more on the right")
-        expect(page.locator("#image-size")).to_have_text(f"{width} × 40 pixels")
+        expect(page.image_size).to_have_text(f"{width} × 40 pixels")
     page.press("A quarter more on the right")
-    expect(page.locator(".sp-note")).to_contain_text("The image would have 124 × 40 pixels; it can grow to at most")
+    expect(page.note).to_contain_text("The image would have 124 × 40 pixels; it can grow to at most")
     page.edit("Vary")
     assert recipe(page).task == "vary"
 
@@ -118,11 +118,11 @@ def test_words_find_their_place_and_an_image_its_words(page: PageObject) -> None
     page.expect_painted(int(HAT_TOKENS.sum()))
     found = np.kron(HAT_TOKENS, np.ones((5, 5))) > 0
     assert np.array_equal(page.mask() > 0, found) and np.array_equal(page.fitted_mask(), found)
-    assert page.evaluate(f"{SENT}.movable") is True
+    assert page.sent_value()["movable"] is True
     page.press("Describe image")
     expect(page.prompt()).to_have_value("red hair")
     page.press("Select by prompt")
-    expect(page.locator(".sp-note")).to_contain_text("finds nothing")
+    expect(page.note).to_contain_text("finds nothing")
     assert np.array_equal(page.mask() > 0, found)
     page.press("Undo")
     expect(page.prompt()).to_have_value("a hat")
@@ -131,4 +131,4 @@ def test_words_find_their_place_and_an_image_its_words(page: PageObject) -> None
     with page.expect_answer("select"):
         page.click("Select by prompt", "Second")
     page.expect_painted(0)
-    expect(page.locator(".sp-note")).to_be_empty()
+    expect(page.note).to_be_empty()

@@ -34,7 +34,7 @@ def test_words_are_checked_put_right_added_and_undone(wide: PageObject) -> None:
     wide.press("Clear mask")
     wide.press("Surprise me")
     expect(prompt).not_to_have_value(f"sunglasses, {words[0]}")
-    expect(wide.locator(".sp-note")).to_contain_text("Undo brings back your own words")
+    expect(wide.note).to_contain_text("Undo brings back your own words")
     assert prompt.input_value() and not PIPELINE.unknown_words(prompt.input_value())
     prompt.focus()
     for words_before in (f"sunglasses, {words[0]}", f"sunglasses, {words[0]}", "sunglasses"):
@@ -68,7 +68,7 @@ def choose(page: PageObject, name: str, *captions: str) -> None:
 
 
 def test_each_model_brings_its_examples_and_controls_and_what_was_painted_stays(wide: PageObject) -> None:
-    size = wide.locator("#image-size")
+    size = wide.image_size
     choose(wide, "animals", "Animals 1")
     expect(size).to_have_text("32 × 32 pixels")
     wide.expect_painted(16)

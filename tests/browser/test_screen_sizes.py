@@ -65,7 +65,7 @@ def test_the_main_way_needs_no_scrolling(windows: Windows, shipped_examples: Sit
             page.locator("#how-many").get_by_text("4", exact=True).click()
             page.edit()
             finishing = [page.button("Keep"), page.get_by_role("link", name="Download", exact=True)]
-            expect_in_sight(page, *finishing, page.locator("#progress"), page.canvas(), page.locator("#history"))
+            expect_in_sight(page, *finishing, page.progress, page.canvas(), page.locator("#history"))
             expect_in_sight(page, page.button("Variant 4"))
             assert page.evaluate("scrollY") == 0
             expect_no_wider_than_the_screen(page)
@@ -148,7 +148,7 @@ def test_nothing_moves_from_the_first_word_to_the_history(
         expect_nothing_moved("a run that begins")
         page.expect_finished()
         page.expect_review("finished")
-        expect(page.locator("#messages")).to_contain_text("zebra")
+        expect(page.messages).to_contain_text("zebra")
         expect_nothing_moved("its end, its notes or the history")
         page.click("Keep")
         page.expect_painted(0)
@@ -158,12 +158,12 @@ def test_nothing_moves_from_the_first_word_to_the_history(
         page.click("Edit")
         page.expect_review("running")
         page.click("Cancel")
-        expect(page.locator("#messages")).to_contain_text("Cancelled")
+        expect(page.messages).to_contain_text("Cancelled")
         expect_nothing_moved("a run that is cancelled")
         page.evaluate("document.querySelectorAll('#how-many input')[3].click()")
         page.click("Generate")
         page.expect_finished()
-        expect(page.get_by_role("toolbar", name="Variants").get_by_role("button")).to_have_count(4)
+        expect(page.variants).to_have_count(4)
         expect_nothing_moved("variants")
 
 
@@ -186,9 +186,8 @@ def test_a_phone_shows_everything_within_its_width(windows: Windows, shipped_exa
         assert box_of(phone.button("Edit")) == before, "a button moved from under the finger"
         expect_large_enough(phone.locator(".sp-tools button, #actions button:visible, #mode"))
         # After ten runs, the same one again, upright and on its side.
-        again = "(({ history }) => history.add(history.entries[0]))(document.querySelector('.sp').sketchpad)"
         for _ in range(8):
-            phone.evaluate(again)
+            phone.pad("{ pad.history.add(pad.history.entries[0]) }")
         assert len(phone.history()) == 10
         for screen in (SIDEWAYS, PHONE):
             phone.set_viewport_size(screen)
@@ -219,7 +218,7 @@ def test_nothing_is_out_of_reach_and_drawing_does_not_scroll(windows: Windows, s
         phone.canvas().scroll_into_view_if_needed()
         height = phone.evaluate("scrollY")
         swipe(phone, phone.canvas(), upwards=60)
-        expect(phone.locator("#fit-status")).to_contain_text("% will change")
+        expect(phone.fit_status).to_contain_text("% will change")
         assert phone.evaluate("scrollY") == height
         # The stroke's last change has been told: an answer to an older mask would go to the history alone.
         phone.wait_until_ready()

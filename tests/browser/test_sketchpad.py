@@ -72,7 +72,7 @@ def test_a_ready_mask_is_seen_and_strokes_on_a_moved_and_zoomed_image_are_where_
     wide.press("Clear mask")
     wide.canvas().hover()
     wide.mouse.wheel(0, -300)
-    wide.wait_for("whole => document.querySelector('.sp').sketchpad.canvas.view.scale > 1.5 * whole", view["scale"])
+    wide.wait_until(lambda: wide.view()["scale"] > 1.5 * view["scale"])
     wide.keyboard.press("ArrowLeft")
     assert wide.view()["x"] != view["x"]
     wide.keyboard.press("r")
@@ -125,7 +125,7 @@ def test_images_and_masks_are_uploaded(wide: PageObject, tmp_path: Path) -> None
         mask.save(tmp_path / "mask.png")
         mask_file.set_input_files(tmp_path / "mask.png")
         wide.expect_painted(8)
-        expect(wide.locator(".sp-note")).to_contain_text(note)
+        expect(wide.note).to_contain_text(note)
         assert wide.mask()[10:20, 10:30].all() and (wide.mask() > 0).sum() == 200
     # What the model will regenerate is shown, also of an image that is too large for the canvas.
     image = gradient_image((700, 1300), 100)
@@ -144,7 +144,7 @@ def test_images_and_masks_are_uploaded(wide: PageObject, tmp_path: Path) -> None
     words, turned = tmp_path / "words.png", tmp_path / "turned.png"
     words.write_text("not an image")
     wide.get_by_label("Image to paint on", exact=True).set_input_files(words)
-    expect(wide.locator(".sp-note")).to_contain_text("we can read")
+    expect(wide.note).to_contain_text("we can read")
     upright, exif = gradient_image((90, 61), 120), Image.Exif()
     exif[0x0112] = 6  # stored lying on its side; to be shown turned by 90 degrees
     upright.transpose(Image.Transpose.ROTATE_90).save(turned, exif=exif)
@@ -183,29 +183,29 @@ def test_a_link_brings_image_mask_words_and_settings(windows: Windows, site: Sit
         page.press("Left half")
         page.type_prompt("red hair")
         page.unfold("Settings")
-        page.locator("#seed input").fill("77")
+        page.seed.fill("77")
         page.choose_mode("Remove")
         page.press("Copy a link to this")
-        expect(page.locator(".sp-note")).to_contain_text("The link is copied")
+        expect(page.note).to_contain_text("The link is copied")
         link, painted = page.evaluate("navigator.clipboard.readText()"), page.mask()
     with windows.open(site.url) as page:
         page.goto("about:blank")
         page.goto(link)
-        expect(page.locator("#image-size")).to_have_text("64 × 32 pixels")
+        expect(page.image_size).to_have_text("64 × 32 pixels")
         expect(page.prompt()).to_have_value("red hair")
         expect(page.get_by_label("What Edit does")).to_have_value("remove")
         assert page.sent_value()["mode"] == "remove"
-        expect(page.locator("#messages")).to_contain_text("This link's image")
+        expect(page.messages).to_contain_text("This link's image")
         assert (page.mask() == painted).all()
         assert (pixels(Path(page.sent_value()["image"])) == pixels(gradients)).all()
         page.unfold("Settings")
-        expect(page.locator("#seed input")).to_have_value("77")
-        expect(page.get_by_label("New seed each time")).not_to_be_checked()
+        expect(page.seed).to_have_value("77")
+        expect(page.new_seed).not_to_be_checked()
         assert "share" not in page.url
         page.goto("about:blank")
         page.goto(link[:-20])
         page.wait_until_ready()
-        expect(page.locator(".sp-note")).to_contain_text("This link cannot be read")
+        expect(page.note).to_contain_text("This link cannot be read")
 
 
 def test_a_soft_brush_paints_its_strength_which_is_what_runs(wide: PageObject) -> None:
@@ -218,13 +218,11 @@ def test_a_soft_brush_paints_its_strength_which_is_what_runs(wide: PageObject) -
     wide.paint()
     soft = wide.mask()
     assert set(np.unique(soft)) == {0, 179} and soft[20, 20]
-    opacity = (
-        "document.querySelector('.sp').sketchpad.canvas.overlay.getContext('2d').getImageData(20, 20, 1, 1).data[3]"
-    )
-    weak = wide.evaluate(opacity)
+    opacity = "pad.canvas.overlay.getContext('2d').getImageData(20, 20, 1, 1).data[3]"
+    weak = wide.pad(opacity)
     strength.fill("100")
     wide.drag((0.5, 0.5), (0.52, 0.52))
-    assert wide.evaluate(opacity) > 1.3 * weak
+    assert wide.pad(opacity) > 1.3 * weak
     wide.press("Grow")
     assert set(np.unique(edited_mask(wide))) == {0, 179, 255}
     wide.press("Discard")
@@ -249,7 +247,7 @@ def test_the_wand_selects_a_color_by_mouse_keys_and_finger(
 
     def open_image(page: PageObject) -> None:
         page.upload(tmp_path / "colors.png", (60, 40))
-        page.wait_for("document.querySelector('.sp').sketchpad.canvas.bitmap")
+        page.wait_until(lambda: page.pad("pad.canvas.bitmap !== null"))
         page.press("Magic wand")
 
     def selected(page: PageObject, *areas: np.ndarray) -> bool:
