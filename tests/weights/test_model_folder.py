@@ -287,7 +287,9 @@ def test_weights_outside_the_folder_are_never_read(copy: Path, tmp_path: Path) -
         (copy / "model.safetensors.index.json").unlink()
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe caf\xe9", b"---\ntags: [x]\n---\n\ncaf", b"---\ncaf", b""])
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe caf\xe9", b"---\nlicense: mit\ntags: [x]\n---\n\ncaf", b"---\ncaf", b""]
+)
 def test_any_card_is_shown_without_its_header(copy: Path, content: bytes) -> None:
     (copy / "README.md").write_bytes(content)
     card = Pipeline.from_pretrained(copy).card

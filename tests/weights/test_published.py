@@ -199,7 +199,7 @@ def test_what_does_not_fit_is_named(copy: Path, stage: int, change: Callable[[St
 
 def written(folder: Path, source: Path, betas: tuple[float, ...] = (0.37, 1.0), **changes: int) -> Path:
     """A recorded model with other random weights, the same for the text model; changes: of its settings' numbers."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for t in (1, 2):
         path, text = folder / f"scale{t}.yaml", (source / f"scale{t}.yaml").read_text(encoding="utf-8")
         for name, number in changes.items():
@@ -256,14 +256,16 @@ def test_a_conversion_is_the_same_model(tiny: Path, tmp_path: Path, monkeypatch:
 
 
 def test_a_published_class_model_knows_its_classes_by_name(tmp_path: Path) -> None:
-    """Of as many classes as ImageNet has; before and after it is converted."""
+    """Where it has as many as ImageNet; before and after it is converted."""
+    known = {"tench": 0, "Golden Retriever": 207, "crane (bird)": 134, "toilet paper": 999, "207": 207}
     sizes = {"enc_num_tokens": 1000, "input_vocab_size": 1000}
     source = written(tmp_path / "cin_5_scales_custom", CLASS_MODEL, (1 / 2, 1.0), **sizes)
     convert(source, tmp_path / "out")
     for folder in (source, tmp_path / "out"):
-        conditioner = load(folder).conditioner
-        assert conditioner.encode(["Golden Retriever", 207]).tokens.tolist() == [[207], [207]]
+        assert load(folder).conditioner.encode(list(known)).tokens.flatten().tolist() == list(known.values())
     assert "1000 kinds of things (ImageNet) at 16 × 16 pixels" in (tmp_path / "out" / "README.md").read_text()
+    few = written(tmp_path / "few" / "cin_5_scales_custom", CLASS_MODEL, (1 / 2, 1.0))
+    assert load(few).classes[:2] == ("0", "1")
 
 
 def test_stored_numbers_can_be_short_and_published_files_deleted(tiny: Path, tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from published_files import CLASS_MODEL, FIXTURES, assert_refused, load
 from imagebart.core.errors import WeightsError
 from imagebart.models.denoiser import Stage
 from imagebart.models.vqgan import FirstStage
-from imagebart.text.conditioners import ClassConditioner
 from imagebart.weights.convert import key_mapping
 from imagebart.weights.folder import on_meta_device, shapes_of
 from imagebart.weights.registry import KINDS, MODELS, read_stage_yaml
@@ -71,16 +70,6 @@ def test_configurations_say_the_same_as_the_registry(name: str, manifest: dict[s
     path = tmp_path / "scale.yaml"
     path.write_text(json.dumps({"model": {"params": params}}))  # JSON is YAML
     assert read_stage_yaml(path) == MODELS[name].stage(manifest["stage"])
-
-
-def test_classes_of_imagenet_have_names() -> None:
-    model = MODELS["cin_5_scales_custom"]
-    named = model.with_class_names(model.stage(1).conditioner)
-    known = {"tench": 0, "golden retriever": 207, "crane (bird)": 134, "toilet paper": 999}
-    assert named.encode(list(known)).tokens.flatten().tolist() == list(known.values())
-    assert named.encode([207, "207"]).tokens.flatten().tolist() == [207, 207]
-    few = ClassConditioner(names=("0", "1"))  # of a folder that has the name, but other classes
-    assert model.with_class_names(few) == few
 
 
 def test_a_model_that_is_not_installed_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
