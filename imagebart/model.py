@@ -13,12 +13,13 @@ import torch
 from huggingface_hub import constants
 from torch import Tensor
 
-from imagebart.core.errors import WeightsError, format_value, reason_of
+from imagebart.core.atomic_io import write_text
+from imagebart.core.errors import WeightsError, reason_of
 from imagebart.core.settings import SamplingSettings
 from imagebart.models.imagebart import ImageBARTModel
 from imagebart.sampling.sampler import ChainEvent, Sampler
 from imagebart.sampling.steps import KnownTokens
-from imagebart.weights.folder import CARD, CONFIG, load_networks, parse_dtype, read_config, save_folder
+from imagebart.weights.folder import CARD, CONFIG, config_of, load_networks, parse_dtype, save_folder
 from imagebart.weights.registry import CARD_HEADER, default_card, get_model, model_folder
 
 FIRST = "avatars"  # the model that the page opens with
@@ -70,13 +71,31 @@ class ImageBART(ImageBARTModel):
         save_folder(self, folder, dtype)
 
     def push_to_hub(self, name: str, dtype: str = "float32", revision: str | None = None, private: bool = False) -> str:
-        """Writes the model to the Hub as owner/name, on a branch if wanted, with a card; returns the commit's address.
+        """Writes the model to the Hub as owner/name, in place of what is there, with a card where there is none.
 
-        A folder that has a card, examples and a scorer is sent whole by `imagebart push`. Raises WeightsError.
+        revision: the branch; None: main. Returns the commit's address. Raises WeightsError where it cannot be sent.
         """
-        with TemporaryDirectory() as folder:
-            self.save_pretrained(folder, dtype)
-            return push_folder(Path(folder), name, revision, private)
+        from huggingface_hub import HfApi
+
+        api = HfApi()
+        try:
+            api.create_repo(name, private=private, exist_ok=True)
+            if revision is not None:
+                api.create_branch(name, branch=revision, exist_ok=True)
+            with TemporaryDirectory() as folder:
+                self.save_pretrained(folder, dtype)
+                if not api.file_exists(name, CARD, revision=revision):
+                    write_text(Path(folder) / CARD, CARD_HEADER + default_card(config_of(self)))
+                sent = api.upload_folder(
+                    repo_id=name,
+                    folder_path=folder,
+                    revision=revision,
+                    delete_patterns=["*.safetensors", "*.index.json"],  # of a model that was there, in other shards
+                    commit_message=f"{self.about.name or 'A model'} of ImageBART",
+                )
+        except Exception as error:  # of the HTTP library that huggingface_hub uses
+            raise WeightsError(f"{name} cannot be sent to {constants.ENDPOINT}: {reason_of(error)}") from error
+        return str(sent.commit_url)
 
     @cached_property
     def sampler(self) -> Sampler:
@@ -195,35 +214,3 @@ def fetch_folder(name: str, revision: str | None = None) -> Path:
     except Exception as error:  # of the HTTP library that huggingface_hub uses
         reason = f"cannot be fetched from {constants.ENDPOINT}: {reason_of(error)}"
     raise WeightsError(f"{name} {reason}")
-
-
-def push_folder(folder: Path, name: str, revision: str | None = None, private: bool = False) -> str:
-    """Sends a model's folder to the Hub, where it replaces what is there; returns the address of the commit.
-
-    Where neither folder nor Hub has a README.md, a card is made. revision: the branch; None: main. Raises WeightsError
-    for a folder without config.json, and if it cannot be sent.
-    """
-    from huggingface_hub import HfApi
-
-    if not HUB_NAME.fullmatch(name):
-        raise WeightsError(f"the name is {format_value(name)}, expected owner/name")
-    config = read_config(folder / CONFIG)
-    api = HfApi()
-    try:
-        api.create_repo(name, private=private, exist_ok=True)
-        if revision is not None:
-            api.create_branch(name, branch=revision, exist_ok=True)
-        if not (folder / CARD).is_file() and not api.file_exists(name, CARD, revision=revision):
-            card = (CARD_HEADER + default_card(config)).encode()
-            api.upload_file(path_or_fileobj=card, path_in_repo=CARD, repo_id=name, revision=revision)
-        sent = api.upload_folder(
-            repo_id=name,
-            folder_path=folder,
-            revision=revision,
-            allow_patterns=HUB_FILES,
-            delete_patterns=["*.safetensors", "*.index.json"],  # of a model that was there, in other parts
-            commit_message=f"{config.about.name or 'A model'} of ImageBART",
-        )
-    except Exception as error:  # of the HTTP library that huggingface_hub uses
-        raise WeightsError(f"{folder} cannot be sent to {name} on {constants.ENDPOINT}: {reason_of(error)}") from error
-    return str(sent.commit_url)

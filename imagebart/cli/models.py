@@ -1,4 +1,4 @@
-"""`imagebart list`, `download`, `convert` and `push`: models on their way to and from this machine."""
+"""`imagebart list`, `download` and `convert`: the published models on their way to this machine."""
 
 from pathlib import Path
 from typing import Annotated
@@ -55,16 +55,3 @@ def convert(
         raise ValueError(f"{source} is a folder: say with --out where the new one is to be")
     convert_files(folder, out, dtype, replace)
     print(out)
-
-
-@command(app)
-def push(
-    folder: Annotated[Path, typer.Argument(help="A model's folder: config.json, safetensors, README.md and so on.")],
-    name: Annotated[str, typer.Argument(help="owner/name on the Hub.")],
-    revision: Annotated[str | None, typer.Option(help="The branch; main if not given.")] = None,
-    private: Annotated[bool, typer.Option("--private", help="Of a new one: for you alone.")] = False,
-) -> None:
-    """Send a model's folder to the Hugging Face Hub, with a card."""
-    from imagebart.model import push_folder
-
-    print(push_folder(folder, name, revision, private))

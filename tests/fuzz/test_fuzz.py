@@ -250,7 +250,6 @@ COMMANDS = {
     "vary": ["--model", "model", "--image", "in.png", "--strength", "0.3", "--out", "out.png"],
     "describe": ["in.png", "--model", "model"],
     "convert": ["model", "--out", "converted", "--dtype", "bfloat16"],
-    "push": ["model", "owner/name"],
     "download": ["cats_3_scales", "--from", "nowhere"],
     "evaluate": ["folder", "--model", "model", "--data", "model", "--samples", "4"],
     "train": ["log", "--run", "model"],
