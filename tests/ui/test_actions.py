@@ -115,7 +115,10 @@ def test_a_result_says_how_it_was_made_and_unknown_words_are_named(image: Image.
     last = edited(image, feather=2, words="zebra hat")
     recipe = read_recipe(last["run"]["results"][0]["path"])
     assert recipe is not None and (recipe.prompt, recipe.seed, recipe.feather) == ("zebra hat", 7, 2)
-    assert "zebra" in last["messages"]
+    assert "zebra" in last["messages"] and not recipe.remove
+    removed = moments("edit", sketch_value(image) | {"mode": "remove"})[-1]["run"]["results"][0]["path"]
+    recipe = read_recipe(removed)
+    assert recipe is not None and recipe.remove and recipe.prompt is None
 
 
 @pytest.mark.parametrize(
@@ -318,6 +321,7 @@ def test_words_find_their_place_move_a_mask_that_nobody_painted_and_leave_a_pain
     painted = fit(lower, "a hat")
     assert painted["elsewhere"] == place and painted["mask"] == lower["mask"]
     assert "elsewhere" not in fit({**lower, "mode": "remove"}, "a hat")
+    assert fit({**lower, "mode": "expand", "movable": True}, "a hat")["mask"] == lower["mask"]
 
 
 def test_the_background_is_found_by_words_for_it_whatever_is_painted() -> None:
