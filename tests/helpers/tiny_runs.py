@@ -1,5 +1,6 @@
 """Small folders of images, first stages and runs that the tests of training share; runs in several processes."""
 
+import itertools
 import json
 import os
 import socket
@@ -17,7 +18,6 @@ from accelerate.state import AcceleratorState
 from PIL import Image, ImageDraw
 from tiny_models import tiny_first_stage
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from imagebart.model import ImageBART
 from imagebart.models.vqgan import FirstStage
@@ -58,23 +58,13 @@ def write_store(folder: Path, texts: tuple[str, ...], kind: str = "none", held_o
     return ImageStore(folder)
 
 
-class Numbers(Dataset[dict[str, Any]]):
-    """y = 3 x - 1, with noise that the loop draws."""
-
-    def __len__(self) -> int:
-        return 50
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"x": torch.tensor([index / 50.0])}
-
-
 class Line(Task):
-    """Fits a line: the smallest task."""
+    """Fits the line y = 3 x - 1, with noise that is drawn in each step: the smallest task."""
 
     def __init__(self) -> None:
         torch.manual_seed(3)
         self.model: nn.Module = nn.Linear(1, 1)
-        self.dataset = Numbers()
+        self.dataset: Any = [{"x": torch.tensor([i / 50.0])} for i in range(50)]
 
     def loss(self, model: nn.Module, batch: dict[str, Any], accelerator: Accelerator) -> dict[str, Tensor]:
         noise = 0.01 * torch.randn_like(batch["x"])
@@ -85,6 +75,19 @@ class Line(Task):
 
 
 LINE_LOOP = LoopConfig(steps=40, batch_size=7, lr=0.1, warmup=5, ema=0.9, mixed_precision="no", log_every=5)
+
+
+def stop_after(steps: int, task: Task) -> Task:
+    """The task, whose training is interrupted after so many steps."""
+    after_step, count = task.after_step, itertools.count(1)
+
+    def interrupted(model: nn.Module, accelerator: Accelerator) -> None:
+        after_step(model, accelerator)
+        if next(count) == steps:
+            raise KeyboardInterrupt
+
+    task.after_step = interrupted  # type: ignore[method-assign]
+    return task
 
 
 def train_line(folder: Path, steps: int) -> list[Tensor]:

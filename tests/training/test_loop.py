@@ -10,12 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 from fault_injection import killed_at_every_step, run_in_fork
 from tiny_models import tiny_first_stage
-from tiny_runs import LINE_LOOP, Line, in_processes, train_line
+from tiny_runs import LINE_LOOP, Line, in_processes, stop_after, train_line
 from torch import nn
-from torch.utils.data import Dataset
 
 from imagebart.core.errors import InputError
 from imagebart.models.transformer import Transformer, TransformerConfig
@@ -88,17 +86,8 @@ def test_endless_data_are_read_in_order_and_other_ones_for_another_seed() -> Non
 
 def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
     whole = train(Line(), LINE_LOOP, tmp_path / "whole")
-
-    class Stopped(Line):
-        steps = 0
-
-        def after_step(self, model: nn.Module, accelerator: Accelerator) -> None:
-            self.steps += 1
-            if self.steps == 27:
-                raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        train(Stopped(), LINE_LOOP, tmp_path / "broken")
+        train(stop_after(27, Line()), LINE_LOOP, tmp_path / "broken")
     resumed = train(Line(), LINE_LOOP, tmp_path / "broken")
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
     log = read_log(tmp_path / "whole")
@@ -160,20 +149,12 @@ def test_a_damaged_state_is_named_and_code_in_it_is_not_run(tmp_path: Path) -> N
     assert not (tmp_path / "ran").exists()
 
 
-class Noise(Dataset[dict[str, Any]]):
-    def __len__(self) -> int:
-        return 13
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        generator = torch.Generator().manual_seed(index)
-        return {"image": torch.randint(256, (3, 32, 32), generator=generator, dtype=torch.uint8)}
-
-
 def learn(folder: Path, batch_size: int, steps: int) -> None:
     """Trains a first stage, without random numbers."""
     torch.manual_seed(0)
+    images: Any = [{"image": torch.randint(256, (3, 32, 32), dtype=torch.uint8)} for _ in range(13)]
     loss = FirstStageLoss(dead_code_threshold=0.0)
-    task = FirstStageTask(FirstStage(tiny_first_stage()), Noise(), torch.ones(32, 32), loss)
+    task = FirstStageTask(FirstStage(tiny_first_stage()), images, torch.ones(32, 32), loss)
     config = LoopConfig(steps=steps, batch_size=batch_size, lr=1e-3, mixed_precision="no", log_every=1)
     model = train(task, config, folder)
     if os.environ.get("RANK", "0") == "0":

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from einops import rearrange
 from tiny_models import tiny_first_stage
-from tiny_runs import SMALL
+from tiny_runs import SMALL, stop_after
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -126,24 +126,12 @@ ADVERSARIAL = AdversarialLoss(start=1 / 3, crop=32, channels=8)
 ADVERSARIAL_LOOP = LoopConfig(steps=6, batch_size=4, lr=3e-3, warmup=2, ema=0.5, mixed_precision="no", log_every=1)
 
 
-class Stopped(FirstStageTask):
-    """Stops after the fourth step."""
-
-    steps = 0
-
-    def after_step(self, model: nn.Module, accelerator: Accelerator) -> None:
-        super().after_step(model, accelerator)
-        self.steps += 1
-        if self.steps == 4:
-            raise KeyboardInterrupt
-
-
-def adversarial_task(kind: type[FirstStageTask] = FirstStageTask) -> FirstStageTask:
+def adversarial_task() -> FirstStageTask:
     torch.manual_seed(0)
     model, items = FirstStage(SMALL.replace(resolution=32)), plain_images(6, 32)
     for number, item in enumerate(items):
         item["image"][:, 8:24, 4 + number : 20 + number] = 255
-    return kind(model, items, torch.ones(32, 32), FirstStageLoss(adversarial=ADVERSARIAL))
+    return FirstStageTask(model, items, torch.ones(32, 32), FirstStageLoss(adversarial=ADVERSARIAL))
 
 
 def test_a_resumed_run_has_the_discriminator_of_an_unbroken_one(
@@ -153,7 +141,7 @@ def test_a_resumed_run_has_the_discriminator_of_an_unbroken_one(
     unbroken, resumed = adversarial_task(), adversarial_task()
     whole = train(unbroken, ADVERSARIAL_LOOP, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        train(adversarial_task(Stopped), ADVERSARIAL_LOOP, tmp_path / "broken")
+        train(stop_after(4, adversarial_task()), ADVERSARIAL_LOOP, tmp_path / "broken")
     again = train(resumed, ADVERSARIAL_LOOP, tmp_path / "broken")
     assert unbroken.discriminator is not None and resumed.discriminator is not None
     for ours, theirs in ((whole, again), (unbroken.discriminator.model, resumed.discriminator.model)):
