@@ -17,21 +17,6 @@ pytestmark = pytest.mark.browser
 JOIN, ASKED = "**/queue/join*", "**/component_server/"
 RUN, STOP = '"run":', '"fn_name":"stop"'  # in what starts a run, and what stops one
 WORDS = "a hat, sunglasses"
-# Enter in the prompt, and Escape once the run is seen to have come so far; 0: with no time for anything in between.
-ENTER_ESCAPE = """share => new Promise((done) => {
-    const press = (key) => document.querySelector("#prompt textarea").dispatchEvent(
-        new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }),
-    );
-    const look = () => {
-        const seen = Number(document.querySelector("#progress [role=progressbar]")?.ariaValueNow ?? 0);
-        const goesOn = document.documentElement.dataset.runState === "requested";
-        if (seen < 100 * share && goesOn) return requestAnimationFrame(look);
-        press("Escape");
-        done();
-    };
-    press("Enter");
-    look();
-})"""
 
 
 class Gate:
@@ -70,7 +55,7 @@ def page(windows: Windows, held_site: Site, request: pytest.FixtureRequest) -> I
 
 def cancelling(page: PageObject) -> None:
     """The page says that it is about to cancel, and no more than that when it has had the time to."""
-    expect(page.get_by_role("button", name="Stopping")).to_be_visible()
+    expect(page.button("Stopping")).to_be_visible()
     page.rest()
     expect(page.messages).not_to_contain_text("Cancelled")
 
@@ -112,7 +97,7 @@ def test_a_run_is_cancelled_before_the_server_has_heard_of_it(page: PageObject, 
     as_it_was(page)
     assert held.edits == [], "it was drawn"
     # Escape right after Enter: whichever of the two requests the server reads first, it draws no more.
-    page.evaluate(ENTER_ESCAPE, 0)
+    page.enter_and_escape(0)
     as_it_was(page)
     page.wait_until(lambda: held.running == 0)
     goes_on(page, held)
@@ -184,7 +169,7 @@ def test_a_second_person_sees_their_place_and_a_run_that_was_cancelled_is_not_dr
 def cancel_sometime(page: PageObject, chance: random.Random) -> str | None:
     """Edit, and Escape at once, on the way or at the end; the run in the history if there was a result."""
     before, painted = page.history(), page.mask()
-    page.evaluate(ENTER_ESCAPE, chance.choice([0.0, chance.random(), 1.0]))
+    page.enter_and_escape(chance.choice([0.0, chance.random(), 1.0]))
     page.expect_free()
     ready_again(page)
     came, said = page.history() != before, "Cancelled" in page.messages.inner_text()

@@ -35,7 +35,7 @@ def test_the_first_click_edits_and_the_run_can_be_looked_at_again(wide: PageObje
     expect(wide.caption()).to_contain_text("The result")
 
     # Before and after are compared by a handle and a key.
-    handle = wide.get_by_role("slider", name="Before and after")
+    handle = wide.compare_handle
     expect(handle).to_have_attribute("aria-valuenow", "0")
     handle.hover()
     wide.mouse.down()
@@ -121,7 +121,7 @@ def test_variants_are_chosen_downloaded_and_drawn_again_from_the_file(wide: Page
     wide.unfold("Settings")
     wide.seed.fill("7")  # with some seeds, a batch rounds a pixel differently than an image alone
     wide.new_seed.uncheck()
-    wide.get_by_role("radio", name="3").check()
+    wide.how_many(3).check()
     wide.edit()
     first = wide.result_pixels()
     expect(wide.variants).to_have_count(3)
@@ -147,7 +147,7 @@ def test_variants_are_chosen_downloaded_and_drawn_again_from_the_file(wide: Page
     wide.click("First: a hat")
     wide.expect_painted(16)
     expect(wide.messages).to_be_hidden()
-    wide.get_by_role("radio", name="1").check()
+    wide.how_many(1).check()
     wide.edit()
     assert (wide.result_pixels() == second).all()
 
@@ -184,14 +184,14 @@ WATCH = """pad => {
 def replay(page: PageObject) -> None:
     page.evaluate("Object.assign(window, { mixes: [], steps: [], pauses: [] })")
     page.press("Replay")
-    page.wait_for("() => document.querySelector('.sp').sketchpad.review.replaying")
-    page.wait_for("() => !document.querySelector('.sp').sketchpad.review.replaying")
+    page.expect_replaying(True)
+    page.expect_replaying(False)
 
 
 def test_the_film_fills_while_the_run_goes_on_and_is_replayed(windows: Windows, slow_site: Site) -> None:
     with windows.open(slow_site.url, reduced_motion="no-preference") as page:
         expect(page.film).to_have_count(0)
-        before = page.locator(".sp-masks").bounding_box()
+        before = page.ready_masks.bounding_box()
         page.pad(f"({WATCH})(pad)")
         slow_site.pipeline.pause = 0.5  # until this has been seen
         page.press("Edit")
@@ -208,7 +208,7 @@ def test_the_film_fills_while_the_run_goes_on_and_is_replayed(windows: Windows, 
         assert page.film.all_inner_texts()[:2] == ["Noise", f"1 of {MANY_STAGES}"]
         expect(page.film.last).to_have_text("Image")
         expect(page.film.last).to_have_attribute("aria-pressed", "true")
-        assert page.locator(".sp-masks").bounding_box() == before, "it moved"
+        assert page.ready_masks.bounding_box() == before, "it moved"
         assert any(0 < mix < 1 for mix in page.evaluate("mixes")), "states dissolve into each other"
 
         count = page.pad("pad.review.steps().length")
@@ -229,7 +229,7 @@ def test_the_film_fills_while_the_run_goes_on_and_is_replayed(windows: Windows, 
         # What is kept meanwhile is the result, not the state that is seen.
         result = page.result_address()
         page.press("Replay")
-        page.wait_for("() => document.querySelector('.sp').sketchpad.review.replaying")
+        page.expect_replaying(True)
         page.press("Keep")
         page.expect_review("")
         assert result.endswith(page.sent_value()["image"].rpartition("/")[2])

@@ -119,7 +119,7 @@ class Person:
 
     def reload(self) -> None:
         self.page.reload()
-        expect(self.page.locator(".sp")).to_have_attribute("data-shown", self.expected.path)
+        self.page.expect_shown(self.expected.path)
         self.expected = Expected(self.expected.path, self.expected.mask)
 
     def edit(self) -> None:

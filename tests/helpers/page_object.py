@@ -71,6 +71,9 @@ class PageObject:
         self.film = page.locator(".sp-film button")
         self.runs = page.get_by_role("region", name="History").get_by_role("button")
         self.variants = page.get_by_role("toolbar", name="Variants").get_by_role("button")
+        self.compare_handle = page.get_by_role("slider", name="Before and after")
+        self.ready_masks, self.exact = page.locator(".sp-masks"), page.get_by_label("Only what I painted")
+        self.best_first = page.get_by_role("checkbox", name="Best first")
         self.seed, self.new_seed = page.locator("#seed input"), page.get_by_label("New seed each time")
 
     def __getattr__(self, name: str) -> Any:
@@ -210,6 +213,10 @@ class PageObject:
         """A button of exactly this name."""
         return self.page.get_by_role("button", name=name, exact=True)
 
+    def how_many(self, number: int) -> Locator:
+        """The choice of so many images at once."""
+        return self.page.get_by_role("radio", name=str(number))
+
     def steps_slider(self) -> Locator:
         """The slider that shows a run's steps."""
         return self.page.get_by_role("slider", name="From noise to image")
@@ -240,6 +247,14 @@ class PageObject:
     def expect_review(self, state: str) -> None:
         """Wait until a run is shown: "running", "finished", or "" for none."""
         self.wait_for("state => document.querySelector('.sp').dataset.review === state", state)
+
+    def expect_replaying(self, on: bool) -> None:
+        """Wait for the begin or the end of a replay."""
+        self.wait_for("on => !!document.querySelector('.sp').sketchpad.review.replaying === on", on)
+
+    def expect_shown(self, path: str) -> None:
+        """Wait until an image is seen, by its file on the server."""
+        expect(self.page.locator(".sp")).to_have_attribute("data-shown", path)
 
     def expect_free(self) -> None:
         """Wait until no run goes on."""
@@ -277,6 +292,26 @@ class PageObject:
                 }
             }""",
             [list(names), rest],
+        )
+
+    def enter_and_escape(self, share: float) -> None:
+        """Enter in the prompt, and Escape once the run is seen to have come so far; 0: with no time in between."""
+        self.page.evaluate(
+            """share => new Promise((done) => {
+                const press = (key) => document.querySelector("#prompt textarea").dispatchEvent(
+                    new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }),
+                );
+                const look = () => {
+                    const seen = Number(document.querySelector("#progress [role=progressbar]")?.ariaValueNow ?? 0);
+                    const goesOn = document.documentElement.dataset.runState === "requested";
+                    if (seen < 100 * share && goesOn) return requestAnimationFrame(look);
+                    press("Escape");
+                    done();
+                };
+                press("Enter");
+                look();
+            })""",
+            share,
         )
 
     def press(self, name: str) -> None:
