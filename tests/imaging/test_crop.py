@@ -236,7 +236,8 @@ def test_painted_patches_are_the_ones_that_are_regenerated(size: tuple[int, int]
     """Where a patch has pixels that are wholly in it; past the edge of an image there is nothing to paint."""
     cells = np.random.default_rng(0).integers(0, 3, (8, 8), np.uint8) * 100
     region = Region.of_patches(cells, whole_box(size), size, 32)
-    assert np.array_equal(region.token_strength, cells) and region.mask.size == size
+    assert np.array_equal(region.token_strength, cells)
+    assert region.strength.shape == (32, 32) and region.mask.size == size
     found = paint_in(np.asarray(region.mask), region.box, 8)
     assert found.any() and not (found > 0)[cells == 0].any() and set(np.unique(found)) <= {0, 100, 200}
     if size == (64, 64):

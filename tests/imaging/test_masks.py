@@ -134,7 +134,7 @@ def slow_alpha(mask: np.ndarray, feather: int) -> np.ndarray:
     return result
 
 
-@pytest.mark.parametrize("feather", [0, 1, 3, 8])
+@pytest.mark.parametrize("feather", [0, 1, 3, 8, 40])
 @pytest.mark.parametrize("seed", range(2))
 def test_alpha_follows_the_rule(feather: int, seed: int) -> None:
     mask = blobs(22, 31, seed)
