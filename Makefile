@@ -60,11 +60,11 @@ things: $(VENV)/.everything
 	cp runs/things/detector/detector.safetensors checkpoints/things
 	$(BIN)/python -m recipes.things examples --out checkpoints/things/examples
 
-runs/still-life/pictures/train/metadata.jsonl: | $(VENV)/.everything
+runs/still-life/pictures/metadata.jsonl: | $(VENV)/.everything
 	$(BIN)/python -m recipes.still_life.photographs runs/still-life/pictures
 
 PHOTOS := recipes/still_life/configs
-photos: runs/still-life/pictures/train/metadata.jsonl
+photos: runs/still-life/pictures/metadata.jsonl
 	$(BIN)/python -m imagebart train model --config $(PHOTOS)/from-scratch.json --out runs/still-life/from-scratch
 	$(BIN)/python -m imagebart train model --config $(PHOTOS)/further.json --out runs/still-life/model
 	$(BIN)/python -m imagebart evaluate folder --model runs/still-life/model --work runs/still-life/evaluation \

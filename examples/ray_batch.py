@@ -1,12 +1,12 @@
 """A folder of images edited by workers, one machine's or a cluster's, with Ray Data (`pip install "ray[data]"`).
 
-    python examples/ray_batch.py in out --mask mask.png --prompt "a red hat"
+    python examples/ray_batch.py in out mask.png --prompt "a red hat"
 
 Each worker holds a pipeline and edits eight images in one chain; images that have a result in `out` are left alone.
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import ray
 import typer
@@ -31,25 +31,16 @@ class Editor:
 
 
 def main(
-    images: Annotated[Path, typer.Argument(help="Folder of PNG files.")],
-    out: Annotated[Path, typer.Argument(help="Folder for the results.")],
-    mask: Annotated[Path, typer.Option(help="White is regenerated.")],
-    prompt: str | None = None,
-    model: str = "avatars",
-    workers: int = 2,
+    images: Path, out: Path, mask: Path, prompt: str | None = None, model: str = "avatars", workers: int = 2
 ) -> None:
-    """Edit a folder of images."""
+    """Edit a folder of PNG files; the mask's white is regenerated."""
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     left = [str(path.resolve()) for path in sorted(images.glob("*.png")) if not (out / path.name).is_file()]
     if not left:
         raise typer.BadParameter(f"every PNG file of {images} has a result in {out}")
-    edited = ray.data.from_items(left).map_batches(
-        Editor,
-        fn_constructor_args=(model, mask.resolve(), prompt, out),
-        batch_size=8,
-        compute=ray.data.ActorPoolStrategy(size=workers),
-    )
+    given, workers_of = (model, mask.resolve(), prompt, out), ray.data.ActorPoolStrategy(size=workers)
+    edited = ray.data.from_items(left).map_batches(Editor, fn_constructor_args=given, batch_size=8, compute=workers_of)
     print(edited.count(), "images")
 
 

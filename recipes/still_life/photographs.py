@@ -13,9 +13,9 @@ import re
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 from urllib.request import urlretrieve
@@ -27,7 +27,6 @@ from PIL import Image, ImageOps
 FLOWERS = "https://storage.googleapis.com/download.tensorflow.org/example_images/flower_photos.tgz"
 GROCERIES = "https://codeload.github.com/marcusklasson/GroceryStoreDataset/zip/refs/heads/master"
 SHORT, WIDEST = 160, 4 / 3  # pixels of the short side; the long side over it
-HELD_OUT = 20  # one photograph in so many is held out
 HUES = {"red": 0.04, "orange": 0.11, "yellow": 0.19, "green": 0.45, "blue": 0.7, "purple": 0.82, "pink": 0.95}
 NAMES = {  # of folders, as captions have them
     "roses": "rose", "sunflowers": "sunflower", "tulips": "tulip", "Carrots": "carrot", "Satsumas": "mandarin",
@@ -60,7 +59,7 @@ def main(
             carrots = groceries or Path(urlretrieve(GROCERIES, Path(folder) / "groceries.zip")[0])
         except OSError as error:
             raise SystemExit(f"The photographs cannot be fetched ({error}); get them by hand, see --help.") from error
-        count = make(out, [*flower_photos(roses), *grocery_photos(carrots)])
+        count = make(out, chain(flower_photos(roses), grocery_photos(carrots)))
     print(f"{count:,} photographs in {out}")
 
 
@@ -90,25 +89,17 @@ def grocery_photos(archive: Path) -> Iterator[Photograph]:
                 yield Photograph(f"produce-{parts[-1]}", files.read(name), thing, {})
 
 
-def make(out: Path, photographs: list[Photograph]) -> int:
-    """Writes train/ and test/ with their metadata.jsonl; returns how many photographs there are. Duplicates go."""
-    seen: set[str] = set()
-    rows: dict[str, list[dict[str, str]]] = {"test": [], "train": []}
+def make(out: Path, photographs: Iterable[Photograph]) -> int:
+    """Writes photographs with their metadata.jsonl; returns how many there are. Training leaves out duplicates."""
+    out.mkdir(parents=True, exist_ok=True)
+    rows = []
     for photograph in photographs:
-        image = small(photograph.content)
-        digest = blake2b(image.tobytes()).hexdigest()
-        if digest in seen:
-            continue
-        seen.add(digest)
-        part = "test" if int(digest[:8], 16) % HELD_OUT == 0 else "train"
-        (out / part).mkdir(parents=True, exist_ok=True)
-        name = Path(photograph.name).with_suffix(".webp").name
-        image.save(out / part / name, quality=85)
-        rows[part].append({"file_name": name, "text": caption(photograph.thing, image), **photograph.credit})
-    for part in filter(rows.get, rows):
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows[part])
-        (out / part / "metadata.jsonl").write_text(lines, encoding="utf-8")
-    return len(seen)
+        image, name = small(photograph.content), Path(photograph.name).with_suffix(".webp").name
+        image.save(out / name, quality=85)
+        rows.append({"file_name": name, "text": caption(photograph.thing, image), **photograph.credit})
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (out / "metadata.jsonl").write_text(lines, encoding="utf-8")
+    return len(rows)
 
 
 def small(content: bytes) -> Image.Image:

@@ -26,7 +26,7 @@ def test_archives_become_a_folder_with_captions_and_credits(tmp_path: Path) -> N
     rose, daisy = photograph((200, 10, 10), (20, 140, 20), (600, 300)), photograph((250,) * 3, (9, 9, 9), (300, 400))
     licence = b"head\nroses/1.jpg CC-BY by Ann - Lee - https://www.flickr.com/photos/1/\n"
     with tarfile.open(tmp_path / "f.tgz", "w:gz") as files:
-        named = {"roses/1.jpg": rose, "roses/2.jpg": rose, "daisy/3.jpg": daisy, "LICENSE.txt": licence}
+        named = {"roses/1.jpg": rose, "daisy/3.jpg": daisy, "LICENSE.txt": licence}
         for name, content in named.items():
             member = tarfile.TarInfo(f"flower_photos/{name}")
             member.size = len(content)
@@ -40,8 +40,7 @@ def test_archives_become_a_folder_with_captions_and_credits(tmp_path: Path) -> N
     app = Typer()
     app.command()(main)
     assert CliRunner().invoke(app, given).exit_code == 0
-    lines = [line for part in (tmp_path / "out").rglob("metadata.jsonl") for line in part.read_text().splitlines()]
-    rows = {row["text"]: row for row in map(json.loads, lines)}
+    rows = {row["text"]: row for row in map(json.loads, (tmp_path / "out" / "metadata.jsonl").read_text().splitlines())}
     assert set(rows) == {"red roses, green background", "white daisies, dark background", "carrots"}
     assert rows["red roses, green background"]["author"] == "Ann - Lee"
     sizes = {path.name: Image.open(path).size for path in (tmp_path / "out").rglob("*.webp")}

@@ -57,7 +57,7 @@ def test_two_workers_edit_a_folder_as_the_pipeline_does(tmp_path: Path) -> None:
         Image.fromarray(pixels).save(tmp_path / "in" / f"{i}.png")
     mask = preset("centre", (32, 32))
     mask.save(tmp_path / "mask.png")
-    command = [sys.executable, ROOT / "examples" / "ray_batch.py", "in", "out", "--mask", "mask.png"]
+    command = [sys.executable, ROOT / "examples" / "ray_batch.py", "in", "out", "mask.png"]
     command += ["--prompt", "a red hat", "--model", tmp_path / "model"]
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
