@@ -491,6 +491,8 @@ class Windows:
         options = {"viewport": WIDE, "reduced_motion": "reduce", **options}
         key = json.dumps(options, sort_keys=True)
         window = self._window(key, url, options)
+        if window.url != url:
+            window.goto("about:blank")  # the page of another server that is in it may ask that one meanwhile
         window.set_default_timeout(self.patience)
         expect.set_options(timeout=self.patience)
         for event, listener in listeners.items():
