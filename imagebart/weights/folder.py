@@ -68,7 +68,7 @@ class ModelConfig(Settings):
     denoiser: DenoiserConfig | None = None  # either this
     betas: tuple[Share, ...] = ()  # or these
     stages: tuple[StageConfig, ...] = ()
-    weights: str = "model"  # what their files are called instead, where there are such files
+    weights: str = "model"  # their files are called so, or, where there are none such, model.safetensors
 
     @model_validator(mode="after")
     def _check(self) -> "ModelConfig":

@@ -94,6 +94,7 @@ def test_large_models_are_split_and_mapped(tmp_path: Path, monkeypatch: pytest.M
         tensors = load_file(path)
         assert sum(t.numel() * t.itemsize for t in tensors.values()) <= 20_000 or len(tensors) == 1
     mapped = load(tmp_path)
+    assert str(parts[0]) in Path("/proc/self/maps").read_text()
     assert_same(mapped, model)
     assert torch.equal(mapped.sample(1, seed=1), model.sample(1, seed=1))
     parts[1].unlink()
