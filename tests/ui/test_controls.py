@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from page_values import control_values, noise_image, sketch_value
 from PIL import PngImagePlugin
@@ -103,6 +103,7 @@ def test_a_link_sets_words_seed_and_settings_and_keeps_the_seed() -> None:
     assert "other" not in found.pop("messages")
     del given["model"]
     assert found == given | {"new_seed": False}
+    assert Actions(Models(CLASSES)).open_link({"choice": ["cat", "dog"]}, None)["choice"] == ["cat", "dog"]
     assert "another model: &lt;faces&gt;" in ACTIONS.open_link({"model": "<faces>"}, "tiny")["messages"]
 
 
@@ -119,6 +120,8 @@ JSON = st.recursive(
 
 
 @settings(deadline=None)
+@example({"choice": ["cow"]}, CLASSES)
+@example({"choice": ["cat"] * 5}, CLASSES)
 @given(st.dictionaries(st.sampled_from([*NAMES, "unheard"]), JSON, max_size=4), st.sampled_from([PIPELINE, CLASSES]))
 def test_of_a_link_only_what_a_page_writes_is_taken(link: dict[str, Any], pipeline: Pipeline) -> None:
     found = Actions(Models(pipeline)).open_link(link, None)
