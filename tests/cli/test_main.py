@@ -221,16 +221,6 @@ def test_the_demo_opens_the_model_and_offers_tools_where_the_environment_says_so
     assert options == {"server_name": "0.0.0.0", "server_port": None, "mcp_server": offered}
 
 
-def test_a_folder_for_files_that_cannot_be_made_is_named(
-    model: Path, upload: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(upload))
-    for name in ("GRADIO_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY", "GRADIO_ANALYTICS_MAX_EVENTS"):
-        monkeypatch.setenv(name, "")  # set by the command, and put back after the test
-    assert main(["demo", "--model", str(model)]) == 2
-    assert "set GRADIO_TEMP_DIR to a folder that can be written to" in capsys.readouterr().err
-
-
 def test_the_default_model_is_found_from_any_folder_or_named_as_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Said
 ) -> None:
