@@ -140,20 +140,6 @@ def test_images_and_masks_are_uploaded(wide: PageObject, tmp_path: Path) -> None
     wide.upload(tmp_path / "red.gif", (50, 40))
     with Image.open(wide.sent_value()["image"]) as sent:
         assert sent.format == "PNG" and sent.convert("RGB").getpixel((9, 9)) == (255, 0, 0)
-    # A bad upload is said, and a good one is kept to the pixel.
-    words, turned = tmp_path / "words.png", tmp_path / "turned.png"
-    words.write_text("not an image")
-    wide.get_by_label("Image to paint on", exact=True).set_input_files(words)
-    expect(wide.note).to_contain_text("we can read")
-    upright, exif = gradient_image((90, 61), 120), Image.Exif()
-    exif[0x0112] = 6  # stored lying on its side; to be shown turned by 90 degrees
-    upright.transpose(Image.Transpose.ROTATE_90).save(turned, exif=exif)
-    wide.upload(turned, (90, 61))
-    wide.press("Centre")
-    fitted_area = wide.fitted_mask()
-    wide.edit()
-    changed = (wide.result_pixels() != np.asarray(upright)).any(axis=-1)
-    assert changed[fitted_area].mean() > 0.5 and not changed[~fitted_area].any()
 
 
 def test_one_finger_paints_and_two_zoom(windows: Windows, site: Site) -> None:
@@ -226,11 +212,7 @@ def test_a_soft_brush_paints_its_strength_which_is_what_runs(wide: PageObject) -
     wide.press("Grow")
     assert set(np.unique(edited_mask(wide))) == {0, 179, 255}
     wide.press("Discard")
-    after = wide.mask()
-    wide.reload()
-    wide.wait_until_ready()
-    assert np.array_equal(wide.mask(), after)
-    wide.get_by_role("slider", name="Strength").fill("50")
+    strength.fill("50")
     wide.press("Border")
     assert set(np.unique(wide.mask())) == {0, 128}
 
