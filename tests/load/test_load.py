@@ -41,11 +41,9 @@ class Request:
 class Session:
     """One person, who generates and edits an image of their own again and again, and gives up some at any moment."""
 
-    def __init__(self, url: str, number: int) -> None:
-        self.number, self.chance = number, random.Random(number)
+    def __init__(self, url: str, functions: dict[str, int], number: int) -> None:
+        self.number, self.functions, self.chance = number, functions, random.Random(number)
         self.http = httpx.Client(base_url=f"{url}gradio_api/", timeout=PATIENCE)
-        functions = httpx.get(f"{url}config", timeout=PATIENCE).json()["dependencies"]
-        self.functions = {function["api_name"]: function["id"] for function in functions}
         self.pixels = np.random.default_rng(number).integers(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8)
         file = io.BytesIO()
         Image.fromarray(self.pixels).save(file, "PNG")
@@ -98,7 +96,9 @@ def load(server: Server, seconds: float) -> list[tuple[float, float]]:
 
     Returns the server's memory: seconds since the start, and MB.
     """
-    people = [Session(server.url, number) for number in range(1, SESSIONS + 1)]
+    config = httpx.get(f"{server.url}config", timeout=PATIENCE).json()
+    functions = {function["api_name"]: function["id"] for function in config["dependencies"]}
+    people = [Session(server.url, functions, number) for number in range(1, SESSIONS + 1)]
     began, memory = time.monotonic(), []
     with ThreadPoolExecutor(SESSIONS) as pool:
         futures = [pool.submit(person.run, began + seconds) for person in people]
@@ -126,7 +126,7 @@ def load(server: Server, seconds: float) -> list[tuple[float, float]]:
 @pytest.mark.slow
 def test_sixteen_at_once_for_a_moment(tmp_path: Path) -> None:
     with page_process(tmp_path) as server:
-        load(server, 4)
+        load(server, 3)
 
 
 def overdue(folder: Path) -> list[str]:
