@@ -190,6 +190,8 @@ def rewritten(text: str) -> tuple[str, list[str]]:
         ("red hair in mauve", "red hair in purple"),
         ("red hair , purple", "red hair , purple"),
         ("hair wearing mauve", "hair wearing purple"),
+        ("hair , in mauve", "hair , in purple"),
+        ("hair in purple wizards", "hair in purple wizards"),
         ("hair on red", "hair on purple"),
         ("shirt , purple , red hair", "shirt , purple , red hair"),
         ("purple", "purple"),
