@@ -86,6 +86,11 @@ def test_other_content_ends_at_the_edge_and_a_shift_in_color_does_not() -> None:
     assert np.array_equal(whole[~MASKS["centre"]], before[~MASKS["centre"]])
 
 
+def test_an_image_that_is_darker_all_over_is_no_other_content() -> None:
+    before, generated = (Image.new("RGB", (SIDE, SIDE), (level,) * 3) for level in (100, 50))
+    assert np.asarray(blend(generated, before, MASKS["centre"]))[12, 24, 0] > 90
+
+
 def flood(image: np.ndarray, painted: np.ndarray, color: np.ndarray) -> set[tuple[int, int]]:
     """Painted pixels that are connected to kept pixels of a color by pixels nearly of it, one by one."""
     queue = [tuple(place) for place in np.argwhere(~painted & (image == color).all(2))]
