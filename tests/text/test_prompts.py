@@ -191,6 +191,8 @@ def rewritten(text: str) -> tuple[str, list[str]]:
         ("red hair , purple", "red hair , purple"),
         ("hair wearing mauve", "hair wearing purple"),
         ("hair , in mauve", "hair , in purple"),
+        ("hair in purple with a hat", "hair in pink with a hat"),
+        ("mauve in", "mauve in"),
         ("hair in purple wizards", "hair in purple wizards"),
         ("hair on red", "hair on purple"),
         ("shirt , purple , red hair", "shirt , purple , red hair"),
