@@ -9,7 +9,7 @@ import typer
 from imagebart.cli.options import Data, command, output_folder
 from imagebart.core.errors import InputError
 
-app = typer.Typer(help="Train a first stage or a stage, or put a model together.")
+app = typer.Typer(help="Train a model of your own images, or a part of one.")
 
 Config = Annotated[Path, typer.Option(help="JSON file of settings, see recipes/.")]
 FOLDER: dict[str, Any] = {"parser": output_folder, "metavar": "DIRECTORY"}
