@@ -35,15 +35,15 @@ export class Prompt {
     return this.unwritten === null ? promptBox()?.value ?? null : null;
   }
 
-  // What is written before the prompt is there, it gets when it comes.
+  // What is written before the prompt is there, it gets when it comes, unless somebody was quicker to type.
   write(text) {
-    const waits = this.unwritten !== null;
+    const [waits, early] = [this.unwritten !== null, !promptBox()];
     this.unwritten = text;
     if (waits) return;
     whenPresent("prompt", () => {
       const [box, words] = [promptBox(), this.unwritten];
       this.unwritten = null;
-      if (!box || box.value === words) return;
+      if (!box || box.value === words || (early && box.value)) return;
       Object.getOwnPropertyDescriptor(Object.getPrototypeOf(box), "value").set.call(box, words);
       box.dispatchEvent(new Event("input", { bubbles: true }));
     });

@@ -204,6 +204,29 @@ test("a suggestion is added to the words by a click, and taken out by another on
   assert.equal(box.value, "blue, a hat");
 });
 
+for (const [typed, stays] of [["", "a hat"], ["my own", "my own"]]) {
+  test(`words that are written before the prompt is there come with it, but not over "${typed}"`, (t) => {
+    const { prompt: field } = prompt(t);
+    const [frames, box] = [[], new class {
+      #value = typed;
+      get value() { return this.#value; }
+      set value(words) { this.#value = words; }
+      dispatchEvent() {}
+    }()];
+    let there = null;
+    provide(t, {
+      document: { querySelector: () => there, getElementById: () => there },
+      requestAnimationFrame: () => (act) => frames.push(act),
+    });
+    field.write("a hat");
+    there = box;
+    frames.pop()();
+    assert.equal(box.value, stays);
+    field.write("a beard");
+    assert.equal(box.value, "a beard");
+  });
+}
+
 // What an image grows by.
 
 test("an image grows to a shape on both sides, or by a quarter on one, and not where it has the shape", () => {
