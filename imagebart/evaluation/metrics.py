@@ -181,4 +181,4 @@ def report(measures: Iterable[Measure], about: dict[str, Any], out: Path | None)
 def _number(value: float, unit: str) -> str:
     if unit == "%":
         return f"{100 * value:.1f} %"
-    return f"{value:.3g}" + (f" {unit}" if unit else "")
+    return f"{value:.4g}" + (f" {unit}" if unit else "")

@@ -143,7 +143,7 @@ class Cache:
     kept: Tensor | None = None  # self-attention's keys and values, [depth, 2, B, heads, positions, head_size]
 
     def allocate(self, decoder: "Transformer") -> None:
-        """Makes room for the keys and values of every position, once; `decode` masks those after a row's last."""
+        """Allocates the keys and values of every position, once; `decode` masks those after a row's last."""
         config, like = decoder.config, decoder.position_embedding
         shape = (config.depth, 2, len(self.prefix), config.heads, keys_end(config.positions), config.head_size)
         self.kept = like.new_zeros(shape)

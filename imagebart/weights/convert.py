@@ -227,6 +227,8 @@ def load_published(folder: Path, device: torch.device, dtype: torch.dtype, cls: 
     first = StageCheckpoint(files / "scale1.ckpt")
     check_betas(first.betas)
     paths = [files / f"scale{t}.ckpt" for t in range(1, len(first.betas) + 1)]
+    if missing := [path for path in paths if not path.is_file()]:  # said before gigabytes are read
+        raise WeightsError(f"{missing[0]} is missing, expected scale1.ckpt to {paths[-1].name} beside each other")
     described = [_published_stage(path, model, t, len(paths)) for t, path in enumerate(paths, 1)]
     first_stage, conditioner = described[0].first_stage, described[0].conditioner
     vqgan = first.load_first_stage(first_stage, device, dtype)

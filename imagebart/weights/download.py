@@ -66,8 +66,8 @@ def _fetch(url: str, path: Path) -> None:
         done = part.stat().st_size if part.is_file() else 0
         free, needed = shutil.disk_usage(path.parent).free, 2 * size - done  # as much again is unpacked
         if needed > free:
-            room = f"{format_bytes(free)} are free at {path.parent}"
-            raise WeightsError(f"{path.name} takes {format_bytes(needed)}, and {room}.")
+            there = f"{format_bytes(free)} are free at {path.parent}"
+            raise WeightsError(f"{path.name} takes {format_bytes(needed)}, and {there}.")
         with part.open("ab") as file:
             http_get(url, file, resume_size=done, expected_size=size, displayed_filename=path.name)
     except WeightsError:

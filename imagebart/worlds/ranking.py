@@ -56,15 +56,19 @@ class Checker(Protocol):
 
 def bundled_scorer(folder: Path, model: ImageBARTModel) -> Scorer | None:
     """The scorer in a model's folder, if any. Raises WeightsError naming a file that cannot be used."""
-    from imagebart.worlds.attribute_classifier import AvatarScorer  # its module reads a long file of phrases
+    load: Callable[[Path, ImageBARTModel], Scorer]
+    if (path := folder / DETECTOR).is_file():
+        load = ThingScorer.load
+    elif (path := folder / ATTRIBUTE_CLASSIFIER).is_file():
+        from imagebart.worlds.attribute_classifier import AvatarScorer  # its module reads a long file of phrases
 
-    for name, kind in ((DETECTOR, ThingScorer), (ATTRIBUTE_CLASSIFIER, AvatarScorer)):
-        if (path := folder / name).is_file():
-            try:
-                return kind.load(path, model)
-            except (SafetensorError, OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
-                raise WeightsError(f"{path} cannot be used as a scorer: {error}") from error
-    return None
+        load = AvatarScorer.load
+    else:
+        return None
+    try:
+        return load(path, model)
+    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
+        raise WeightsError(f"{path} cannot be used as a scorer: {error}") from error
 
 
 def preprocessing(source: str) -> Callable[[Tensor], Tensor]:

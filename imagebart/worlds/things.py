@@ -38,9 +38,12 @@ RELATIONS = {  # what is said between two things: a key of PLACES
     "left of": "left", "next to": "left", "beside": "left", "right of": "right", "on": "on", "on top of": "on",
     "above": "above", "over": "above", "below": "below", "under": "below", "beneath": "below",
 }  # fmt: skip
-NUMBERS = {"a": 1, "an": 1, "pair": 2, "couple": 2, "some": 3, "few": 3, "several": 3, "many": 6, "dozen": 12}
-COUNTED = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
-NUMBERS |= {word: number for number, word in enumerate([*COUNTED.split(), "eighteen", "nineteen", "twenty"], 1)}
+NUMBER_WORDS = (
+    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty"
+)
+NUMBERS = {word: number for number, word in enumerate(NUMBER_WORDS.split(), 1)}
+NUMBERS |= {"a": 1, "an": 1, "pair": 2, "couple": 2, "some": 3, "few": 3, "several": 3, "many": 6, "dozen": 12}
 MAX_COUNT = 20  # of a thing
 SIZES = {"tiny": 0.5, "small": 0.7, "little": 0.7, "big": 1.4, "large": 1.4, "huge": 1.7, "giant": 1.7}  # × usual side
 GROUND_WORDS = ("ground", "background", "wall", "floor")

@@ -145,10 +145,18 @@ def test_averaged_weights_are_taken_where_there_are_some(copy: Path) -> None:
     assert torch.equal(load(copy).stages[1].decoder.token_embedding.weight, raw)
 
 
-@pytest.mark.parametrize("name", ["scale1.yaml", "scale2.yaml", "scale2.ckpt", "scale1.ckpt"])
-def test_missing_files_are_named(copy: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("scale1.yaml", "is missing"),
+        ("scale2.yaml", "is missing"),
+        ("scale2.ckpt", "is missing, expected scale1.ckpt to scale2.ckpt"),
+        ("scale1.ckpt", "holds no model"),
+    ],
+)
+def test_missing_files_are_named(copy: Path, name: str, said: str) -> None:
     (copy / name).unlink()
-    assert_refused(copy, str(copy), name)
+    assert_refused(copy, str(copy), name, said)
 
 
 def test_a_published_name_needs_no_configuration_but_its_own_files(copy: Path, tmp_path: Path) -> None:

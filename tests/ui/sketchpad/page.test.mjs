@@ -270,13 +270,13 @@ test("files are asked for below the path at which the page is", (t) => {
 });
 
 // A storage of a browser that takes so many letters.
-const storage = (room) => {
+const storage = (limit) => {
   const values = new Map();
   return {
     getItem: (name) => values.get(name) ?? null,
     removeItem: (name) => values.delete(name),
     setItem: (name, value) => {
-      if (value.length > room) throw new Error("QuotaExceededError");
+      if (value.length > limit) throw new Error("QuotaExceededError");
       values.set(name, value);
     },
   };
