@@ -104,7 +104,7 @@ def row(source: str, scales: int | None, repeats: int, words: str) -> list[str]:
     memory = max(run[2] for run in whole + edits)
     original = original_seconds(pipe.model, scales or pipe.stages)
     seconds = [min(run[i] for run in runs) for runs in (whole, edits) for i in (0, 1)]
-    times = [f"{value:.2f}" for value in seconds]
+    times = [f"{value:.3g}" for value in seconds]
     held = f"{memory / 1e9:.2f} GB" if memory else ""
     speed_up = f"{original / seconds[0]:.0f}"
     return [pipe.name, str(scales or pipe.stages), f"{ready:.1f}", *times, held, f"{original:.1f}", speed_up]
