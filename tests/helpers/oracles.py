@@ -48,7 +48,17 @@ def all_sequences(length: int, vocab_size: int) -> Tensor:
     return torch.cartesian_prod(*[torch.arange(vocab_size)] * length).reshape(-1, length)
 
 
-# Transformer
+# Networks
+
+
+def linear(weights: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
+    out = x @ weights[f"{name}.weight"].T
+    return out + weights[f"{name}.bias"] if f"{name}.bias" in weights else out
+
+
+def part(weights: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The weights of one module of a network."""
+    return {key.removeprefix(f"{name}."): value for key, value in weights.items() if key.startswith(f"{name}.")}
 
 
 def plain_attention(q: Tensor, k: Tensor, v: Tensor, sees: Callable[[int, int], bool]) -> Tensor:
@@ -66,48 +76,31 @@ def plain_transformer(
 ) -> Tensor:
     """One sequence of tokens [S] -> hidden states [S, width]; context [M, width]; extra [S, width]."""
 
-    def linear(name: str, x: Tensor) -> Tensor:
-        out = x @ weights[f"{name}.weight"].T
-        return out + weights[f"{name}.bias"] if f"{name}.bias" in weights else out
-
     def norm(name: str, x: Tensor) -> Tensor:
         return F.layer_norm(x, x.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"])
 
     def sees(i: int, j: int) -> bool:
         return not config.causal or j <= i or (i < config.unmasked and j < config.unmasked)
 
-    def heads(x: Tensor, part: int) -> list[Tensor]:
-        inner = config.heads * config.head_size
-        x = x[:, part * inner : (part + 1) * inner]
-        return [x[:, h * config.head_size : (h + 1) * config.head_size] for h in range(config.heads)]
-
     x = torch.stack([weights["token_embedding.weight"][token] for token in tokens])
     x = x + weights["position_embedding"][: len(tokens)]
     x = x if extra is None else x + extra
     for layer in range(config.depth):
         block = f"blocks.{layer}"
-        qkv = linear(f"{block}.attention.qkv", norm(f"{block}.attention.norm", x))
-        triples = zip(heads(qkv, 0), heads(qkv, 1), heads(qkv, 2), strict=True)
-        attended = torch.cat([plain_attention(q, k, v, sees) for q, k, v in triples], 1)
-        x = x + linear(f"{block}.attention.out", attended)
+        qkv = linear(weights, f"{block}.attention.qkv", norm(f"{block}.attention.norm", x))
+        heads = zip(*(t.split(config.head_size, 1) for t in qkv.chunk(3, 1)), strict=True)
+        attended = torch.cat([plain_attention(q, k, v, sees) for q, k, v in heads], 1)
+        x = x + linear(weights, f"{block}.attention.out", attended)
         if config.cross:
             assert context is not None
-            q = linear(f"{block}.cross.q", norm(f"{block}.cross.norm", x))
-            kv = linear(f"{block}.cross.kv", context)
-            triples = zip(heads(q, 0), heads(kv, 0), heads(kv, 1), strict=True)
-            attended = torch.cat([plain_attention(q, k, v, lambda i, j: True) for q, k, v in triples], 1)
-            x = x + linear(f"{block}.cross.out", attended)
-        up = linear(f"{block}.feed_forward.up", norm(f"{block}.feed_forward.norm", x))
-        x = x + linear(f"{block}.feed_forward.down", up * (1 + torch.erf(up / math.sqrt(2))) / 2)
+            q = linear(weights, f"{block}.cross.q", norm(f"{block}.cross.norm", x))
+            kv = linear(weights, f"{block}.cross.kv", context).chunk(2, 1)
+            heads = zip(*(t.split(config.head_size, 1) for t in (q, *kv)), strict=True)
+            attended = torch.cat([plain_attention(q, k, v, lambda i, j: True) for q, k, v in heads], 1)
+            x = x + linear(weights, f"{block}.cross.out", attended)
+        up = linear(weights, f"{block}.feed_forward.up", norm(f"{block}.feed_forward.norm", x))
+        x = x + linear(weights, f"{block}.feed_forward.down", up * (1 + torch.erf(up / math.sqrt(2))) / 2)
     return norm("norm", x)
-
-
-# Denoising
-
-
-def part(weights: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """The weights of one module of a network."""
-    return {key.removeprefix(f"{name}."): value for key, value in weights.items() if key.startswith(f"{name}.")}
 
 
 def plain_slots(weights: Mapping[str, Tensor], config: TextEncoderConfig, cond: list[int]) -> Tensor:
@@ -122,7 +115,10 @@ def plain_slots(weights: Mapping[str, Tensor], config: TextEncoderConfig, cond: 
             extra[i] += kernel @ inner["token_embedding.weight"][cond[i - back]]
     fed = torch.tensor(cond + [words + i for i in range(config.query_tokens)])
     slots = plain_transformer(inner, config.transformer, fed, extra=extra)[len(cond) :]
-    return slots @ weights["text_map.weight"].T + weights["text_map.bias"]
+    return linear(weights, "text_map", slots)
+
+
+# Diffusion
 
 
 def transition(noise: float, vocab_size: int) -> Tensor:
@@ -131,9 +127,9 @@ def transition(noise: float, vocab_size: int) -> Tensor:
     return torch.tensor(rows, dtype=torch.float64)
 
 
-def log_q(k: int, c: int, noise_t: float, vocab_size: int) -> float:
-    """log q(x_t = c | x = k)"""
-    return math.log((1 - noise_t) * (k == c) + noise_t / vocab_size)
+def log_likelihoods(c: list[int], noise_t: list[float], vocab_size: int) -> Tensor:
+    """log q(x_t = c_n | x = k), of N tokens at their noise levels and every k: float64 [N, K]."""
+    return torch.stack([transition(noise, vocab_size)[:, seen] for seen, noise in zip(c, noise_t, strict=True)]).log()
 
 
 def plain_reverse(p0: list[float], c: int, noise_t: float, noise_s: float) -> list[float]:
@@ -158,42 +154,35 @@ def plain_denoiser(
     cond: list[int],
     color_hints: list[list[bool]] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Logits of p(x_0) of one row, the decoder's and the encoder's own, position by position: float64 [N, K] each."""
-    config, weights = denoiser.config, denoiser.state_dict()
-    tokens, size = len(c), config.vocab_size
+    """Logits of p(x_0) of one row, the decoder's and the encoder's own: float64 [N, K] each."""
+    config, weights, size = denoiser.config, denoiser.state_dict(), denoiser.config.vocab_size
 
-    def embed(name: str, level: float) -> Tensor:
-        angles = [math.pi * 2**i * level for i in range(6)]
-        features = [math.sin(a) for a in angles] + [math.cos(a) for a in angles]
-        return weights[f"{name}.map.weight"] @ torch.tensor(features).double() + weights[f"{name}.map.bias"]
+    def embed(name: str, levels: list[float]) -> Tensor:
+        angles = torch.tensor([[math.pi * 2**i * level for i in range(6)] for level in levels], dtype=torch.float64)
+        return linear(weights, f"{name}.map", torch.cat([angles.sin(), angles.cos()], 1))
 
-    slots = None if config.text is None else plain_slots(weights, config.text, cond)
-    ids = cond if slots is None else list(range(len(slots)))
-    prefix = [config.encoder.vocab_in - 1] + [size + token for token in ids]
-    first = len(prefix)
-    to_encoder = torch.zeros(first + tokens, config.encoder.width, dtype=torch.float64)
-    to_decoder = torch.zeros(first + tokens - 1, config.decoder.width, dtype=torch.float64)
-    for i in range(0 if slots is None else len(slots)):
-        to_encoder[1 + i] += slots[i]  # type: ignore[index]
-        to_decoder[1 + i] += slots[i]  # type: ignore[index]
-    for n in range(tokens):
-        to_encoder[first + n] += embed("encoder_rates", noise_t[n])
-        if color_hints is not None:
-            for token in range(size):
-                if color_hints[n][token]:
-                    to_encoder[first + n] += weights["color_hint_embedding.weight"][:, token]
+    slots = (
+        torch.zeros(len(cond), config.encoder.width) if config.text is None else plain_slots(weights, config.text, cond)
+    )
+    ids = cond if config.text is None else range(len(slots))
+    prefix = [config.encoder.vocab_in - 1, *(size + token for token in ids)]
+    prompt = torch.cat([torch.zeros(1, config.encoder.width), slots])  # nothing is added to the start token
+    of_tokens = embed("encoder_rates", noise_t)
+    if color_hints is not None:
+        of_tokens = of_tokens + torch.tensor(color_hints).double() @ weights["color_hint_embedding.weight"].T
+    to_encoder = torch.cat([prompt, of_tokens])
     encoded = plain_transformer(part(weights, "encoder"), config.encoder, torch.tensor(prefix + c), extra=to_encoder)
-    for n in range(tokens):  # the decoder's step `first - 1 + n` predicts x_0 at n
-        to_decoder[first - 1 + n] += weights["align.weight"] @ encoded[first + n] + weights["align.bias"]
-        if n:
-            to_decoder[first - 1 + n] += embed("decoder_rates", noise_s[n - 1])
+    first = len(prefix) - 1  # the decoder's position `first + n` gets x_s at n - 1 and predicts x_0 at n
+    to_decoder = torch.cat([prompt, embed("decoder_rates", noise_s[:-1])])
+    to_decoder[first:] += linear(weights, "align", encoded[len(prefix) :])
     fed = torch.tensor(prefix + x[:-1])
-    hidden = plain_transformer(part(weights, "decoder"), config.decoder, fed, encoded, to_decoder)[first - 1 :]
-    said = [[log_q(k, c[n], max(noise_t[n], 0.002), size) for k in range(size)] for n in range(tokens)]
-    likelihood = weights["likelihood"] * torch.tensor(said, dtype=torch.float64)
-    logits = hidden @ weights["decoder.head.weight"].T + weights["decoder.head.bias"]
-    drafts = encoded[first:] @ weights["draft_head.weight"].T + weights["draft_head.bias"]
-    return logits + likelihood, drafts + likelihood
+    hidden = plain_transformer(part(weights, "decoder"), config.decoder, fed, encoded, to_decoder)[first:]
+    likelihood = weights["likelihood"] * log_likelihoods(c, [max(noise, 0.002) for noise in noise_t], size)
+    drafts = linear(weights, "draft_head", encoded[len(prefix) :])
+    return linear(weights, "decoder.head", hidden) + likelihood, drafts + likelihood
+
+
+# Sampling
 
 
 def noise_levels(keep: Tensor) -> Tensor:
@@ -207,15 +196,9 @@ def teacher_forced(
     """Logits [B, N, K] that temperature and filters act on, all positions at once; kept ones are of no use."""
     if isinstance(step.network, Stage):
         return step.network(x, c, cond)
-    noise_t, noise_s = (
-        torch.tensor([[min(value, level) for value in row] for row in noise_level.tolist()])
-        for level in (step.noise_t, step.noise_s)
-    )
+    noise_t, noise_s = (noise_level.clamp(max=level) for level in (step.noise_t, step.noise_s))
     hints = step.network.embed_hints(color_hints, None)
     return step.network.logits(x, c, noise_t, noise_s, cond=cond, hint_embeds=hints)
-
-
-# Sampling
 
 
 def plain_filter(logits: list[float], settings: SamplingSettings) -> list[float]:
@@ -238,6 +221,17 @@ def plain_weights(
     if isinstance(step.network, Stage):
         return p0
     return plain_reverse(p0, c, min(step.noise_t, level), step.noise_s)
+
+
+def plain_joint(step: Step, outcomes: Tensor, c: Tensor, keep: Tensor, settings: SamplingSettings) -> Tensor:
+    """p(x_s = outcome | x_t = c) for every outcome [M, N], the product over what is not kept, bool [N]: float64 [M]."""
+    rows = c.expand(outcomes.shape)
+    logits = teacher_forced(step, outcomes, rows, noise_levels(keep).expand(outcomes.shape), None)
+    result = torch.ones(len(outcomes), dtype=torch.float64)
+    for index, outcome in enumerate(outcomes.tolist()):
+        for i in (~keep).nonzero().flatten().tolist():
+            result[index] *= plain_weights(step, logits[index, i].tolist(), int(c[i]), settings)[outcome[i]]
+    return result
 
 
 def plain_draw(

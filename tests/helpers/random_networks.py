@@ -1,16 +1,17 @@
 """Small networks in float64 with random weights, large ones so that their logits differ clearly."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from imagebart.core.settings import SamplingSettings
 from imagebart.models.denoiser import Denoiser, DenoiserConfig, Kind, Stage, StageConfig, mask_sides
 from imagebart.models.diffusion import row_generators
 from imagebart.models.transformer import TextEncoderConfig, TransformerConfig
-from imagebart.sampling.steps import ChainState, Step
+from imagebart.sampling.steps import ChainEvent, ChainState, Step, sample_step
 
 KINDS: tuple[Kind, ...] = ("decoder_only", "encoder_decoder", "residual")
 CONDITIONS = 5  # different conditioning tokens
@@ -84,20 +85,11 @@ def random_denoiser(
     return with_random_weights(Denoiser(config), seed)
 
 
-def random_step(
-    kind: StepKind, tokens: int = 6, vocab_size: int = 7, cond_length: int = 2, seed: int = 0, query_tokens: int = 0
-) -> Step:
+def random_step(kind: StepKind, *shape: int, **more: int) -> Step:
     """A step by a published stage of a kind, or by the denoiser from a noise level of 0.7 to 0.3 or to 0."""
     if kind in ("denoiser", "denoiser to x_0"):
-        denoiser = random_denoiser(tokens, vocab_size, cond_length, seed, query_tokens)
-        return Step(denoiser, 0.7, 0.3 if kind == "denoiser" else 0.0)
-    stage = random_stage(kind, tokens, vocab_size, cond_length, seed, query_tokens)
-    return Step(stage, 1.0, 0.0 if kind != "decoder_only" else 0.5)
-
-
-def denoising_steps(denoiser: Denoiser, scales: int) -> list[Step]:
-    """Steps of the denoiser from noise down to 0, t = 1 first, that remove as much noise each."""
-    return [Step(denoiser, t / scales, (t - 1) / scales) for t in range(1, scales + 1)]
+        return Step(random_denoiser(*shape, **more), 0.7, 0.3 if kind == "denoiser" else 0.0)
+    return Step(random_stage(kind, *shape, **more), 1.0, 0.0 if kind != "decoder_only" else 0.5)
 
 
 def chain_state(
@@ -119,6 +111,17 @@ def chain_state(
     sides = mask_sides(level > 0) if network.config.mask_sides else None
     embeds = network.encode_prompt(both)
     return replace(state, prompt_embeds=embeds, hint_embeds=network.embed_hints(color_hints, sides))
+
+
+def sampled(
+    state: ChainState, settings: SamplingSettings, noise: Tensor, drafts: Tensor | None = None
+) -> Iterator[ChainEvent]:
+    """The events of a state's last step; their tokens are overwritten as soon as they are read: they are ours."""
+    step = state.steps[-1]
+    begun = ChainEvent(tokens=state.x, stage=1, stages=1, resample_index=0, resamples=1)
+    for event in sample_step(step, step.network.decoder, state, settings, noise, begun, drafts):
+        yield replace(event, tokens=event.tokens.clone())
+        event.tokens.zero_()
 
 
 def random_cond(batch: int, length: int = 2) -> Tensor | None:

@@ -15,22 +15,20 @@ from oracles import (
     noise_levels,
     plain_denoiser,
     plain_draw,
-    plain_reverse,
-    teacher_forced,
+    plain_joint,
 )
-from random_networks import chain_state, denoising_steps, random_cond, random_denoiser, random_stage
-from tiny_models import tiny_model, tiny_staged_model
+from random_networks import chain_state, random_cond, random_denoiser, random_stage, sampled
+from tiny_models import tiny_model
 from torch import Tensor
 
-from imagebart.core.errors import InputError
 from imagebart.core.settings import SamplingSettings
-from imagebart.models.denoiser import Denoiser, mask_sides
+from imagebart.models.denoiser import mask_sides
 from imagebart.models.diffusion import Schedule, add_noise_rows, gumbel_noise, row_generators, uniform_tokens
 from imagebart.models.transformer import Cache, Transformer
 from imagebart.sampling import steps as steps_module
 from imagebart.sampling.packed_linear import PackedDecoder
 from imagebart.sampling.sampler import TOP_P, correct, probabilities, sample_chain
-from imagebart.sampling.steps import ChainEvent, ChainState, Step, sample_step
+from imagebart.sampling.steps import ChainEvent, ChainState, Step
 
 DEFAULTS, K = SamplingSettings(), 7
 
@@ -46,8 +44,10 @@ def published(tokens: int = 6, vocab_size: int = K, count: int = 3) -> list[Step
     return steps
 
 
-def denoised(tokens: int = 6, vocab_size: int = K, count: int = 3) -> list[Step]:
-    return denoising_steps(random_denoiser(tokens, vocab_size, cond_length=0), count)
+def denoised(tokens: int = 6, vocab_size: int = K, count: int = 3, **more: int) -> list[Step]:
+    """Steps of one denoiser that remove as much noise each."""
+    denoiser = random_denoiser(tokens, vocab_size, **{"cond_length": 0, **more})
+    return [Step(denoiser, t / count, (t - 1) / count) for t in range(1, count + 1)]
 
 
 CHAINS = {"stages": published, "denoiser": denoised}
@@ -67,13 +67,9 @@ def stream(
     return sample_chain(chain_state(steps, start, level, seed=seed, **more), PackedDecoder(), settings)
 
 
-def run(*given: Any, **more: Any) -> list[ChainEvent]:
-    return list(stream(*given, **more))
-
-
-def ends(events: Sequence[ChainEvent]) -> Tensor:
-    """What each step and resample ends with, [S, B, N]."""
-    return torch.stack([event.tokens for event in events if event.done])
+def ends(*given: Any, **more: Any) -> Tensor:
+    """What each step and resample of a chain ends with, [S, B, N]."""
+    return torch.stack([event.tokens for event in stream(*given, **more) if event.done])
 
 
 def count_passes(steps: Sequence[Step]) -> list[int]:
@@ -91,7 +87,7 @@ def count_passes(steps: Sequence[Step]) -> list[int]:
 def test_events_come_in_order_and_sampled_and_kept_tokens_stay(chain: str, first: int, resamples: int) -> None:
     keep = torch.tensor([[True, False, False, True, False, True], [True, True, False, True, False, True]])
     start, drawn = torch.randint(K, (2, 6)), [1, 2, 4]
-    events = run(CHAINS[chain]()[:first], start, keep, SamplingSettings(resamples=resamples))
+    events = stream(CHAINS[chain]()[:first], start, keep, SamplingSettings(resamples=resamples))
     found = []
     for stage, group in itertools.groupby(events, key=lambda e: (e.stage, e.resample_index)):
         found.append(stage)
@@ -113,15 +109,14 @@ def test_events_come_in_order_and_sampled_and_kept_tokens_stay(chain: str, first
 
 def test_an_event_for_every_pass_that_is_asked_for() -> None:
     steps, start = published(), torch.randint(K, (1, 6))
-    packed, settings = PackedDecoder(), SamplingSettings(resamples=2)
-    keep = torch.tensor([[True, True, False, False, True, True]])
-    chain, seen = sample_chain(chain_state(steps, start, noise_levels(keep)), packed, settings), count_passes(steps)
+    settings, keep = SamplingSettings(resamples=2), torch.tensor([[True, True, False, False, True, True]])
+    chain, seen = stream(steps, start, keep, settings), count_passes(steps)
     assert seen == []
     events = [next(chain)]
     assert seen == [3]
     events += chain
     assert seen == [event.stage for event in events]
-    assert run(steps, start, torch.ones(1, 6, dtype=torch.bool), settings) == [] and len(seen) == len(events)
+    assert [*stream(steps, start, torch.ones(1, 6, dtype=torch.bool), settings)] == [] and len(seen) == len(events)
 
 
 def test_the_denoisers_drafts_are_the_first_event() -> None:
@@ -175,11 +170,11 @@ def test_rows_are_runs_of_their_own(chain: str) -> None:
     """Row b with seed s is the run with seed s + b, event by event where it draws, whatever the other rows keep."""
     start, keep, steps = torch.randint(K, (3, 6)), torch.rand(3, 6) < 0.4, CHAINS[chain]()
     settings = SamplingSettings(resamples=2, top_k=4)
-    together = ends(run(steps, start, keep, settings, seed=10))
+    together = ends(steps, start, keep, settings, seed=10)
     for b in range(3):
-        alone = ends(run(steps, start[b : b + 1], keep[b : b + 1], settings, seed=10 + b))
+        alone = ends(steps, start[b : b + 1], keep[b : b + 1], settings, seed=10 + b)
         assert torch.equal(alone[:, 0], together[:, b])
-    assert not torch.equal(ends(run(steps, start, keep, settings, seed=20)), together)
+    assert not torch.equal(ends(steps, start, keep, settings, seed=20), together)
 
 
 @pytest.mark.parametrize(("scales", "guidance", "resamples"), [(1, 1.0, 3), (2, 2.5, 1), (2, 2.5, 3), (8, 1.0, 1)])
@@ -190,7 +185,7 @@ def test_a_chain_of_the_denoiser_equals_the_plain_computation(
 
     A token with a noise level is sampled by the first step below it; until then it is that of the start.
     """
-    steps = denoising_steps(random_denoiser(color_hint_grid=2), scales)
+    steps = denoised(count=scales, cond_length=2, color_hint_grid=2)
     start, level = torch.randint(K, (2, 6)), torch.tensor([[0, 0.1, 0.6, 1, 0.3, 1], [1, 0.9, 0.5, 0.25, 0, 0.7]])
     cond, color_hints, unconditional = random_cond(2), torch.rand(2, 6, K) < 0.3, torch.zeros(2, 2, dtype=torch.long)
     settings, generators = SamplingSettings(guidance=guidance, resamples=resamples), row_generators(range(4, 6))
@@ -208,22 +203,7 @@ def test_a_chain_of_the_denoiser_equals_the_plain_computation(
         if drafts is not None:
             length = lambda needed, unknown, rows, drafts=drafts: needed + drafts  # noqa: E731
             monkeypatch.setattr(steps_module, "draft_length", length)
-        assert torch.equal(ends(run(steps, start, None, settings, 4, **more)), torch.stack(expected))
-
-
-def joint_of(step: Step, outcomes: Tensor, c: Tensor, level: Tensor) -> Tensor:
-    """p(x_s = outcome | x_t = c) of the unknown tokens, for every outcome [M, N] and every c [C, N]: [C, M]."""
-    size = len(outcomes)
-    x, noisy = outcomes.repeat(len(c), 1), c.repeat_interleave(size, 0)
-    p = teacher_forced(step, x, noisy, level.expand(x.shape), None).softmax(-1)
-    if isinstance(step.network, Denoiser) and step.noise_s > 0:
-        k = p.shape[-1]
-        back = [
-            [plain_reverse([float(j == x0) for j in range(k)], seen, step.noise_t, step.noise_s) for x0 in range(k)]
-            for seen in range(k)
-        ]
-        p = torch.einsum("rnj,rnjk->rnk", p, torch.tensor(back, dtype=torch.float64)[noisy])
-    return p.gather(-1, x[..., None])[:, level > 0].reshape(len(c), size, -1).prod(-1)
+        assert torch.equal(ends(steps, start, None, settings, 4, **more), torch.stack(expected))
 
 
 @pytest.mark.parametrize(("chain", "kept"), [("stages", False), ("denoiser", False), ("denoiser", True)])
@@ -235,10 +215,12 @@ def test_x_0_of_two_steps_by_enumeration(chain: str, kept: bool) -> None:
     if kept:
         keep[1], start[:, 1] = True, 2
         outcomes = outcomes[outcomes[:, 1] == 2]
-    coarse, fine = (joint_of(step, outcomes, outcomes, noise_levels(keep)) for step in reversed(steps))
+    coarse, fine = (
+        torch.stack([plain_joint(step, outcomes, c, keep, DEFAULTS) for c in outcomes]) for step in reversed(steps)
+    )
     expected = coarse.mean(0) @ fine
     assert float(expected.sum()) == pytest.approx(1)
-    counts = joint_index(run(steps, start, keep.expand(draws, n), seed=draws)[-1].tokens, k).bincount(minlength=k**n)
+    counts = joint_index(ends(steps, start, keep.expand(draws, n), seed=draws)[-1], k).bincount(minlength=k**n)
     assert counts.sum() == counts[joint_index(outcomes, k)].sum()
     assert chi_squared_p(counts[joint_index(outcomes, k)], expected) > 1e-4
 
@@ -307,19 +289,13 @@ def test_a_models_chain_goes_on_with_the_corrector(resamples: int) -> None:
     assert {(e.stage, e.stages, e.resample_index) for e in both[len(alone) :]} == {(1, 2, resamples - 1)}
 
 
-def test_stages_have_no_corrector() -> None:
-    with pytest.raises(InputError, match="has no corrector"):
-        tiny_staged_model("none", stages=2).sample(1, seed=0, corrector_steps=1)
-
-
 def test_a_denoiser_that_knows_the_sides_of_masks_keeps_them() -> None:
     """In the chain and in the corrector, whose passes have other unknown tokens than the mask."""
     denoiser = random_denoiser(N, K, cond_length=0, mask_sides=True)
     step, levels, x = Step(denoiser, 1.0, 0.0), noise_levels(torch.rand(ROWS, N) < 0.4), torch.randint(K, (ROWS, N))
     state, noise = chain_state([step], x, levels), gumbel_noise((N, K), row_generators(range(7, 7 + ROWS)))
-    event = ChainEvent(tokens=x, stage=1, stages=1, resample_index=0, resamples=1)
-    *_, last = sample_step(step, step.network.decoder, state, SamplingSettings(), noise, event)
-    assert torch.equal(last.tokens, plain_draw(step, x, x, levels, None, None, SamplingSettings(), noise))
+    *_, last = sampled(state, DEFAULTS, noise)
+    assert torch.equal(last.tokens, plain_draw(step, x, x, levels, None, None, DEFAULTS, noise))
     chances, place = probabilities(denoiser, state, x, x), torch.arange(N)
     hints = denoiser.embed_hints(None, mask_sides(levels > 0))
     for color in range(2):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from random_networks import chain_state, random_cond, random_denoiser
+from random_networks import chain_state, random_cond, random_denoiser, sampled, with_random_weights
 from tiny_models import tiny_model
 from torch import Tensor
 
@@ -11,7 +11,7 @@ from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser, context_window
 from imagebart.models.diffusion import gumbel_noise, row_generators
 from imagebart.sampling.sampler import probabilities
-from imagebart.sampling.steps import ChainEvent, KnownTokens, Step, sample_step
+from imagebart.sampling.steps import KnownTokens, Step
 
 K, SIDE, COND = 7, 5, 2
 N = SIDE**2
@@ -43,11 +43,10 @@ def denoiser_of(places: Tensor) -> Denoiser:
     """A denoiser for images of these tokens alone, whose position embeddings are those of their places."""
     small, state, prefix = random_denoiser(len(places), K, COND), DENOISER.state_dict(), torch.arange(1 + COND)
     # The decoder's position is that of the token which it predicts; the last one is never used.
-    last = torch.tensor([N + COND])
-    positions = {"encoder": [prefix, places + 1 + COND], "decoder": [prefix, places[1:] + COND, last]}
-    for network, rows in positions.items():
+    predicted = torch.cat([places[1:] + COND, torch.tensor([N + COND])])
+    for network, rows in (("encoder", places + 1 + COND), ("decoder", predicted)):
         name = f"{network}.position_embedding"
-        state[name] = state[name][torch.cat(rows)]
+        state[name] = state[name][torch.cat([prefix, rows])]
     small.load_state_dict(state)
     return small
 
@@ -65,12 +64,9 @@ def test_a_step_equals_one_of_the_windows_tokens_alone(noise_s: float) -> None:
         settings, unconditional = SamplingSettings(guidance=1.5, top_p=0.9), torch.zeros(1, COND).long()
         found = []
         for network, at in ((DENOISER, torch.arange(N)), (denoiser_of(places), places)):
-            step = Step(network, 0.8, noise_s)
-            state = chain_state([step], x[:, at], levels[:, at], cond, unconditional)
+            state = chain_state([Step(network, 0.8, noise_s)], x[:, at], levels[:, at], cond, unconditional)
             state = state.crop(places[None]) if network is DENOISER else state
-            event = ChainEvent(tokens=state.x, stage=1, stages=1, resample_index=0, resamples=1)
-            *_, last = sample_step(step, network.decoder, state, settings, noise[:, places], event)
-            found.append(last.tokens)
+            found.append([*sampled(state, settings, noise[:, places])][-1].tokens)
         assert torch.equal(*found)
 
 
@@ -95,19 +91,15 @@ def model() -> ImageBART:
     """What it samples depends on all that it is given."""
     made = tiny_model("text", scales=2)
     assert made.denoiser is not None
-    torch.manual_seed(0)
-    for parameter in made.denoiser.parameters():
-        if parameter.ndim > 1:
-            parameter.data.normal_(std=0.4)
+    with_random_weights(made.denoiser).float()
     made.denoiser.config = made.denoiser.config.replace(context_margin=1)
     return made
 
 
-def sampled(model: ImageBART, tokens: Tensor, keep: Tensor, seeds: list[int]) -> Tensor:
+def drawn(model: ImageBART, tokens: Tensor, keep: Tensor, seeds: list[int]) -> Tensor:
     cond = model.conditioner.encode(["red"] * len(tokens)).tokens
     state = model.sampler.prepare(len(tokens), SETTINGS, cond, known=KnownTokens(tokens, keep), seed=seeds)
-    *_, last = model.sampler.stream(state, SETTINGS)
-    return last.tokens
+    return [*model.sampler.stream(state, SETTINGS)][-1].tokens
 
 
 def corner(size: int) -> Tensor:
@@ -121,11 +113,11 @@ def test_images_are_sampled_from_their_windows_alone_whatever_their_sizes(model:
     keeps, seeds = torch.cat([corner(size) for size in (1, 2, 1, 8)]).repeat(5, 1), list(range(20))
     keeps[2] = keeps[2].flip(0)
     tokens, others = torch.randint(model.vocab_size, (2, 20, 64))
-    together, window = sampled(model, tokens, keeps, seeds), context_window(~keeps, 1)
+    together, window = drawn(model, tokens, keeps, seeds), context_window(~keeps, 1)
     assert torch.equal(together[keeps], tokens[keeps])
-    beyond = sampled(model, torch.where(window, tokens, others), keeps, seeds)
+    beyond = drawn(model, torch.where(window, tokens, others), keeps, seeds)
     assert torch.equal(beyond[window], together[window])
-    within = sampled(model, torch.where(window, others, tokens), keeps, seeds)
+    within = drawn(model, torch.where(window, others, tokens), keeps, seeds)
     assert not torch.equal(within[~keeps], together[~keeps])
     for b in range(4):
-        assert torch.equal(sampled(model, tokens[b : b + 1], keeps[b : b + 1], [b]), together[b : b + 1])
+        assert torch.equal(drawn(model, tokens[b : b + 1], keeps[b : b + 1], [b]), together[b : b + 1])

@@ -1,22 +1,117 @@
-"""The networks of the chain, denoiser and published stages, against plain implementations."""
+"""The networks, transformer, denoiser and published stages, against plain implementations; words that are learned."""
 
 import itertools
+import random
 from typing import Any
 
 import pytest
 import torch
-from oracles import log_q, part, plain_denoiser, plain_slots, plain_transformer
-from random_networks import KINDS, random_cond, random_denoiser, random_stage
+from oracles import linear, log_likelihoods, part, plain_denoiser, plain_slots, plain_transformer
+from random_networks import KINDS, random_cond, random_denoiser, random_stage, with_random_weights
 from torch import Tensor
 from torch.nn import functional as F
 
 from imagebart.models.denoiser import Denoiser, Kind, Stage, mask_sides
+from imagebart.models.transformer import Cache, TextEncoder, Transformer, TransformerConfig, with_vocabulary
+from imagebart.text.conditioners import TextConditioner
+from imagebart.training.config import StageShape
+from imagebart.training.token_task import text_config
+
+# The transformer
+
+BASE = TransformerConfig(width=8, depth=2, heads=2, vocab_in=11, positions=9, head_size=4)
+CONFIGS = {
+    "causal": BASE,
+    "with biases": BASE.replace(attention_bias=True),
+    "bidirectional": BASE.replace(causal=False),
+    "unmasked prefix": BASE.replace(unmasked=4),
+    "one unmasked": BASE.replace(unmasked=1),
+    "cross-attending, prefix": BASE.replace(cross=True, unmasked=3),
+    "one head, wider than the model": BASE.replace(heads=1, head_size=16, cross=True),
+}
+
+
+def context_of(config: TransformerConfig, batch: int) -> Tensor | None:
+    return torch.randn(batch, 5, config.width, dtype=torch.float64) if config.cross else None
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+def test_equals_a_plain_implementation(config: TransformerConfig) -> None:
+    transformer = with_random_weights(Transformer(config))
+    weights = transformer.state_dict()
+    for length in (1, 4, config.positions):
+        tokens, context = torch.randint(config.vocab_in, (2, length)), context_of(config, 2)
+        added_embeds = torch.randn(2, length, config.width, dtype=torch.float64)
+        cross_kv = None if context is None else transformer.cross_kv(context)
+        for added in (None, added_embeds):
+            found = transformer(tokens, added, cross_kv)
+            for b in range(2):
+                given = (None if part is None else part[b] for part in (context, added))
+                expected = plain_transformer(weights, config, tokens[b], *given)
+                torch.testing.assert_close(found[b], expected, rtol=1e-9, atol=1e-9)
+
+
+CAUSAL = {name: config for name, config in CONFIGS.items() if config.causal}
+
+
+@pytest.mark.parametrize("config", CAUSAL.values(), ids=CAUSAL.keys())
+def test_any_chunks_equal_the_whole(config: TransformerConfig) -> None:
+    """Rows at positions of their own; chunks may begin before the end of the last; then some rows leave."""
+    transformer, rng = with_random_weights(Transformer(config)), random.Random(0)
+    for _ in range(8):
+        tokens, context = torch.randint(config.vocab_in, (3, config.positions)), context_of(config, 3)
+        added_embeds = torch.randn(3, config.positions, config.width, dtype=torch.float64)
+        cross_kv = None if context is None else transformer.cross_kv(context)
+        expected = transformer(tokens, added_embeds, cross_kv)
+        cache = Cache(tokens[:, :0], cross_kv, added_embeds)
+        cache.allocate(transformer)
+        rows, seen = [0, 1, 2], [0, 0, 0]
+        while min(seen) < config.positions:
+            # The first chunk holds the whole unmasked prefix.
+            length = rng.randint(1 if max(seen) else max(config.unmasked, 1), config.positions)
+            begins = [min(rng.randint(max(0, s - 2), s), config.positions - length) for s in seen]
+            columns = torch.tensor(begins)[:, None] + torch.arange(length)
+            x_s = torch.cat([tokens, tokens[:, :1]], 1)[rows]  # of which the last is not read
+            found = transformer.decode(x_s, cache, begins, length)
+            torch.testing.assert_close(found, expected[torch.tensor(rows)[:, None], columns], rtol=0, atol=1e-12)
+            seen = [max(s, b + length) for s, b in zip(seen, begins, strict=True)]
+            if len(rows) == 3:
+                cache.select(torch.tensor([2, 0]))
+                rows, seen = [2, 0], [seen[2], seen[0]]
+
+
+def test_weights_begin_as_gpt_2s() -> None:
+    """What is added to the residual stream is smaller."""
+    config = BASE.replace(width=64, depth=4, vocab_in=100, positions=50, head_size=32, vocab_out=100, cross=True)
+    transformer = Transformer(config).requires_grad_(False)
+    for name, matrix in transformer.named_parameters():
+        if matrix.ndim == 2:
+            expected = 0.02 / 8**0.5 if name.endswith(("out.weight", "down.weight")) else 0.02
+            assert float(matrix.square().mean().sqrt()) == pytest.approx(expected, rel=0.1), name
+
+
+@pytest.mark.parametrize("more", [["zebra with a beret"], []])
+def test_a_text_encoder_that_learns_words_reads_known_ones_as_before(more: list[str]) -> None:
+    shape = StageShape(width=32, heads=2, head_size=16, encoder_depth=1, query_tokens=3)
+    few = TextConditioner.from_captions(["red hair", "round glasses"], 8)
+    many = TextConditioner.from_captions(["red hair", "round glasses", *more], 8)
+    encoder = TextEncoder(text_config(shape, few))
+    torch.nn.init.normal_(encoder.phrase.convolution.weight, std=0.1)
+    grown = with_vocabulary(encoder, few.tokens, many.tokens)
+    assert grown.config == text_config(shape, many)
+    prompts = ["red glasses", "", "round hair hair red"]
+    assert torch.equal(grown(many.encode(prompts).tokens), encoder(few.encode(prompts).tokens))
+    for strange in more:
+        words = many.encode([strange]).tokens
+        assert not torch.equal(grown(words), grown(torch.zeros_like(words)))
+
+
+# The denoiser
 
 # Conditioning and query tokens: none, a class, words that stand before the image, words that are read.
 CONDITIONS = {"none": (0, 0), "class": (1, 0), "words": (4, 0), "text": (5, 3)}
 every_condition = pytest.mark.parametrize(("cond_length", "query_tokens"), CONDITIONS.values(), ids=CONDITIONS.keys())
 every_hint_grid = pytest.mark.parametrize("color_hint_grid", [0, 2])
-every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def inputs(denoiser: Denoiser, batch: int = 2) -> dict[str, Any]:
@@ -132,29 +227,29 @@ def test_a_denoiser_is_told_the_sides_of_its_mask() -> None:
 def plain_stage(stage: Stage, x: list[int], c: list[int], cond: list[int]) -> Tensor:
     """The stage of one row, written out from the reference notes: logits [N, K]."""
     config, weights = stage.config, stage.state_dict()
-    decoder, encoder = part(weights, "decoder"), part(weights, "encoder")
-    read = context = extra = None
+    read = torch.zeros(len(cond), config.decoder.width)
     if config.text is not None:
-        query_tokens = plain_slots(weights, config.text, cond)
-        read = torch.cat([torch.zeros(1, query_tokens.shape[1]), query_tokens])  # nothing is added to t
+        read = plain_slots(weights, config.text, cond)
         cond = list(range(config.text.query_tokens))
     prefix = [config.t] + [token + config.cond_offset for token in cond]
+    prompt, context = torch.cat([torch.zeros(1, read.shape[1]), read]), None  # nothing is added to t
+    extra = torch.cat([prompt, torch.zeros(len(x) - 1, read.shape[1])])
     if config.encoder is not None:
-        told = None if read is None else torch.cat([read, torch.zeros(len(c), read.shape[1])])
-        context = plain_transformer(encoder, config.encoder, torch.tensor(prefix + c), extra=told)
-    elif read is not None:
-        extra = torch.cat([read, torch.zeros(len(x) - 1, read.shape[1])])
-    before = prefix if config.kind == "decoder_only" else [config.start_token]
-    hidden = plain_transformer(decoder, config.decoder, torch.tensor(before + x[:-1]), context, extra)
-    logits = hidden[len(before) - 1 :] @ decoder["head.weight"].T + decoder.get("head.bias", torch.zeros(()))
+        told = torch.cat([prompt, torch.zeros(len(c), read.shape[1])])
+        context = plain_transformer(part(weights, "encoder"), config.encoder, torch.tensor(prefix + c), extra=told)
+        prefix, extra = [config.start_token], torch.zeros(len(x), read.shape[1])
+    fed = torch.tensor(prefix + x[:-1])
+    hidden = plain_transformer(part(weights, "decoder"), config.decoder, fed, context, extra)
+    logits = linear(weights, "decoder.head", hidden[len(prefix) - 1 :])
     if config.kind != "residual":
         return logits
-    likelihood = [[log_q(k, seen, config.beta, config.vocab_size) for k in range(config.vocab_size)] for seen in c]
-    return logits * weights["log_scalors"][config.t - 1].exp() + torch.tensor(likelihood)
+    return logits * weights["log_scalors"][config.t - 1].exp() + log_likelihoods(
+        c, [config.beta] * len(c), len(logits.T)
+    )
 
 
 @pytest.mark.parametrize(("cond_length", "query_tokens"), [(0, 0), (2, 0), (5, 3)])
-@every_kind
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_stage_equals_a_plain_implementation(kind: Kind, cond_length: int, query_tokens: int) -> None:
     stage = random_stage(kind, cond_length=cond_length, query_tokens=query_tokens)
     x, c, cond = torch.randint(7, (2, 6)), torch.randint(7, (2, 6)), random_cond(2, cond_length)
@@ -164,7 +259,7 @@ def test_a_stage_equals_a_plain_implementation(kind: Kind, cond_length: int, que
         torch.testing.assert_close(found[b], expected, rtol=1e-5, atol=1e-5)  # the likelihood is float32
 
 
-@every_kind
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_parameter_of_a_stage_is_used(kind: Kind) -> None:
     stage = random_stage(kind, cond_length=5, query_tokens=3).requires_grad_(True)
     x, c = torch.randint(7, (2, 2, 6))
