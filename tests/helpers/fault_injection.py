@@ -5,7 +5,6 @@ import os
 import resource
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,32 +12,19 @@ import torch
 
 # What Python says of a program's own doings (docs.python.org/3/library/audit_events.html).
 ON_FILES = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.chmod"}
-PATIENCE = 0.05  # seconds; an interrupt that comes while an object is thrown away is lost, and sent again
 
 
-def run_in_fork(work: Callable[[], Any], kill: tuple[int, float] | None = None) -> int:
-    """Does the work in a forked process; returns its exit code: 0, 1 where it raised, -9 where it was killed.
-
-    kill: a signal to send it, and after how many seconds.
-    """
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the child is ready for it
+def run_in_fork(work: Callable[[], Any]) -> int:
+    """Does the work in a forked process; returns its exit code: 0, 1 where it raised, -9 where it was killed."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a script starts beside itself
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             torch.set_num_threads(1)  # the others stayed with the parent, and would be waited for
             work()
             code = 0
         finally:
             os._exit(code)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    if kill is not None:
-        time.sleep(kill[1])
-        while os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
-            os.kill(child, kill[0])
-            time.sleep(PATIENCE if kill[0] == signal.SIGINT else 0.001)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 

@@ -5,10 +5,10 @@ import json
 import os
 import socket
 import sys
-import traceback
 from collections.abc import Callable
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,43 +19,12 @@ from PIL import Image, ImageDraw
 from tiny_models import tiny_first_stage
 from torch import Tensor, nn
 
-from imagebart.model import ImageBART
-from imagebart.models.vqgan import FirstStage
-from imagebart.training.config import DenoiserRun, LoopConfig, StageRun, StageShape
-from imagebart.training.data import INDEX, PIXELS, ImageStore, StoreIndex
+from imagebart.training.config import LoopConfig, StageShape
 from imagebart.training.loop import Task, train
 
 SMALL = tiny_first_stage(resolution=16, code_dim=4, codebook_size=8)
 SHAPE = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1, query_tokens=3)
-COLORS = {"dark": 20, "light": 235}
-
 HUES, SHAPES = ("red", "green", "blue"), ("circle", "square")
-
-R = TypeVar("R", DenoiserRun, StageRun)
-
-
-def two_classes(run_class: type[R], folder: Path, **settings: Any) -> R:
-    """A run on two classes, each of one color, and on a random first stage."""
-    for name, color in COLORS.items():
-        (folder / "data" / name).mkdir(parents=True)
-        for i in range(8):
-            Image.new("RGB", (16, 16), (color + i,) * 3).save(folder / "data" / name / f"{i}.png")
-    ImageBART(FirstStage(SMALL)).save_pretrained(folder / "first")
-    loop = LoopConfig(steps=80, batch_size=8, lr=1e-2, warmup=5, ema=0.5, mixed_precision="no")
-    places = {"data": str(folder / "data"), "first_stage": str(folder / "first")}
-    return run_class(**places, loop=loop, shape=SHAPE, conditioning="class", **settings)
-
-
-def write_store(folder: Path, texts: tuple[str, ...], kind: str = "none", held_out: int = 0) -> ImageStore:
-    """A store of random images of 32 pixels with these texts, the first ones held out."""
-    count, side = len(texts), 36
-    pixels = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), np.uint8)
-    (folder / PIXELS).write_bytes(pixels.tobytes())
-    held = tuple(i < held_out for i in range(count))
-    names = tuple(map(str, range(count)))
-    index = StoreIndex(resolution=32, kind=kind, names=names, texts=texts, held_out=held)
-    (folder / INDEX).write_text(index.model_dump_json())
-    return ImageStore(folder)
 
 
 class Line(Task):
@@ -114,27 +83,22 @@ def draw_folder(folder: Path, kind: Literal["text", "class", "none"], count: int
     return folder
 
 
-def in_processes(count: int, work: Callable[[], object]) -> list[int]:
+def in_processes(count: int, work: Callable[[], object]) -> list[int | None]:
     """Does the work in so many forked processes at once; returns their exit codes: what it returns, 1 if it raises."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
-    children = []
-    for rank in range(count):
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                os.environ.update(common, RANK=str(rank), LOCAL_RANK=str(rank), ACCELERATE_USE_CPU="true")
-                torch.set_num_threads(1)  # the others stayed with the parent, and would be waited for
-                AcceleratorState._reset_state(reset_partial_state=True)
-                code = int(work() or 0)  # type: ignore[call-overload]
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(code)
-        children.append(child)
-    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+    def in_one(rank: str) -> None:
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
+        os.environ.update(place, RANK=rank, LOCAL_RANK=rank, ACCELERATE_USE_CPU="true")
+        torch.set_num_threads(1)  # the others stayed with the parent, and would be waited for
+        AcceleratorState._reset_state(reset_partial_state=True)
+        sys.exit(work() or 0)  # type: ignore[arg-type]
+
+    children = [get_context("fork").Process(target=in_one, args=(str(rank),)) for rank in range(count)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    return [child.exitcode for child in children]

@@ -1,4 +1,4 @@
-"""Data sets: folders of images, their inspection, held-out images, stores and views of them."""
+"""What is trained on: folders of images, held-out ones, stores and views of them; masks and noise levels."""
 
 import json
 import shutil
@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from oracles import binomial_z
 from PIL import Image
 from tiny_runs import HUES, draw_folder
 
 from imagebart.core.errors import InputError
+from imagebart.training import masks
 from imagebart.training.data import (
     MAX_VIEWS,
     AugmentedViews,
@@ -83,21 +86,17 @@ def test_what_holds_no_images_is_refused(tmp_path: Path) -> None:
         open_dataset(str(tmp_path / "text"))
 
 
-def examples(count: int, is_test: bool = False) -> list[Example]:
-    return [Example(f"{i}.png", Path(), "", is_test) for i in range(count)]
+def test_one_in_twenty_is_held_out_whatever_the_order_or_a_split_called_test() -> None:
+    def examples(count: int, is_test: bool = False) -> list[Example]:
+        return [Example(f"{i}.png", Path(), "", is_test) for i in range(count)]
 
-
-def test_one_in_twenty_is_held_out_whatever_the_order() -> None:
     there, back = examples(200), examples(200)[::-1]
     chosen, again = ({e.name for e, held in zip(es, split_held_out(es), strict=True) if held} for es in (there, back))
     assert chosen == again and len(chosen) == 10
     assert sum(split_held_out(examples(12_000))) == 500, "no more than are needed"
-
-
-def test_a_split_called_test_is_held_out_unless_it_is_all_there_is() -> None:
     tests = examples(200, is_test=True)
-    assert sum(split_held_out(tests)) == 10
     assert split_held_out([*examples(1), *tests[:3]]) == [False, True, True, True]
+    assert sum(split_held_out(tests)) == 10, "where it is all there is"
 
 
 def test_a_folder_is_stored_once_and_what_is_not_held_out_has_views(tmp_path: Path) -> None:
@@ -130,3 +129,76 @@ def test_views_are_the_middle_that_mirrored_and_crops_and_the_same_each_time(tmp
     assert torch.equal(views[70]["image"], views[70]["image"])
     assert len({tuple(views[20 * view]["image"].flatten().tolist()) for view in range(6)}) >= 4
     assert {views[20 * view]["text"] for view in range(6)} == {views[0]["text"]}
+
+
+def test_masks_are_shapes_their_inverses_and_for_a_share_the_whole_image() -> None:
+    """Boxes together may cover it all, too. Of four shapes one leaves next to nothing, three are inverted half the
+    time: 5 in 8 tokens are unknown, in the middle as in the corners.
+    """
+    drawn = masks.random_masks(4000, 16)
+    assert drawn.shape == (4000, 256) and drawn.any(1).all(), "none is empty"
+    whole = int(drawn.all(1).sum())
+    assert binomial_z(whole, 4000, masks.P_EVERYTHING) > -4
+    assert binomial_z(whole, 4000, masks.P_EVERYTHING + 0.03) < 4
+    parts = drawn[~drawn.all(1)].float().view(-1, 16, 16)
+    assert 0.1 < parts.mean((1, 2)).quantile(0.2) < 0.5 < parts.mean((1, 2)).quantile(0.6) < 0.95
+    shares = parts.mean(0)
+    assert shares.min() > 0.5 and shares.max() < 0.75
+
+
+def test_a_small_patch_is_all_that_is_kept_of_a_color() -> None:
+    """Of a red and of a blue half, one is masked but for a small box, mostly in the patches that both share."""
+    halves = torch.full((400, 3, 64, 64), -1.0)
+    halves[:, 0, :, :30], halves[:, 2, :, 30:] = 1.0, 1.0
+    drawn = masks.keep_color_patches(halves, 32)
+    colors = torch.stack([drawn[:, :, :15].float().mean((1, 2)), drawn[:, :, 15:].float().mean((1, 2))], 1)
+    kept = 1 - colors.amax(1)
+    assert kept.max() <= 8 * 8 / (32 * 15) and 0.5 < (kept > 0).float().mean() < 0.9
+    assert 100 < int((colors[:, 0] > colors[:, 1]).sum()) < 300, "either half"
+    assert 0 < colors.amin(1).quantile(0.5) < 0.25 and colors.amin(1).max() > 0.3, "a margin, or one more shape"
+    red = ~drawn[(colors[:, 0] > colors[:, 1]) & (colors[:, 0] < 1), :, :15]
+    assert 0 < red[:, :, :12].flatten(1).any(1).float().mean() < 0.3, "patches of one color are seldom kept"
+
+
+def test_an_image_of_one_color_is_masked_but_for_a_patch_at_times() -> None:
+    kept = (~masks.keep_color_patches(torch.zeros(200, 3, 32, 32), 32)).flatten(1).sum(1)
+    assert kept.max() <= 64 and abs(binomial_z(int((kept == 0).sum()), 200, masks.P_MIXED_COLORS)) < 4
+
+
+def test_painted_masks_cut_patches() -> None:
+    drawn = masks.painted_masks(torch.rand(100, 3, 64, 64) * 2 - 1, 16)
+    assert drawn.shape == (100, *[16 * masks.PARTS_PER_PATCH] * 2) and drawn.flatten(1).any(1).all()
+    shares = F.avg_pool2d(drawn[:, None].float(), masks.PARTS_PER_PATCH)
+    assert ((shares > 0) & (shares < 1)).flatten(1).any(1).float().mean() > 0.3
+
+
+def test_brush_strokes_are_one_piece_wherever_they_are() -> None:
+    """Grown from one of its tokens within itself, a stroke is reached whole; strokes bend, so that few are boxes."""
+    boxes = 0
+    for _ in range(200):
+        stroke = masks.brush_stroke(16)
+        reached = torch.zeros_like(stroke).view(-1).scatter(0, stroke.flatten().int().argmax()[None], True).view(16, 16)
+        for _ in range(256):
+            near = F.max_pool2d(reached[None, None].float(), 3, 1, 1)[0, 0] > 0
+            reached, before = near & stroke, reached
+            if torch.equal(reached, before):
+                break
+        assert stroke.any() and torch.equal(reached, stroke)
+        boxes += int(stroke.any(1).sum() * stroke.any(0).sum() == stroke.sum())
+    assert boxes < 40
+
+
+def test_noise_levels_fall_and_have_their_shares() -> None:
+    """Half of the steps begin at pure noise, two thirds end at x_0; within four deviations."""
+    noise_t, noise_s = masks.random_noise_levels(4000)
+    assert noise_t.shape == noise_s.shape == (4000, 1)
+    assert noise_s.min() >= 0 and (noise_s < noise_t).all()
+    assert noise_t.min() >= masks.MIN_NOISE and noise_t.max() <= 1
+    full, to_x0 = noise_t == 1, noise_s == 0
+    shares = {masks.P_FULL_NOISE: full, masks.P_TO_X0: to_x0, masks.P_FULL_NOISE * masks.P_TO_X0: full & to_x0}
+    for share, which in shares.items():
+        assert abs(binomial_z(int(which.sum()), 4000, share)) < 4
+    others = noise_t[noise_t < 1]
+    assert abs(others.mean() - (1 + masks.MIN_NOISE) / 2) < 4 * (1 - masks.MIN_NOISE) / 12**0.5 / len(others) ** 0.5
+    left = (noise_s / noise_t)[noise_s > 0]
+    assert abs(left.mean() - 0.5) < 4 / 12**0.5 / len(left) ** 0.5

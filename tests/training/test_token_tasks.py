@@ -1,34 +1,52 @@
-"""Training the denoiser: masks and noise levels, its inputs, its targets, and whole runs."""
+"""Training on tokens: inputs, targets and losses of a denoiser and of stages, the codebook's tables, whole runs."""
 
+import json
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from oracles import binomial_z
-from tiny_models import tiny_first_stage, tiny_model
-from tiny_runs import COLORS, SHAPE, SMALL, two_classes, write_store
+from PIL import Image, ImageOps
+from tiny_models import tiny_first_stage, tiny_model, tiny_staged_model
+from tiny_runs import SHAPE, SMALL, draw_folder
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
+from imagebart.cli.main import main
+from imagebart.core.errors import InputError
 from imagebart.imaging.files import normalize
 from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser
+from imagebart.models.diffusion import Schedule, add_uniform_noise, posterior
 from imagebart.models.vqgan import FirstStage
 from imagebart.sampling.inpainting import encode_color_hints
 from imagebart.text.conditioners import ClassConditioner
 from imagebart.training import masks
-from imagebart.training.config import DenoiserRun, LoopConfig
+from imagebart.training.config import AdversarialLoss, DenoiserRun, FirstStageLoss, FirstStageRun, LoopConfig, StageRun
+from imagebart.training.data import INDEX, PIXELS, ImageStore, StoreIndex
 from imagebart.training.denoiser import DenoiserTask, denoiser_config, train_denoiser
-from imagebart.training.loop import Batch
-from imagebart.training.token_task import TokenDataset, conditioner_of, encode_store, load_text_encoder
+from imagebart.training.loop import Batch, read_log
+from imagebart.training.stage import Stages, StagesTask, stage_loss, train_stages
+from imagebart.training.token_task import (
+    TokenDataset,
+    add_codebook_embedding,
+    conditioner_of,
+    encode_store,
+    load_text_encoder,
+    merge_codebook_embedding,
+    token_tables,
+)
+from imagebart.training.vqgan import train_first_stage
 from recipes.avatars.training import CaptionsRun, avatar_data, train_captions
 
 AVATAR_SHAPE = SHAPE.replace(query_tokens=14)
 LOOP = LoopConfig(steps=2, batch_size=2, lr=0.01, warmup=0, ema=0.0, mixed_precision="no")
 ANY_RUN = DenoiserRun(data="avatars", first_stage="nowhere", loop=LOOP)
+COLORS = {"dark": 20, "light": 235}
 
 
 class Recorder(nn.Module):
@@ -212,7 +230,11 @@ def test_partial_patches_are_known_where_tokens_depend_on_their_patch_alone(
 ) -> None:
     """On cached tokens. Elsewhere the tokens beside a mask depend on what is masked."""
     first_stage = FirstStage(tiny_first_stage(encoder=encoder)).eval()
-    store = write_store(tmp_path, ("",) * 30)
+    pixels, names = torch.randint(256, (30, 36, 36, 3), dtype=torch.uint8), tuple(map(str, range(30)))
+    (tmp_path / PIXELS).write_bytes(pixels.numpy().tobytes())
+    index = StoreIndex(resolution=32, kind="none", names=names, texts=("",) * 30, held_out=(False,) * 30)
+    (tmp_path / INDEX).write_text(index.model_dump_json())
+    store = ImageStore(tmp_path)
     encode_store(store, first_stage, 2, tmp_path / "tokens.safetensors")
     tokens = TokenDataset(tmp_path / "tokens.safetensors", store, range(30))
     conditioner = conditioner_of("none", [])
@@ -231,106 +253,110 @@ def test_partial_patches_are_known_where_tokens_depend_on_their_patch_alone(
         assert 0 < float((left != x0)[partial].float().mean()) < 1, "some of what is left looks like what was there"
 
 
-def test_a_share_of_masks_is_the_whole_image() -> None:
-    """Half planes, strokes and boxes never cover it all, but boxes together may, and what is all but nothing does."""
-    shapes = masks.random_masks(2000, 16)
-    assert shapes.shape == (2000, 256) and shapes.any(1).all(), "none is empty"
-    whole = int(shapes.all(1).sum())
-    assert binomial_z(whole, 2000, masks.P_EVERYTHING) > -4
-    assert binomial_z(whole, 2000, masks.P_EVERYTHING + 0.03) < 4
+def test_the_soft_loss_is_the_mean_of_hard_losses() -> None:
+    """Over many samples of x_{t-1} from the posterior, hard losses average to the soft one."""
+    schedule, vocab, t = Schedule((0.4, 0.5, 1.0)), 5, 2
+    x0 = torch.randint(vocab, (1, 6))
+    x_s = add_uniform_noise(x0, 1 - schedule.alphacum(t - 1), vocab)
+    x_t = add_uniform_noise(x_s, schedule.betas[t - 1], vocab)
+    logits = torch.randn(1, 6, vocab)
+    soft = stage_loss(logits, x0, x_s, x_t, t, schedule)
+    draws = torch.distributions.Categorical(posterior(x_t, x0, t, schedule, vocab)).sample((20_000,))[:, 0]
+    hard = F.cross_entropy(logits.expand(len(draws), -1, -1).flatten(0, 1), draws.flatten())
+    assert abs(soft - hard) < 0.02  # four standard errors
 
 
-def test_masks_are_shapes_and_their_inverses() -> None:
-    """The middle of an image is known as often as its corners are; every token is known and unknown at times.
-
-    Of four masks three are as often inverted as not, and one leaves next to nothing: 5 in 8 are unknown.
-    """
-    drawn = masks.random_masks(4000, 16)
-    parts = drawn[~drawn.all(1)].float().view(-1, 16, 16)
-    assert 0.1 < parts.mean((1, 2)).quantile(0.2) < 0.5 < parts.mean((1, 2)).quantile(0.6) < 0.95
-    shares = parts.mean(0)
-    assert shares.min() > 0.5 and shares.max() < 0.75
-
-
-def test_a_small_patch_is_all_that_is_kept_of_a_color() -> None:
-    """Of a red and of a blue half, one is masked but for a small box, mostly in the patches that both share."""
-    halves = torch.full((400, 3, 64, 64), -1.0)
-    halves[:, 0, :, :30], halves[:, 2, :, 30:] = 1.0, 1.0
-    drawn = masks.keep_color_patches(halves, 32)
-    colors = torch.stack([drawn[:, :, :15].float().mean((1, 2)), drawn[:, :, 15:].float().mean((1, 2))], 1)
-    kept = 1 - colors.amax(1)
-    assert kept.max() <= 8 * 8 / (32 * 15) and 0.5 < (kept > 0).float().mean() < 0.9
-    assert 100 < int((colors[:, 0] > colors[:, 1]).sum()) < 300, "either half"
-    assert 0 < colors.amin(1).quantile(0.5) < 0.25 and colors.amin(1).max() > 0.3, "a margin, or one more shape"
-    red = ~drawn[(colors[:, 0] > colors[:, 1]) & (colors[:, 0] < 1), :, :15]
-    assert 0 < red[:, :, :12].flatten(1).any(1).float().mean() < 0.3, "patches of one color are seldom kept"
+def test_the_loss_is_the_mean_of_the_stages_and_moves_each_by_its_own() -> None:
+    model = tiny_staged_model("none")
+    run = StageRun(data="", first_stage="", loop=LOOP, betas=(0.5, 1.0), t=None, conditioning_dropout=0.0)
+    task = StagesTask(Stages([*model.stages]).requires_grad_(True), model.conditioner, model.first_stage, [], run)
+    batch = {"image": torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8), "text": [""] * 4}
+    losses = task.loss(task.model, batch, Accelerator(cpu=True))
+    torch.testing.assert_close(losses["loss"], (losses["stage1"] + losses["stage2"]) / 2)
+    losses["stage2"].backward(retain_graph=True)
+    fine, coarse = ([p.grad for p in stage.parameters()] for stage in task.model.stages)
+    assert all(grad is None for grad in fine)
+    assert any(grad is not None and grad.abs().sum() > 0 for grad in coarse)
 
 
-def test_an_image_of_one_color_is_masked_but_for_a_patch_at_times() -> None:
-    kept = (~masks.keep_color_patches(torch.zeros(200, 3, 32, 32), 32)).flatten(1).sum(1)
-    assert kept.max() <= 64 and abs(binomial_z(int((kept == 0).sum()), 200, masks.P_MIXED_COLORS)) < 4
+def denoiser_with_codes() -> tuple[Denoiser, torch.Tensor]:
+    """Codes 0 and 1 have the same vector, 2 the opposite one, the others none."""
+    denoiser, codes = tiny_model("none").denoiser, torch.zeros(24, 2)
+    assert denoiser is not None
+    codes[:2, 0], codes[2, 0] = 1.0, -1.0
+    return denoiser.requires_grad_(True), codes
 
 
-def test_painted_masks_cut_patches() -> None:
-    drawn = masks.painted_masks(torch.rand(100, 3, 64, 64) * 2 - 1, 16)
-    assert (
-        drawn.shape == (100, 16 * masks.PARTS_PER_PATCH, 16 * masks.PARTS_PER_PATCH) and drawn.flatten(1).any(1).all()
-    )
-    shares = F.avg_pool2d(drawn[:, None].float(), masks.PARTS_PER_PATCH)
-    assert ((shares > 0) & (shares < 1)).flatten(1).any(1).float().mean() > 0.3
+def test_trained_maps_of_the_codebook_are_merged_into_tables() -> None:
+    denoiser, codes = denoiser_with_codes()
+    x = torch.randint(24, (2, 64))
+
+    def logits() -> torch.Tensor:
+        return denoiser.logits(x, x, torch.full(x.shape, 0.5), torch.zeros(x.shape))
+
+    names, before = set(denoiser.state_dict()), logits()
+    add_codebook_embedding(token_tables(denoiser), codes)
+    assert torch.equal(logits(), before), "the map is zero at first"
+    logits().square().mean().backward()
+    torch.optim.SGD(denoiser.parameters(), 0.5).step()
+    trained = logits()
+    merge_codebook_embedding(denoiser)
+    assert set(denoiser.state_dict()) == names and not torch.allclose(trained, before)
+    torch.testing.assert_close(logits(), trained)
 
 
-def test_brush_strokes_are_one_piece_wherever_they_are() -> None:
-    """Grown from one of its tokens within itself, a stroke is reached whole; strokes bend, so that few are boxes."""
-    boxes = 0
-    for _ in range(200):
-        stroke = masks.brush_stroke(16)
-        reached = torch.zeros_like(stroke).view(-1).scatter(0, stroke.flatten().int().argmax()[None], True).view(16, 16)
-        for _ in range(256):
-            near = F.max_pool2d(reached[None, None].float(), 3, 1, 1)[0, 0] > 0
-            reached, before = near & stroke, reached
-            if torch.equal(reached, before):
-                break
-        assert stroke.any() and torch.equal(reached, stroke)
-        boxes += int(stroke.any(1).sum() * stroke.any(0).sum() == stroke.sum())
-    assert boxes < 40
+def test_an_unused_code_learns_from_similar_ones_in_embeddings_and_heads() -> None:
+    """Only code 0 is used, and only it is ever right; the start token is no code."""
+    denoiser, codes = denoiser_with_codes()
+    embedding, head, state = denoiser.encoder.token_embedding, denoiser.decoder.head, torch.randn(1, 32)
+    assert head is not None
+    table, before = embedding.weight.detach().clone(), head(state).detach()
+    add_codebook_embedding(token_tables(denoiser), codes)
+    (embedding(torch.zeros(1, dtype=torch.long)).sum() - head(state).log_softmax(-1)[0, 0]).backward()
+    torch.optim.SGD(denoiser.parameters(), 0.1).step()
+    merge_codebook_embedding(denoiser)
+    moved = embedding.weight - table
+    assert (moved[0] < moved[1]).all() and (moved[1] < -0.01).all()
+    torch.testing.assert_close(moved[2], -moved[1], atol=0.02, rtol=0.2)
+    assert not moved[24].any()
+    likelier = head(state)[0] - before[0]
+    assert likelier[0] > likelier[1] > likelier[3:].max() > likelier[2]
 
 
-def test_noise_levels_fall_and_have_their_shares() -> None:
-    """Half of the steps begin at pure noise, two thirds end at x_0; within four deviations."""
-    noise_t, noise_s = masks.random_noise_levels(4000)
-    assert noise_t.shape == noise_s.shape == (4000, 1)
-    assert (
-        (noise_s >= 0).all()
-        and (noise_s < noise_t).all()
-        and (noise_t <= 1).all()
-        and (noise_t >= masks.MIN_NOISE).all()
-    )
-    assert abs(binomial_z(int((noise_t == 1).sum()), 4000, masks.P_FULL_NOISE)) < 4
-    assert abs(binomial_z(int((noise_s == 0).sum()), 4000, masks.P_TO_X0)) < 4
-    both = int(((noise_t == 1) & (noise_s == 0)).sum())
-    assert abs(binomial_z(both, 4000, masks.P_FULL_NOISE * masks.P_TO_X0)) < 4
-    others = noise_t[noise_t < 1]
-    assert abs(others.mean() - (1 + masks.MIN_NOISE) / 2) < 4 * (1 - masks.MIN_NOISE) / 12**0.5 / len(others) ** 0.5
-    shares = (noise_s / noise_t)[noise_s > 0]
-    assert abs(shares.mean() - 0.5) < 4 / 12**0.5 / len(shares) ** 0.5
+def two_classes(run_class: type[Any], folder: Path, **settings: Any) -> Any:
+    """A run on two classes, each of one color, and on a random first stage."""
+    for name, color in COLORS.items():
+        (folder / "data" / name).mkdir(parents=True)
+        for i in range(8):
+            Image.new("RGB", (16, 16), (color + i,) * 3).save(folder / "data" / name / f"{i}.png")
+    ImageBART(FirstStage(SMALL)).save_pretrained(folder / "first")
+    loop = LoopConfig(steps=80, batch_size=8, lr=1e-2, warmup=5, ema=0.5, mixed_precision="no")
+    places = {"data": str(folder / "data"), "first_stage": str(folder / "first")}
+    return run_class(**places, loop=loop, shape=SHAPE, conditioning="class", **settings)
 
 
 @pytest.mark.slow
-def test_a_model_is_trained_on_a_folder_of_classes(tmp_path: Path) -> None:
-    """It generates the color of the given class, in one step and in four."""
-    trained = train_denoiser(two_classes(DenoiserRun, tmp_path), tmp_path / "denoiser")
-    assert (tmp_path / "denoiser" / "samples" / "0000080.png").is_file()
-    model = ImageBART.from_pretrained(tmp_path / "denoiser")
+@pytest.mark.parametrize(
+    ("command", "run_class", "settings", "scales"),
+    [
+        ("denoiser", DenoiserRun, {}, (1, 4)),
+        ("stage", StageRun, {"betas": (0.5, 1.0), "t": None, "decoder_corruption": 0.8}, (None,)),
+    ],
+)
+def test_a_model_that_a_command_trained_on_classes_draws_their_colors(
+    tmp_path: Path, command: str, run_class: type[Any], settings: dict[str, Any], scales: tuple[int | None, ...]
+) -> None:
+    """A denoiser, in one step and in four; stages that are trained jointly. The run's folder holds the model."""
+    (tmp_path / "run.json").write_text(two_classes(run_class, tmp_path, **settings).model_dump_json())
+    assert main(["train", command, "--config", str(tmp_path / "run.json"), "--run", str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run" / "samples" / "0000080.png").is_file()
+    model = ImageBART.from_pretrained(tmp_path / "run")
     assert isinstance(model.conditioner, ClassConditioner) and model.conditioner.names == ("dark", "light")
-    assert model.denoiser is not None
-    for name, tensor in trained.state_dict().items():
-        assert torch.equal(model.denoiser.state_dict()[name], tensor)
     for index, color in enumerate(COLORS.values()):
         wanted = model.first_stage.encode(torch.full((1, 3, 16, 16), color / 127.5 - 1))
-        for scales in (1, 4):
-            drawn = model.sample(8, cond=torch.full((8, 1), index), scales=scales, seed=1)
-            assert (drawn == wanted).float().mean() > 0.8, (index, scales)
+        for count in scales:
+            drawn = model.sample(8, cond=torch.full((8, 1), index), scales=count, seed=1)
+            assert (drawn == wanted).float().mean() > 0.8, (index, count)
 
 
 def test_a_denoiser_of_the_same_shape_initializes_another(tmp_path: Path) -> None:
@@ -358,3 +384,49 @@ def test_a_trained_text_encoder_is_used_and_stays_as_it_is(tmp_path: Path) -> No
     free = train_denoiser(run.replace(init_from=str(tmp_path / "frozen")), tmp_path / "free", avatar_data)
     weight = "transformer.token_embedding.weight"
     assert not torch.equal(encoder[weight], free.text.state_dict()[weight])
+
+
+def test_one_stage_alone_initializes_another(tmp_path: Path) -> None:
+    """A step at a learning rate of 0 leaves it as it was."""
+    run = two_classes(StageRun, tmp_path, betas=(0.5, 1.0), t=1, kind="residual")
+    run = run.replace(conditioning="none", loop=run.loop.replace(steps=1, warmup=0, ema=0.0))
+    (trained,) = train_stages(run, tmp_path / "stage1").stages
+    standing = run.replace(init_from=str(tmp_path / "stage1"), loop=run.loop.replace(lr=0.0))
+    (again,) = train_stages(standing, tmp_path / "again").stages
+    assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in trained.state_dict().items())
+    with pytest.raises(InputError, match="has no stage 2 to start from"):
+        train_stages(standing.replace(t=2), tmp_path / "other")
+
+
+RECORDED_LOOP = LoopConfig(
+    steps=4, batch_size=4, lr=3e-3, optimizer="muon", warmup=2, ema=0.5, mixed_precision="no", log_every=1
+)
+LOSSES = {
+    "first stage": [2.09325, 1.86443, 1.58758, 1.27152],
+    "stages": [3.14816, 2.97217, 2.71675, 2.15924],
+    "denoiser": [3.81322, 3.46871, 3.02327, 2.68595],
+}
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_the_first_steps_have_the_losses_that_were_recorded(tmp_path: Path, kind: str) -> None:
+    """Up to how a machine rounds."""
+    run, folder = tmp_path / "run", draw_folder(tmp_path / "data", "text")
+    texts = {row["file_name"]: row["text"] for row in map(json.loads, (folder / "metadata.jsonl").open())}
+    items = []
+    for path in sorted(folder.glob("*.png")):
+        square = ImageOps.fit(Image.open(path).convert("RGB"), (32, 32), Image.Resampling.LANCZOS)
+        items.append({"image": torch.from_numpy(np.array(square)).permute(2, 0, 1), "text": texts[path.name]})
+    data, model = (items, conditioner_of("text", list(texts.values()), 16)), tiny_first_stage(encoder="patch")
+    torch.manual_seed(0)
+    ImageBART(FirstStage(model)).save_pretrained(tmp_path / "first")
+    places = {"data": "", "first_stage": str(tmp_path / "first"), "loop": RECORDED_LOOP, "shape": SHAPE}
+    if kind == "first stage":
+        loss = FirstStageLoss(adversarial=AdversarialLoss(start=0.5, crop=32, channels=8))
+        train_first_stage(FirstStageRun(data="", model=model, loop=RECORDED_LOOP, loss=loss), run, items)
+    elif kind == "stages":
+        stages = StageRun(**places, text_length=16, betas=(0.5, 1.0), t=None, decoder_corruption=0.5)
+        train_stages(stages, run, lambda *_: data)
+    else:
+        train_denoiser(DenoiserRun(**places, text_length=16, color_hint_grid=2), run, lambda *_: data)
+    assert [record["loss"] for record in read_log(run) if "loss" in record] == pytest.approx(LOSSES[kind], rel=2e-3)
