@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from loopback import apart_from_the_net, serving_file
 from PIL import Image
-from published_files import write_package, write_tiny
+from published_files import package_of, write_tiny
 
 from imagebart.cli import main
 from imagebart.weights.registry import MODELS
@@ -21,8 +21,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_from_nothing_to_an_edit(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_tiny(tmp_path / "files")
-    write_package(tmp_path / "package.zip", tmp_path / "files", f"{NAME}/")
-    with serving_file((tmp_path / "package.zip").read_bytes()) as server:
+    with serving_file(package_of(tmp_path / "files", f"{NAME}/")) as server:
         server.breaks += [100_000]
         assert main(["download", NAME, "--from", server.address]) == 0
     assert capsys.readouterr().out == f"{home / 'imagebart' / 'published' / NAME}\n"

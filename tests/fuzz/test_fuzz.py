@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from published_files import CLASS_MODEL, RESIDUAL_MODEL, edit_entry
+from published_files import CLASS_MODEL, RESIDUAL_MODEL, zipped
 from tiny_models import tiny_model, tiny_staged_model
 
 from imagebart import InputError, SamplingSettings
@@ -201,13 +201,12 @@ def damage(draw: st.DrawFn, files: list[Path]) -> tuple[Path, bytes]:
         content = "\n".join(lines).encode()
     elif kind == ".ckpt":
         with zipfile.ZipFile(path) as archive:
-            pickled = archive.read(next(name for name in archive.namelist() if name.endswith("/data.pkl")))
-        start = draw(st.integers(0, len(pickled)))
-        pickled = pickled[:start] + draw(st.sampled_from(PROGRAMS)) + pickled[start:]
-        original = content
-        edit_entry(path, "data.pkl", draw(st.just(pickled) | damaged(pickled)))
-        content = path.read_bytes()
-        path.write_bytes(original)
+            entries = {name: archive.read(name) for name in archive.namelist()}
+        name = next(name for name in entries if name.endswith("/data.pkl"))
+        start = draw(st.integers(0, len(entries[name])))
+        pickled = entries[name][:start] + draw(st.sampled_from(PROGRAMS)) + entries[name][start:]
+        entries[name] = draw(st.just(pickled) | damaged(pickled))
+        content = zipped(entries)
     else:
         content = draw(damaged(content))
     return path, content

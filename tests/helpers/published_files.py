@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from io import BytesIO
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from torch import Tensor
 from imagebart import ImageBART
 from imagebart.core.errors import WeightsError
 from imagebart.models.denoiser import Stage
+from imagebart.models.diffusion import Schedule
 from imagebart.models.vqgan import FirstStage
 from imagebart.weights.convert import key_mapping
 from imagebart.weights.folder import on_meta_device, shapes_of
@@ -123,32 +125,26 @@ def _lightning() -> Iterator[type]:
             del sys.modules[name]
 
 
-def geometric(stages: int) -> tuple[float, ...]:
-    """The betas of a geometric schedule."""
-    return tuple(1 / (stages + 1 - t) for t in range(1, stages + 1))
-
-
 def write_tiny(folder: Path, stages: int = 4) -> None:
     """A model of tiny networks, as the recorded ones are built, of as many stages as a published one has."""
     folder.mkdir(parents=True, exist_ok=True)
+    betas = Schedule.geometric(stages).betas
     for t in range(1, stages + 1):
         described = RESIDUAL_MODEL / ("scale3.yaml" if t == stages else "scale1.yaml")
         shutil.copy(described, folder / f"scale{t}.yaml")
-        write_checkpoint(folder / f"scale{t}.ckpt", scale_tensors(read_stage_yaml(described), t, geometric(stages)))
+        write_checkpoint(folder / f"scale{t}.ckpt", scale_tensors(read_stage_yaml(described), t, betas))
 
 
-def write_package(path: Path, folder: Path, inside: str) -> None:
+def package_of(folder: Path, inside: str) -> bytes:
     """A zip of a folder's files in a folder inside, with another file, as the authors have it."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for file in sorted(folder.iterdir()):
-            archive.write(file, inside + file.name)
-        archive.writestr(inside + "README.txt", "weights")
+    files = {inside + file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+    return zipped({**files, f"{inside}README.txt": b"weights"})
 
 
-def edit_entry(path: Path, name: str, content: bytes) -> None:
-    """Replaces an entry of a checkpoint."""
-    with zipfile.ZipFile(path) as archive:
-        entries = {entry.filename: archive.read(entry) for entry in archive.infolist()}
-    with zipfile.ZipFile(path, "w") as archive:
-        for entry, old in entries.items():
-            archive.writestr(entry, content if entry.split("/", 1)[1] == name else old)
+def zipped(entries: dict[str, bytes]) -> bytes:
+    """A zip of these entries: a checkpoint, say."""
+    file = BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    return file.getvalue()

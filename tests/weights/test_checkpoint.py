@@ -3,7 +3,6 @@
 import os
 import pickle
 import sys
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from published_files import CLASS_MODEL, assert_refused
+from published_files import CLASS_MODEL, assert_refused, zipped
 from torch import nn
 
 from imagebart.weights.convert import read_state_dict
@@ -36,9 +35,7 @@ class Stateful:
 
 def write_pickle(path: Path, program: bytes) -> Path:
     """A checkpoint with this pickle."""
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("archive/data.pkl", program)
-        archive.writestr("archive/version", b"3\n")
+    path.write_bytes(zipped({"archive/data.pkl": program, "archive/version": b"3\n"}))
     return path
 
 

@@ -2,14 +2,13 @@
 
 import json
 import shutil
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
 from loopback import FileServer, Hub, apart_from_the_net, serving_file, serving_hub
-from published_files import load, same_weights, write_package, write_tiny
+from published_files import load, package_of, same_weights, write_tiny, zipped
 from tiny_models import tiny_model, tiny_staged_model
 
 from imagebart import Pipeline
@@ -31,9 +30,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def package(model: Path) -> bytes:
-    path = model.with_name("package.zip")
-    write_package(path, model, f"{PUBLISHED}/")
-    return path.read_bytes()
+    return package_of(model, f"{PUBLISHED}/")
 
 
 @pytest.fixture
@@ -55,21 +52,19 @@ def same_files(folder: Path, other: Path) -> bool:
     return one == two
 
 
-def test_from_a_published_name_to_a_model(server: FileServer, model: Path) -> None:
-    assert ensure_model(PUBLISHED) == converted_folder(PUBLISHED) == locate(PUBLISHED, download=True)
-    assert same_weights(load(PUBLISHED), load(model))
-    assert "photographs of faces" in (converted_folder(PUBLISHED) / "README.md").read_text()
-    assert not list(published_folder(PUBLISHED).glob("*.ckpt"))
-    assert len(server.requests) == 1
-
-
-def test_a_connection_that_breaks_is_taken_up_again(server: FileServer, package: bytes, model: Path) -> None:
+def test_from_a_published_name_to_a_model_over_a_connection_that_breaks(
+    server: FileServer, package: bytes, model: Path
+) -> None:
     server.breaks += [len(package) // 3, 2 * len(package) // 3]
     assert same_files(download(PUBLISHED), model)
     begins = [request.get("range") for request in server.requests]
     assert begins[0] is None and all(begin is not None and begin.startswith("bytes=") for begin in begins[1:])
     assert files_beside() == [PUBLISHED, f"{PUBLISHED}.lock"]
     assert download(PUBLISHED) == published_folder(PUBLISHED)
+    assert ensure_model(PUBLISHED) == converted_folder(PUBLISHED) == locate(PUBLISHED, download=True)
+    assert same_weights(load(PUBLISHED), load(model))
+    assert "photographs of faces" in (converted_folder(PUBLISHED) / "README.md").read_text()
+    assert not list(published_folder(PUBLISHED).glob("*.ckpt"))
     assert len(server.requests) == 3
 
 
@@ -84,15 +79,13 @@ def test_a_program_that_was_ended_goes_on_where_it_was(server: FileServer, packa
 
 
 @pytest.mark.parametrize("harm", ["another", "truncated", "flipped", "incomplete", "a page"])
-def test_a_damaged_zip_is_deleted(server: FileServer, package: bytes, tmp_path: Path, harm: str) -> None:
+def test_a_damaged_zip_is_deleted(server: FileServer, package: bytes, harm: str) -> None:
     middle = len(package) // 2
-    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
-        archive.writestr("scale1.ckpt", b"x")
     server.content = {
         "another": b"x" * 5000 + package[5000:],
         "truncated": package[:-1000],
         "flipped": package[:middle] + bytes([package[middle] ^ 1]) + package[middle + 1 :],
-        "incomplete": (tmp_path / "other.zip").read_bytes(),
+        "incomplete": zipped({"scale1.ckpt": b"x"}),
         "a page": b"<html>come back later</html>",
     }[harm]
     with pytest.raises(WeightsError, match=f"{PUBLISHED}.zip is not the zip of {PUBLISHED} .*; download it again."):
@@ -101,8 +94,7 @@ def test_a_damaged_zip_is_deleted(server: FileServer, package: bytes, tmp_path: 
 
 
 def test_files_stay_in_their_folder_whatever_the_zip_says(server: FileServer, model: Path, tmp_path: Path) -> None:
-    write_package(tmp_path / "evil.zip", model, "../../../")
-    server.content = (tmp_path / "evil.zip").read_bytes()
+    server.content = package_of(model, "../../../")
     assert same_files(download(PUBLISHED), model)
     assert not list(tmp_path.glob("*.ckpt")) and files_beside() == [PUBLISHED, f"{PUBLISHED}.lock"]
 
@@ -125,66 +117,51 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
         yield hub
 
 
-def test_what_is_pushed_is_what_is_loaded(hub: Hub) -> None:
-    first, second, third = (tiny_model(seed=seed) for seed in (1, 2, 3))
+def test_what_is_pushed_is_what_is_loaded_and_is_there_offline(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The next one takes its place, whose card stays; each commit and branch can be named."""
+    first, second, third = tiny_staged_model(stages=3), tiny_model(seed=2), tiny_model(seed=3)
     address = first.push_to_hub(OURS)
     assert address.startswith(f"{hub.address}/{OURS}/commit/")
-    second.push_to_hub(OURS)
-    third.push_to_hub(OURS, revision="tried")
-    assert same_weights(load(OURS), second)
-    assert same_weights(load(OURS, revision="tried"), third)
-    assert same_weights(load(OURS, revision=address.rpartition("/")[2]), first)
     card = hub.files(OURS, "main")["README.md"].decode()
     assert card.startswith("---\n") and "It generates nothing at 32 × 32 pixels" in card
-    assert Pipeline.from_pretrained(OURS).card.startswith("# tiny\n")
-
-
-def test_another_model_takes_the_place_of_one_whose_card_stays(hub: Hub) -> None:
-    tiny_staged_model(stages=3).push_to_hub(OURS)
     hub.commit(OURS, "main", {**hub.files(OURS, "main"), "README.md": b"# Mine\n", "model-9.safetensors": b"old"})
-    second = tiny_staged_model(stages=2)
     second.push_to_hub(OURS)
+    third.push_to_hub(OURS, revision="tried")
     assert hub.files(OURS, "main").keys() == {"README.md", "config.json", "model.safetensors"}
-    assert hub.files(OURS, "main")["README.md"] == b"# Mine\n" and same_weights(load(OURS), second)
-
-
-def test_what_a_command_fetched_is_there_offline(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    model = tiny_model()
-    model.push_to_hub(OURS)
+    assert same_weights(load(OURS, revision="tried"), third)
+    assert same_weights(load(OURS, revision=address.rpartition("/")[2]), first)
     assert main(["generate", "--model", OURS, "--prompt", "a hat", "--out", str(tmp_path / "new.png")]) == 0
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     asked = len(hub.asked)
-    assert same_weights(load(OURS), model)
+    assert same_weights(load(OURS), second) and Pipeline.from_pretrained(OURS).card == "# Mine\n"
     with pytest.raises(WeightsError, match="someone/else is not on this machine, and HF_HUB_OFFLINE is set"):
         locate("someone/else")
     with pytest.raises(WeightsError, match="someone/faces cannot be sent to .*offline"):
-        model.push_to_hub(OURS)
+        second.push_to_hub(OURS)
     assert len(hub.asked) == asked
 
 
-def test_what_a_hub_does_not_have_is_said(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    tiny_model().push_to_hub(OURS)
-    with pytest.raises(WeightsError, match="someone/else is no model on http://127"):
-        locate("someone/else")
-    with pytest.raises(WeightsError, match="has no revision nowhere, expected a branch, tag or commit"):
-        locate(OURS, revision="nowhere")
-    with pytest.raises(WeightsError, match="but .* is no model on the Hub"):
-        locate(tmp_path, revision="main")
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "checkpoints").mkdir()
-    asked = len(hub.asked)
-    with pytest.raises(WeightsError, match="checkpoints/avatars is no published model, no folder"):
-        locate("checkpoints/avatars")
-    assert len(hub.asked) == asked, "what is mistyped is nobody else's business"
-
-
-def test_a_hub_that_is_not_there_and_what_is_no_model_are_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_a_hub_does_not_have_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with serving_hub(monkeypatch, tmp_path / "cache"):
         pass
     with pytest.raises(WeightsError, match="someone/faces is not on this machine, and http://127.* cannot be reached"):
         locate(OURS)
-    with pytest.raises(WeightsError, match="someone/faces cannot be sent to"):
-        tiny_model().push_to_hub(OURS)
+    with serving_hub(monkeypatch, tmp_path / "cache") as hub:
+        hub.commit(OURS, "main", {"config.json": b"{}"})
+        with pytest.raises(WeightsError, match="someone/else is no model on http://127"):
+            locate("someone/else")
+        with pytest.raises(WeightsError, match="has no revision nowhere, expected a branch, tag or commit"):
+            locate(OURS, revision="nowhere")
+        asked = len(hub.asked)
+        with pytest.raises(WeightsError, match="but .* is no model on the Hub"):
+            locate(tmp_path, revision="main")
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "checkpoints").mkdir()
+        with pytest.raises(WeightsError, match="checkpoints/avatars is no published model, no folder"):
+            locate("checkpoints/avatars")
+        assert len(hub.asked) == asked, "what is mistyped is nobody else's business"
 
 
 def test_code_in_a_repository_is_never_run(hub: Hub) -> None:

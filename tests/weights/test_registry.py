@@ -1,16 +1,26 @@
-"""Every tensor of the seven published models, by the shapes recorded from the original; and scaleN.yaml."""
+"""The seven published models: each tensor by the shapes that the original has; scaleN.yaml; two in full size."""
 
 import gzip
 import json
 import math
+import os
+import re
+import subprocess
+import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from published_files import CLASS_MODEL, FIXTURES, assert_refused, load
+from PIL import Image
+from published_files import CLASS_MODEL, FIXTURES, assert_refused, load, scale_tensors, write_checkpoint
 
 from imagebart.core.errors import WeightsError
+from imagebart.imaging.files import read_recipe
 from imagebart.models.denoiser import Stage
+from imagebart.models.diffusion import Schedule
 from imagebart.models.vqgan import FirstStage
 from imagebart.weights.convert import key_mapping
 from imagebart.weights.folder import on_meta_device, shapes_of
@@ -41,14 +51,24 @@ def test_all_seven_are_known_with_their_first_stages() -> None:
 
 
 @pytest.mark.parametrize(("name", "manifest"), EVERY_STAGE)
-def test_stages_match_tensor_by_tensor(name: str, manifest: dict[str, Any]) -> None:
-    t = manifest["stage"]
+def test_stages_match_tensor_by_tensor_and_are_read_from_their_configurations(
+    name: str, manifest: dict[str, Any], tmp_path: Path
+) -> None:
+    t, first_stage, described = manifest["stage"], MANIFESTS[name]["first_stage"], tmp_path / "scale.yaml"
+    vqgan = {key: first_stage[key] for key in ("embed_dim", "n_embed", "ddconfig")} | {"remap": "x.npy"}
+    params = {
+        "transformer_config": {"target": TARGETS[manifest["transformer"]], "params": manifest["transformer_params"]},
+        "first_stage_config": {"target": "imagebart.models.vqgan.VQGANWrapper", "params": vqgan},
+        "conditioner_config": manifest["conditioner"],
+    }
+    described.write_text(json.dumps({"model": {"params": params}}))  # JSON is YAML
+    assert read_stage_yaml(described) == MODELS[name].stage(t)
     config = MODELS[name].stage(t).config.replace(t=t, beta=manifest["betas"][t])
     with on_meta_device(name):
         stage = Stage(config, MODELS[name].stages)
     mapping, ours = key_mapping(config), shapes_of(stage)
     assert config.kind == KINDS[TARGETS[manifest["transformer"]]]
-    assert (config.tokens, config.vocab_size) == (256, MANIFESTS[name]["first_stage"]["used_codes"])
+    assert (config.tokens, config.vocab_size) == (256, first_stage["used_codes"])
     assert config.cond_length == (manifest["conditioner"] is not None)
     assert mapping.sources.keys() == ours.keys(), "each of our tensors is made of published ones"
     published = [name for parts in mapping.sources.values() for name in parts] + [*mapping.unused, *mapping.buffers]
@@ -56,20 +76,6 @@ def test_stages_match_tensor_by_tensor(name: str, manifest: dict[str, Any]) -> N
     assert mapping.published_shapes(ours) == recorded(manifest["transformer_state"])
     parameters = sum(p.numel() for p in stage.parameters()) + sum(map(math.prod, mapping.unused.values()))
     assert parameters == manifest["n_transformer_params"]
-
-
-@pytest.mark.parametrize(("name", "manifest"), EVERY_STAGE)
-def test_configurations_say_the_same_as_the_registry(name: str, manifest: dict[str, Any], tmp_path: Path) -> None:
-    first_stage = MANIFESTS[name]["first_stage"]
-    vqgan = {key: first_stage[key] for key in ("embed_dim", "n_embed", "ddconfig")} | {"remap": "x.npy"}
-    params = {
-        "transformer_config": {"target": TARGETS[manifest["transformer"]], "params": manifest["transformer_params"]},
-        "first_stage_config": {"target": "imagebart.models.vqgan.VQGANWrapper", "params": vqgan},
-        "conditioner_config": manifest["conditioner"],
-    }
-    path = tmp_path / "scale.yaml"
-    path.write_text(json.dumps({"model": {"params": params}}))  # JSON is YAML
-    assert read_stage_yaml(path) == MODELS[name].stage(manifest["stage"])
 
 
 def test_a_model_that_is_not_installed_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,43 +89,75 @@ def test_a_model_that_is_not_installed_says_how_to_get_it(tmp_path: Path, monkey
         load("dogs_3_scales")
 
 
-ENCODER_DECODER = (CLASS_MODEL / "scale1.yaml").read_text()
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "reason"),
-    [
-        ("model:", "other:", "lacks the setting 'model'"),
-        ("model:", "- model:", "cannot be used"),
-        ("dim: 32", "dim: 100000000", "width is 100000000, expected at most 16384"),
-        ("dim: 32", f"dim: 32\n        {'x' * 1000}: 1", "unknown setting 'xxx"),
-        ("        dim: 32\n", "", "lacks the setting 'dim'"),
-        ("tie_token_emb: false", "tie_token_emb: true", "tie_token_emb is True, expected"),
-        ("x_transformer.XTransformer", "x_transformer.Other", "x_transformer.Other"),
-        ("imagebart.util.ClassProvider", "os.system", "os.system"),
-        ("imagebart.util.ClassProvider", "x" * 5000, "the conditioner is 'xxx"),
-        ("dim: 32", "dim: !!python/object/apply:os.mkdir [executed]", "could not determine a constructor"),
-        ("dim: 32", f"dim: !!{'x' * 5000} 1", "could not determine a constructor"),
-    ],
-)
-def test_odd_configurations_are_named_and_nothing_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, reason: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "scale1.yaml"
-    assert old in ENCODER_DECODER
-    path.write_text(ENCODER_DECODER.replace(old, new, 1))
-    assert_refused(path, str(path), reason, read=read_stage_yaml)
-    assert not (tmp_path / "executed").exists()
-
-
+DESCRIBED = (CLASS_MODEL / "scale1.yaml").read_bytes()
 # Nine lists of nine, each of the one before: a few hundred bytes that would be said in 10^9 words.
 NINE = [b"a%d: &a%d [%s]\n" % (i, i, b",".join([b"*a%d" % (i - 1)] * 9)) for i in range(1, 10)]
 BOMB = b"a0: &a0 [x]\n" + b"".join(NINE) + b"model: {params: *a9, target: *a9}\n"
 
 
-@pytest.mark.parametrize("content", [b"", b"[" * 1000, b"\xff\xfe\x00", b"model: &a [*a]", BOMB])
-def test_what_is_no_configuration_is_named(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        *((DESCRIBED, content, "") for content in (b"", b"[" * 1000, b"\xff\xfe\x00", b"model: &a [*a]", BOMB)),
+        (b"dim: 32", b"dim: 100000000", "width is 100000000, expected at most 16384"),
+        (b"dim: 32", b"dim: 32\n        " + b"x" * 1000 + b": 1", "unknown setting 'xxx"),
+        (b"        dim: 32\n", b"", "lacks the setting 'dim'"),
+        (b"tie_token_emb: false", b"tie_token_emb: true", "tie_token_emb is True, expected"),
+        (b"x_transformer.XTransformer", b"x_transformer.Other", "x_transformer.Other"),
+        (b"imagebart.util.ClassProvider", b"os.system", "os.system"),
+        (b"imagebart.util.ClassProvider", b"x" * 5000, "the conditioner is 'xxx"),
+        (b"dim: 32", b"dim: !!python/object/apply:os.mkdir [executed]", "could not determine a constructor"),
+        (b"dim: 32", b"dim: !!" + b"x" * 5000 + b" 1", "could not determine a constructor"),
+    ],
+)
+def test_odd_configurations_are_named_and_nothing_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: bytes, new: bytes, reason: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / "scale1.yaml"
-    path.write_bytes(content)
-    assert_refused(path, str(path), read=read_stage_yaml)
+    assert old in DESCRIBED
+    path.write_bytes(DESCRIBED.replace(old, new, 1))
+    assert_refused(path, str(path), reason, read=read_stage_yaml)
+    assert not (tmp_path / "executed").exists()
+
+
+GB = 10**9
+PROMPTS = {"cin_5_scales_custom": ("--prompt", "golden retriever")}  # it was not trained without a class
+
+
+def run(home: Path, *command: str) -> tuple[str, int]:
+    """What the command line said, and the most memory that it had of its own: not mapped from files, in bytes."""
+    environment = {**os.environ, "HF_HOME": str(home), "PYTHONPATH": os.getcwd(), "COLUMNS": "100"}
+    program, memory = [sys.executable, "-m", "imagebart", *command], 0
+    with subprocess.Popen(program, env=environment, cwd=home.parent, stdout=subprocess.PIPE, text=True) as job:
+        while job.poll() is None:
+            with suppress(OSError):
+                found = re.search(r"RssAnon:\s+(\d+)", Path(f"/proc/{job.pid}/status").read_text())
+                memory = max(memory, 1024 * int(found[1]) if found else 0)
+            time.sleep(0.05)
+        assert job.returncode == 0 and job.stdout is not None
+        return job.stdout.read(), memory
+
+
+@pytest.mark.release
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux's account of memory")
+@pytest.mark.parametrize("name", ["ffhq_4_scales_geometric", "cin_5_scales_custom"])
+def test_a_conversion_and_an_edit_in_full_size(tmp_path: Path, name: str) -> None:
+    """The smallest and the largest, their memory measured: minutes, and up to 40 GB on the disk of `--basetemp`."""
+    home, betas = tmp_path / "home", Schedule.geometric(MODELS[name].stages).betas  # whatever its own are
+    published, converted = (home / "imagebart" / part / name for part in ("published", "converted"))
+    published.mkdir(parents=True)
+    for t in range(1, len(betas) + 1):
+        write_checkpoint(published / f"scale{t}.ckpt", scale_tensors(MODELS[name].stage(t), t, betas, scale=0.05))
+    said, memory = run(home, "convert", name, "--dtype", "bfloat16", "--replace")
+    assert said == f"{converted}\n" and memory < 7 * GB
+    assert not list(published.glob("*.ckpt"))
+    pixels = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "in.png")
+    asked = ("--mask", "upper half", *PROMPTS.get(name, ()), "--seed", "1", "--out", "out.png")
+    _, memory = run(home, "edit", "--model", name, "--image", "in.png", *asked)
+    assert memory < 14 * GB
+    edited = np.asarray(Image.open(tmp_path / "out.png"))
+    assert (edited[128:] == pixels[128:]).all() and (edited[:128] != pixels[:128]).any()
+    recipe = read_recipe(tmp_path / "out.png")
+    assert recipe is not None and recipe.model == name
