@@ -1,5 +1,6 @@
-"""The command line, run as a person runs it."""
+"""The command line, run as a person runs it: one image, folders of them, published models, the demo."""
 
+import json
 import signal
 import socket
 from pathlib import Path
@@ -9,33 +10,50 @@ import numpy as np
 import pytest
 import typer
 from fake_models import hat_model
+from loopback import apart_from_the_net, serving_file
 from PIL import Image, ImageSequence
+from published_files import package_of, write_tiny
 from tiny_models import tiny_model
 
 from imagebart import model as models
-from imagebart.cli import demo, draw, main
+from imagebart.cli import batch, demo, draw, main
 from imagebart.cli.main import run
 from imagebart.cli.options import command
 from imagebart.core.settings import SamplingSettings
 from imagebart.imaging.files import Recipe, read_recipe, write_png
 from imagebart.pipeline import Pipeline
+from imagebart.weights.registry import MODELS
 
 Said = pytest.CaptureFixture[str]
+COUNT = 5  # images of a folder
+PUBLISHED = "ffhq_4_scales_geometric"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny text model."""
+    folder = tmp_path_factory.mktemp("model")
+    tiny_model("text").save_pretrained(folder)
+    return folder
+
+
+def write_noise(path: Path, width: int, height: int) -> Path:
+    Image.fromarray(np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8)).save(path)
+    return path
 
 
 @pytest.fixture
 def upload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """in.png, of 61 x 45 pixels, in the working folder."""
     monkeypatch.chdir(tmp_path)
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (45, 61, 3), np.uint8)).save("in.png")
-    return tmp_path / "in.png"
+    return write_noise(tmp_path / "in.png", 61, 45)
 
 
-def edit(model: Path, mask: str, out: str, *more: str) -> int:
-    return main(["edit", "--model", str(model), "--image", "in.png", "--mask", mask, "--out", out, *more])
+def edit(model: Path, mask: Path | str, out: Path | str, *more: str, image: Path | str = "in.png") -> int:
+    return main(["edit", "--model", str(model), "--image", str(image), "--mask", str(mask), "--out", str(out), *more])
 
 
-def pixels(name: str) -> np.ndarray:
+def pixels(name: Path | str) -> np.ndarray:
     return np.asarray(Image.open(name), int)
 
 
@@ -130,41 +148,167 @@ def test_another_model_is_pointed_out_and_what_a_file_says_does_not_steer_the_te
     assert not {"\x1b", "\x07", "\u202e", "\x9b"} & set(said)
 
 
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Images of two sizes, more than are edited at once."""
+    monkeypatch.setattr(batch, "IMAGES_AT_ONCE", 3)
+    (tmp_path / "in").mkdir()
+    for number in range(COUNT):
+        write_noise(tmp_path / "in" / f"{number}.png", *((32, 32) if number % 2 else (50, 40)))
+    return tmp_path / "in"
+
+
+def test_each_image_of_a_folder_is_as_from_a_command_of_its_own(
+    model: Path, folder: Path, tmp_path: Path, capsys: Said
+) -> None:
+    """Prompts from three places, a mask for each; then what is done is left alone, and what is missing made again."""
+    prompts = ["red hair", "", "a hat", "", ""]
+    lines = [{"file_name": "0.png", "text": prompts[0]}, {"file_name": "1.png", "text": None}]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    (folder / "2.txt").write_text(prompts[2])
+    for number in range(COUNT):
+        mask = Image.new("L", Image.open(folder / f"{number}.png").size)
+        mask.paste(128 if number == 2 else 255, (3, 4, 20, 9 + 2 * number))  # gray: a chain of its own
+        mask.save(folder / f"{number}.mask.png")
+    out, common = tmp_path / "new" / "out", ["--seed", "5", "--feather", "2"]
+    assert edit(model, folder, out, *common, image=folder) == 0
+    written = sorted(out.iterdir())
+    assert capsys.readouterr().out.split() == [str(path) for path in written]
+    assert [path.name for path in written] == [f"{number}.png" for number in range(COUNT)]
+    for number, prompt in enumerate(prompts):
+        alone, words = tmp_path / "alone.png", ["--prompt", prompt] if prompt else []
+        image, mask = (folder / f"{number}{kind}.png" for kind in ("", ".mask"))
+        assert edit(model, mask, alone, *common, *words, image=image) == 0
+        assert np.abs(pixels(alone) - pixels(written[number])).max() <= 1  # rounding of batched sums
+        assert (read_recipe(alone).prompt or "") == (read_recipe(written[number]).prompt or "") == prompt
+    times = {path: path.stat().st_mtime_ns for path in written}
+    written[3].unlink()
+    capsys.readouterr()
+    assert edit(model, folder, out, *common, image=folder) == 0
+    assert capsys.readouterr().out.split() == [str(written[3])]
+    assert [path for path in written if path.stat().st_mtime_ns != times[path]] == [written[3]]
+
+
+def test_images_that_cannot_be_edited_are_named_and_the_others_are_edited(
+    model: Path, folder: Path, tmp_path: Path, capsys: Said
+) -> None:
+    (folder / "1.png").write_bytes(b"no image")
+    (folder / "2.txt").write_text("zebra")
+    assert edit(model, "upper half", tmp_path / "out", image=folder) == 2
+    said = capsys.readouterr().err
+    assert "1.png: The image file is not an image we can read" in said and "zebra" in said
+    assert f"1 of {COUNT} images could not be edited" in said and "Traceback" not in said
+    seeds = {read_recipe(path).seed for path in (tmp_path / "out").glob("*.png")}
+    assert len(seeds) == COUNT - 1, "a new one for each"
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_an_image_without_a_mask_is_named_and_is_no_mask_itself(
+    model: Path, folder: Path, tmp_path: Path, beside: bool, capsys: Said
+) -> None:
+    masks, out = folder if beside else tmp_path / "masks", tmp_path / "out"
+    masks.mkdir(exist_ok=True)
+    for number in range(1, COUNT):
+        name = f"{number}.mask.png" if beside or number % 2 else f"{number}.png"
+        Image.new("L", Image.open(folder / f"{number}.png").size, 255).save(masks / name)
+    assert edit(model, masks, out, image=folder) == 2
+    said = capsys.readouterr().err
+    assert "0.png: " in said and "0.mask.png" in said and f"1 of {COUNT} images could not be edited" in said
+    assert len(list(out.glob("*.png"))) == COUNT - 1
+
+
+def test_from_nothing_to_an_edit_by_a_published_model(
+    upload: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Said
+) -> None:
+    home = apart_from_the_net(tmp_path, monkeypatch) / "imagebart"
+    published, converted = home / "published" / PUBLISHED, home / "converted" / PUBLISHED
+    write_tiny(tmp_path / "files")
+    with serving_file(package_of(tmp_path / "files", f"{PUBLISHED}/")) as server:
+        server.breaks += [100_000]
+        assert main(["download", PUBLISHED, "--from", server.address]) == 0
+    assert capsys.readouterr().out == f"{published}\n"
+    assert main(["convert", PUBLISHED, "--dtype", "bfloat16", "--replace"]) == 0
+    assert capsys.readouterr().out == f"{converted}\n"
+    assert edit(Path(PUBLISHED), "upper half", "out.png", "--seed", "1") == 0
+    before, edited = pixels("in.png"), pixels("out.png")
+    assert (edited[22:] == before[22:]).all() and (edited[:22] != before[:22]).any()
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()[-len(MODELS) :]
+    assert all(name in line for name, line in zip(MODELS, lines, strict=True))
+    assert "photographs of faces" in lines[0] and "7.6 GB" in lines[0] and str(home) in lines[0]
+    assert all("not here" in line for line in lines[1:])
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model, published files, an image, and folders with images and without."""
+    here = tmp_path_factory.mktemp("place")
+    tiny_model("text").save_pretrained(here / "model")
+    write_tiny(here / "files", stages=2)
+    write_noise(here / "in.png", 61, 45)
+    for name in ("many/0.png", "twins/0.jpg", "twins/0.png", "words/0.png", "empty/0.txt"):
+        (here / name).parent.mkdir(exist_ok=True)
+        write_noise(here / name, 40, 40) if name.endswith(("png", "jpg")) else (here / name).touch()
+    (here / "words" / "metadata.jsonl").write_text('{"file_name": "0.png", "text": "hat"}\n{"file_name": "1.png"}\n')
+    return here
+
+
+EDIT = "edit --model model --image in.png --mask centre --out o.png"
+EDIT_MANY = "edit --model model --image many --mask centre --out new"
+
+
 @pytest.mark.parametrize(
-    ("extra", "said"),
+    ("line", "said"),
     [
-        ("--temperature 0", "'--temperature': Input should be greater than or equal to 0.01"),
-        ("--top-p 0", "top_p is 0, expected over 0"),
-        ("--mask nowhere.png", "nowhere.png"),
-        ("--best-of 2", "scorer"),
-        ("--variants 2 --best-first", "scorer"),
-        ("--variants 2 --best-of 2", "leave out --variants"),
-        ("--steps-out run.mp4", "'run.mp4'; end the name in .webp"),
-        ("--out ../both.webp --steps-out ../x/../both.webp", "--out and --steps-out are both both.webp"),
-        ("--out no/such/folder/o.png", "no folder no/such/folder"),
-        ("--out picture.words", "'picture.words'; end the name in .png"),
-        ("--like in.png", "in.png is no PNG that says how it was made"),
+        (f"{EDIT} --temperature 0", "'--temperature': Input should be greater than or equal to 0.01"),
+        (f"{EDIT} --top-p 0", "top_p is 0, expected over 0"),
+        (f"{EDIT} --mask nowhere.png", "nowhere.png"),
+        (f"{EDIT} --best-of 2", "scorer"),
+        (f"{EDIT} --variants 2 --best-first", "scorer"),
+        (f"{EDIT} --variants 2 --best-of 2", "leave out --variants"),
+        (f"{EDIT} --steps-out run.mp4", "'run.mp4'; end the name in .webp"),
+        (f"{EDIT} --out ../both.webp --steps-out ../x/../both.webp", "--out and --steps-out are both both.webp"),
+        (f"{EDIT} --out no/such/folder/o.png", "no folder no/such/folder"),
+        (f"{EDIT} --out picture.words", "'picture.words'; end the name in .png"),
+        (f"{EDIT} --like in.png", "in.png is no PNG that says how it was made"),
+        (f"{EDIT_MANY} --out many", "--image and --out are the same folder"),
+        (f"{EDIT_MANY} --out new.png", "--image is a folder, and so --out must be one"),
+        (f"{EDIT_MANY} --variants 2", "--variants is for one image"),
+        (f"{EDIT_MANY} --mask auto", "--mask auto is for one image"),
+        (f"{EDIT_MANY} --image empty", "holds no images"),
+        (f"{EDIT_MANY} --image twins", "0.jpg and 0.png would have the same result"),
+        (f"{EDIT_MANY} --image words", "cannot be read after 1 prompts ('text')"),
+        ("download cat_3_scales", "Did you mean cats_3_scales?"),
+        ("generate --model cats_3_scales --out a.png", "cats_3_scales is not on this machine: run `"),
+        ("convert cats_3_scales", "python -m imagebart download cats_3_scales"),
+        ("convert files", "say with --out where the new one is to be"),
+        ("convert files --out .", "choose a new or empty folder"),
+        ("convert files --out x --dtype int3", "'int3', expected one of"),
+        (f"convert {'x' * 5000}", "File name too long"),
+        ("x" * 5000, "No such command"),
     ],
+    ids=lambda value: value[:60],
 )
-def test_bad_input_is_one_sentence(model: Path, upload: Path, extra: str, said: str, capsys: Said) -> None:
-    assert edit(model, "centre", "o.png", *extra.split()) == 2
+def test_bad_input_is_one_sentence(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, said: str, capsys: Said
+) -> None:
+    apart_from_the_net(tmp_path, monkeypatch)
+    monkeypatch.chdir(place)
+    before = sorted(place.rglob("*"))
+    assert main(line.split()) == 2
     error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
-    assert not Path("o.png").exists()
+    assert said in error and error.count("\n") == 1 and len(error) < 1200
+    assert sorted(place.rglob("*")) == before, "nothing is written"
 
 
 @pytest.mark.parametrize("words", [["edit"], ["generate"], ["evaluate", "typed"], ["train", "stage"], []])
-@pytest.mark.parametrize(
-    "extra",
-    [
-        *(["--seed=--"], ["--seed", "1e400"], ["--seed=" + "9" * 5000], ["--seed"], ["--"], ["-"], [""], ["--=", "x"]),
-        *(["--out=\0"], ["--image=\0", "--out", "o.png", "--mask", "m"], ["\udcff"], ["--nonsense"]),
-    ],
-)
-def test_hostile_arguments_are_one_sentence(words: list[str], extra: list[str], capsys: Said) -> None:
-    assert main([*words, *extra]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("imagebart") and said.count("\n") == 1 and "Traceback" not in said
+def test_hostile_arguments_are_one_sentence(words: list[str], capsys: Said) -> None:
+    numbers = (["--seed=--"], ["--seed", "1e400"], ["--seed=" + "9" * 5000], ["--seed"])
+    names = (["--out=\0"], ["--image=\0", "--out", "o.png", "--mask", "m"], ["\udcff"], ["--nonsense"])
+    for extra in (*numbers, *names, ["--"], ["-"], [""], ["--=", "x"]):
+        assert main([*words, *extra]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("imagebart") and said.count("\n") == 1 and "Traceback" not in said
 
 
 def test_help_names_commands_and_settings_with_their_ranges(capsys: Said) -> None:
