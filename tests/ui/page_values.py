@@ -1,7 +1,5 @@
 """What the page sends to its actions, and the images that come back, for the tests in this folder."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ from PIL import Image
 from imagebart.imaging.masks import preset
 from imagebart.pipeline import Pipeline
 from imagebart.ui.controls import starting_values
-from imagebart.ui.files import pack_mask, publish, scale_mask, view_size
+from imagebart.ui.files import pack_for_view, publish
 
 
 def noise_image(size: tuple[int, int], seed: int = 0) -> Image.Image:
@@ -19,30 +17,19 @@ def noise_image(size: tuple[int, int], seed: int = 0) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
 
 
-def sketch_value(image: Image.Image, area: str | Image.Image | None = "upper half", version: int = 3) -> dict[str, Any]:
+def open_image(path: str | Path) -> Image.Image:
+    with Image.open(path) as image:
+        return image.copy()
+
+
+def sketch_value(image: Image.Image, area: str | Image.Image | None = "upper half") -> dict[str, Any]:
     """What the sketchpad sends: an image with a preset mask, another one, or none."""
     mask = preset(area, image.size) if isinstance(area, str) else area
-    packed = "" if mask is None else pack_mask(scale_mask(mask, view_size(image.size)))
-    return {"version": version, "image": publish(image), "mask": packed}
+    return {"version": 3, "image": publish(image), "mask": "" if mask is None else pack_for_view(mask)}
 
 
 def control_values(pipeline: Pipeline, **values: Any) -> dict[str, Any]:
     """The controls' values: a fixed seed, a prompt that the model knows, and what is given."""
-    fixed = {
-        "scales": pipeline.stages,
-        "model": pipeline.name,
-        "words": "hat",
-        "choice": None,
-        "variants": 1,
-        "best_first": False,
-        "feather": 0,
-        "seed": 7,
-        "new_seed": False,
-    }
-    return {**starting_values(pipeline), **fixed, **values}
-
-
-def open_image(path: str | Path) -> Image.Image:
-    """A file's image."""
-    with Image.open(path) as image:
-        return image.copy()
+    asked = {"model": pipeline.name, "words": "hat", "choice": None, "variants": 1, "best_first": False}
+    drawn = {"scales": pipeline.stages, "feather": 0, "seed": 7, "new_seed": False}
+    return {**starting_values(pipeline), **asked, **drawn, **values}
