@@ -22,13 +22,14 @@ PIPELINE, CLASSES = tiny_pipeline(scales=3), tiny_pipeline("class")
 ACTIONS = Actions(Models(PIPELINE))
 
 
-def test_the_sliders_ends_mean_off() -> None:
+def test_the_sliders_ends_mean_off_and_a_new_seed_is_none() -> None:
     plain = Controls(**control_values(PIPELINE))
     assert plain.for_run(PIPELINE)["settings"] == SamplingSettings(scales=3) and context_size(plain.context) == math.inf
+    assert plain.for_run(PIPELINE)["seed"] == 7
     given = {"temperature": 0.8, "top_k": 40, "top_p": 0.9, "guidance": 2, "resamples": 2}
-    chosen = Controls(**control_values(PIPELINE, context=0.5, **given))
+    chosen = Controls(**control_values(PIPELINE, context=0.5, new_seed=True, **given))
     assert chosen.for_run(PIPELINE)["settings"] == SamplingSettings(**given, scales=3)
-    assert context_size(chosen.context) == 0.5
+    assert context_size(chosen.context) == 0.5 and chosen.for_run(PIPELINE)["seed"] is None
 
 
 def test_the_page_opens_with_steps_to_be_seen() -> None:
@@ -37,22 +38,14 @@ def test_the_page_opens_with_steps_to_be_seen() -> None:
     assert starting_values(Pipeline(tiny_staged_model(stages=2)))["scales"] == 2
 
 
-def test_a_new_seed_is_none() -> None:
-    assert Controls(**control_values(PIPELINE, seed=5, new_seed=True)).for_run(PIPELINE)["seed"] is None
-    assert Controls(**control_values(PIPELINE, seed=5)).for_run(PIPELINE)["seed"] == 5
-
-
-def test_each_kind_of_model_is_asked_in_its_way() -> None:
+def test_each_kind_of_model_is_asked_in_its_way_and_of_several_classes_there_is_an_image_each() -> None:
     asked = Controls(**control_values(PIPELINE, words="hat", choice=["cat"]))
     assert [asked.prompt(tiny_pipeline(kind)) for kind in ("text", "class", "none")] == ["hat", "cat", None]
     assert Controls(**control_values(PIPELINE, choice=[])).prompt(CLASSES) is None
-
-
-def test_of_several_classes_there_is_an_image_each() -> None:
     asked = Controls(**control_values(PIPELINE, choice=["cat", "dog"], variants=3, best_first=True))
     last = list(CLASSES.generate(asked.prompt(CLASSES), **asked.for_run(CLASSES)))[-1]
     assert [recipe.prompt for recipe in last.recipes] == ["cat", "dog"]
-    assert asked.for_run(PIPELINE)["variants"] == 3  # of a text model
+    assert asked.for_run(PIPELINE)["variants"] == 3, "of a text model"
 
 
 SAMPLING = SamplingSettings(temperature=0.8, top_k=40, top_p=None, guidance=2.5, resamples=2, scales=5)
@@ -62,12 +55,13 @@ RECIPE = Recipe(
 
 
 @pytest.fixture
-def made(own_files: None) -> dict[str, Any]:
+def made() -> dict[str, Any]:
     """An image without a recipe on the sketchpad."""
     return sketch_value(noise_image((32, 32)), None)
 
 
 def test_an_image_made_here_brings_back_its_prompt_seed_and_settings(made: dict[str, Any]) -> None:
+    assert ACTIONS.restore_settings(made, None) == {}
     write_png(noise_image((32, 32)), made["image"], RECIPE)
     values = ACTIONS.restore_settings(made, "tiny")
     said = values.pop("messages")
@@ -78,17 +72,12 @@ def test_an_image_made_here_brings_back_its_prompt_seed_and_settings(made: dict[
     write_png(noise_image((32, 32)), made["image"], RECIPE.replace(model="elsewhere", settings={"guidance": 99}))
     values = ACTIONS.restore_settings(made, "tiny")
     assert "elsewhere" in values["messages"] and values["guidance"] == 8, "what the slider can hold"
+    for prompt, chosen in (("dog", "dog"), ("cow", "cat")):  # where there is no such class, the first one
+        write_png(noise_image((32, 32)), made["image"], RECIPE.replace(prompt=prompt))
+        assert Actions(Models(CLASSES)).restore_settings(made, None)["choice"] == [chosen]
 
 
-@pytest.mark.parametrize(("prompt", "chosen"), [("dog", "dog"), ("cow", "cat")])
-@pytest.mark.usefixtures("own_files")
-def test_a_class_is_chosen_again_or_the_first_one(made: dict[str, Any], prompt: str, chosen: str) -> None:
-    write_png(noise_image((32, 32)), made["image"], RECIPE.replace(prompt=prompt))
-    assert Actions(Models(CLASSES)).restore_settings(made, None)["choice"] == [chosen]
-
-
-def test_another_image_changes_nothing_and_a_damaged_recipe_is_said(made: dict[str, Any]) -> None:
-    assert ACTIONS.restore_settings(made, None) == {}
+def test_a_damaged_recipe_and_an_image_that_is_gone_are_said(made: dict[str, Any]) -> None:
     text = PngImagePlugin.PngInfo()
     text.add_text("imagebart", '{"seed": "many"}')
     noise_image((32, 32)).save(made["image"], pnginfo=text)
@@ -97,19 +86,13 @@ def test_another_image_changes_nothing_and_a_damaged_recipe_is_said(made: dict[s
     assert set(ACTIONS.restore_settings(made, None)) == {"messages"}
 
 
-def test_a_link_sets_words_seed_and_settings_and_keeps_the_seed() -> None:
-    given = {"model": "tiny", "words": "a hat", "seed": 7, "new_seed": True, "guidance": 3, "top_p": 0.8, "variants": 2}
-    found = ACTIONS.open_link(given, "tiny")
-    assert "other" not in found.pop("messages")
-    del given["model"]
-    assert found == given | {"new_seed": False}
+def test_a_link_sets_words_seed_and_settings_within_the_sliders_ranges_and_keeps_the_seed() -> None:
+    given = {"words": "a hat", "seed": 7, "new_seed": True, "guidance": 3, "top_p": 0.8, "variants": 4}
+    found = ACTIONS.open_link({"model": "tiny", **given}, "tiny")
+    assert "other" not in found.pop("messages") and found == given | {"new_seed": False}
+    found = ACTIONS.open_link({"model": "<faces>", "guidance": 1000, "top_p": -1}, "tiny")
+    assert "another model: &lt;faces&gt;" in found["messages"] and (found["guidance"], found["top_p"]) == (8, 0.05)
     assert Actions(Models(CLASSES)).open_link({"choice": ["cat", "dog"]}, None)["choice"] == ["cat", "dog"]
-    assert "another model: &lt;faces&gt;" in ACTIONS.open_link({"model": "<faces>"}, "tiny")["messages"]
-
-
-def test_sliders_stay_in_their_ranges() -> None:
-    found = ACTIONS.open_link({"guidance": 1000, "top_p": -1, "variants": 4}, "tiny")
-    assert (found["guidance"], found["top_p"], found["variants"]) == (8, 0.05, 4)
 
 
 JSON = st.recursive(

@@ -26,7 +26,6 @@ from imagebart.weights.registry import MODELS
 ROOT = Path(__file__).resolve().parents[2]
 CLASS_MODEL = Path(__file__).parents[1] / "fixtures" / "tiny" / "class_cond_custom"
 PUBLISHED = next(iter(MODELS))
-pytestmark = pytest.mark.usefixtures("own_files")
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +52,13 @@ def models(folder: Path) -> Models:
 def test_models_are_found_by_their_files(models: Models, tmp_path: Path) -> None:
     assert list(models.folders()) == ["animals", "broken", "plain", "published"]
     assert models.get("published").conditioning == "class"
-    assert Models(models.first, folder=tmp_path / "missing").choices() == [("tiny", "tiny")]
-    late = Models(models.first, folder=tmp_path)
-    tiny_model("none").save_pretrained(tmp_path / "late")
+    late = Models(models.first, folder=tmp_path / "later")
+    assert late.choices() == [("tiny", "tiny")]
+    tiny_model("none").save_pretrained(tmp_path / "later" / "late")
     assert list(late.folders()) == ["late"]
+    for name in ("empty", "../models", "plain/../plain", "", "nothing"):
+        with pytest.raises(InputError, match="choose one of tiny, animals, broken, plain, published"):
+            models.get(name)
 
 
 def test_a_model_is_loaded_when_asked_for_and_one_is_kept(folder: Path) -> None:
@@ -84,12 +86,6 @@ def test_questions_are_answered_by_the_copy_on_the_cpu(folder: Path) -> None:
     assert models.for_questions("plain") is models.get("plain")
 
 
-@pytest.mark.parametrize("name", ["empty", "../models", "plain/../plain", "", "nothing"])
-def test_what_is_no_model_is_refused(models: Models, name: str) -> None:
-    with pytest.raises(InputError, match="choose one of tiny, animals, broken, plain, published"):
-        models.get(name)
-
-
 def test_a_published_model_that_is_not_here_is_fetched_when_it_is_chosen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,10 +110,9 @@ def test_a_published_model_that_is_not_here_is_fetched_when_it_is_chosen(
 
 def test_a_class_model_shows_its_classes_its_card_its_scales_and_its_examples(models: Models) -> None:
     changes = Actions(models).switch_model("animals")
-    assert changes["model"]["value"] == "animals"
+    assert changes["model"]["value"] == "animals" and changes["card"]["value"] == "The card of the animals."
     assert changes["choice"]["choices"] == ["cat", "dog", "bird"] and changes["choice"]["visible"]
-    assert not changes["words"]["visible"] and changes["card"]["value"] == "The card of the animals."
-    assert changes["scales"]["visible"] and changes["scales"]["value"] == 4
+    assert changes["scales"]["visible"] and changes["scales"]["value"] == 4 and not changes["words"]["visible"]
     assert "any number of scales" in changes["model_line"]["value"]
     assert [example["caption"] for example in changes["examples"]["examples"]] == ["Brown dog"]
 
@@ -125,7 +120,7 @@ def test_a_class_model_shows_its_classes_its_card_its_scales_and_its_examples(mo
 def test_an_unconditional_model_takes_no_words_and_without_examples_shows_those_of_the_page(folder: Path) -> None:
     models = Models(tiny_pipeline(), find_examples(folder / "animals" / "examples"), folder)
     changes = Actions(models).switch_model("plain")
-    hidden = ("words", "choice", "surprise", "suggestions", "guidance")
+    hidden = ("words", "choice", "surprise", "suggestions", "guidance", "best_first")
     assert not any(changes[part]["visible"] for part in hidden)
     assert "no words" in changes["vocabulary"]["value"] and changes["examples"]["model"] == "plain"
     assert [example["caption"] for example in changes["examples"]["examples"]] == ["Brown dog"]
@@ -137,10 +132,8 @@ def test_a_model_that_cannot_be_loaded_is_said_and_the_first_is_shown(models: Mo
     assert changes["model"]["value"] == "tiny" and changes["words"]["visible"]
 
 
-def test_only_a_model_with_a_judge_can_put_the_best_first(models: Models) -> None:
-    assert not model_properties(models.first)["best_first"]["visible"]
-    judged = Pipeline(tiny_model(), scorer=LightnessScorer())
-    assert model_properties(judged)["best_first"]["visible"]
+def test_a_model_with_a_judge_can_put_the_best_first() -> None:
+    assert model_properties(Pipeline(tiny_model(), scorer=LightnessScorer()))["best_first"]["visible"]
 
 
 def test_reset_sets_the_model_s_best(models: Models) -> None:
@@ -160,29 +153,25 @@ def test_surprises_are_words_that_the_model_knows(models: Models) -> None:
     assert actions.surprise("plain") == {}
 
 
-def test_examples_come_in_order_with_captions(tmp_path: Path) -> None:
-    for name in ("02-blue_hat.png", "01-red-curls.png", "7.png"):
+def test_examples_come_in_order_with_captions_some_with_a_mask_and_a_prompt(tmp_path: Path) -> None:
+    for name in ("02-blue_hat.png", "7.png"):
         Image.new("RGBA", (16, 16), "red").save(tmp_path / name)
-    (tmp_path / "note.txt").write_text("no image")
-    (tmp_path / "damaged.png").write_text("no image")
-    found = find_examples(tmp_path)
-    assert [example.caption for example in found] == ["Red curls", "Blue hat", "7"]
-    assert found[0].image.mode == "RGB" and find_examples(tmp_path / "missing") == []
-
-
-def test_an_example_brings_a_mask_and_a_prompt_and_keeps_its_names(tmp_path: Path) -> None:
-    Image.new("RGB", (32, 24), "blue").save(tmp_path / "1-sea.png")
+    Image.new("RGB", (32, 24), "blue").save(tmp_path / "01-the-sea.png")
     mask = Image.new("L", (32, 24))
     mask.paste(255, (0, 0, 16, 24))
-    mask.save(tmp_path / "1-sea.mask.png")
-    (tmp_path / "1-sea.txt").write_text("a boat\n", encoding="utf-8")
-    (example,) = find_examples(tmp_path)
-    shown: Any = example.thumbnail()
+    mask.save(tmp_path / "01-the-sea.mask.png")
+    (tmp_path / "01-the-sea.txt").write_text("a boat\n", encoding="utf-8")
+    (tmp_path / "damaged.png").write_text("no image")
+    found = find_examples(tmp_path)
+    assert [example.caption for example in found] == ["The sea: a boat", "Blue hat", "7"]
+    assert found[1].image.mode == "RGB" and find_examples(tmp_path / "missing") == []
+    shown: Any = found[0].thumbnail()
     assert shown.getpixel((24, 12)) == (0, 0, 255) != shown.getpixel((1, 12))
-    published = example.publish()
-    assert published == example.publish() and (published["prompt"], published["caption"]) == ("a boat", "Sea: a boat")
+    published = found[0].publish()
+    assert published == found[0].publish(), "under the same names"
+    assert published["prompt"] == "a boat" and published["caption"] == "The sea: a boat"
     assert unpack_mask(published["mask"], (32, 24)).tobytes() == mask.tobytes()
-    assert open_image(published["image"]["path"]).tobytes() == example.image.tobytes()
+    assert open_image(published["image"]["path"]).tobytes() == found[0].image.tobytes()
     assert open_image(published["small"]).convert("RGB").tobytes() == shown.tobytes()
 
 
