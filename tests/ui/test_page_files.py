@@ -77,25 +77,16 @@ def test_the_examples_stay_and_an_upload_of_their_names_does_not(folder: Path) -
 
 
 @pytest.mark.parametrize("size", [(64, 48), (1500, 40)])
-def test_an_upload_is_known_by_its_file_its_size_and_a_small_copy(size: tuple[int, int]) -> None:
-    path = publish(noise_image(size))
+def test_an_upload_is_known_by_its_file_its_size_a_small_copy_and_whether_it_was_made_here(size: Any) -> None:
+    path = publish(Image.new("RGBA", size, (10, 20, 30, 0)))
     opened = files.open_image(path)
     image, (width, height) = opened["image"], view_size(size)
     assert not opened["made"] and (image["path"], image["width"], image["height"]) == (path, *size)
-    assert image["mask_size"] == {"width": width, "height": height} and open_image(image["view"]).size == view_size(
-        size
-    )
-
-
-def test_a_transparent_upload_is_shown_on_white() -> None:
-    image = files.open_image(publish(Image.new("RGBA", (60, 60), (10, 20, 30, 0))))["image"]
-    assert open_image(image["view"]).getpixel((0, 0)) == (255, 255, 255)
-
-
-def test_an_image_made_here_is_known_as_such() -> None:
-    path = Path(publish(noise_image((32, 32))))
-    write_png(noise_image((32, 32)), path, Recipe(model="tiny", task="generate", prompt="a hat", seed=3))
-    assert files.open_image(str(path))["made"]
+    assert image["mask_size"] == {"width": width, "height": height}
+    shown = open_image(image["view"])
+    assert shown.size == (width, height) and shown.getpixel((0, 0)) == (255, 255, 255), "transparent on white"
+    write_png(noise_image(size), Path(path), Recipe(model="tiny", task="generate", prompt="a hat", seed=3))
+    assert files.open_image(path)["made"]
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
@@ -139,9 +130,8 @@ def test_nothing_outside_the_page_s_folder_is_shown(
 def test_a_step_is_put_into_its_image() -> None:
     base, part = noise_image((40, 30)), noise_image((10, 8), 1)
     step = {"base": publish(base), "box": [5, 6, 15, 14], "part": publish(part)}
-    whole = open_image(files.compose(step)["image"]["path"])
     base.paste(part, (5, 6))
-    assert whole.convert("RGB").tobytes() == base.tobytes()
+    assert open_image(files.compose(step)["image"]["path"]).convert("RGB").tobytes() == base.tobytes()
 
 
 def test_a_run_becomes_a_moving_image() -> None:
