@@ -1,23 +1,22 @@
-"""What an edit changes: whole patches, the place that the words need, frames for things."""
+"""What an edit changes: whole patches, the place that the words need, squares for things."""
 
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from fake_models import HAT_TOKENS, FixedDescriber, hat_model
+from fake_models import HAT_TOKENS, FixedDescriber, LightnessScorer, hat_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
-from tiny_models import tiny_model, tiny_pipeline
+from tiny_models import TOKENS, tiny_model, tiny_pipeline, tiny_staged_model
+from torch import Tensor
 
-from imagebart import InputError, Pipeline, SamplingSettings
-from imagebart.fitting import MIN_COVERAGE, MIN_SIDE, shape_of, square, squares_in
-from imagebart.imaging.files import to_tensor
-from imagebart.pipeline import Edit
-from imagebart.worlds.things import ThingScorer
+from imagebart import ImageBART, InputError, Pipeline
+from imagebart.fitting import COMPLETE_PROMPT_GUIDANCE, MIN_COVERAGE, MIN_SIDE, shape_of, square, squares_in
+from imagebart.imaging.masks import preset
+from imagebart.sampling.inpainting import NEIGHBOR_WEIGHT, THRESHOLD, distances, threshold
 
-HERE = Path(__file__).parent.parent
 CELL, GRID, SIZE = 4, 8, 32  # of the tiny model
 PIPE = tiny_pipeline()
 HAT = Pipeline(hat_model(), scorer=FixedDescriber("red hair", "red hair"))
@@ -90,12 +89,8 @@ def test_the_place_of_the_words_joins_what_is_painted_where_both_touch() -> None
 def test_nothing_painted_means_the_place_of_the_words() -> None:
     for mask in (None, painted()):
         assert ((patches(HAT.fit_mask(GRAY, mask, "a hat").mask) > 0) == HAT_TOKENS.numpy()).all()
-        for words in (None, ""):
-            with pytest.raises(InputError):
-                HAT.fit_mask(GRAY, mask, words)
-    for kind in ("class", "none"):
-        with pytest.raises(InputError, match="cannot find a place by words"):
-            tiny_pipeline(kind).fit_mask(GRAY, None, "dog" if kind == "class" else "a hat")
+        with pytest.raises(InputError):
+            HAT.fit_mask(GRAY, mask, None)
 
 
 def test_exact_changes_what_is_painted_alone_and_takes_the_words_as_they_are() -> None:
@@ -106,7 +101,7 @@ def test_exact_changes_what_is_painted_alone_and_takes_the_words_as_they_are() -
     assert of_class.passes[0].prompt == "dog" and (patches(of_class.mask) > 0).sum() == 10
 
 
-# Frames.
+# Squares for things.
 
 
 @given(st.floats(-50, 500), st.floats(-50, 500), st.floats(0, 700), st.integers(24, 400), st.integers(24, 400))
@@ -151,103 +146,6 @@ def test_several_things_lie_side_by_side_or_in_a_part_of_the_mask_each(
         assert abs(box.left + box.side / 2 - x) <= 1 and abs(box.top + box.side / 2 - y) <= 1
 
 
-def test_more_things_than_there_is_room_for_are_left_out_and_that_is_said(things: Pipeline) -> None:
-    fitted = things.fit_mask(Image.new("RGB", (64, 64), "pink"), painted((0, 0, 64, 64), size=(64, 64)), "12 cats")
-    assert 1 < len(fitted.passes) < 12 and "of the 12 things" in fitted.notes[0]
-
-
-@pytest.fixture(scope="module")
-def things() -> Pipeline:
-    return Pipeline.from_pretrained(HERE / "checkpoints" / "things")
-
-
-def thing_in(pipe: Pipeline, image: Image.Image, box: tuple[int, int, int, int]) -> str:
-    """The noun that a square of an image shows; "" for nothing."""
-    assert isinstance(pipe.scorer, ThingScorer)
-    number = int(pipe.scorer.read(to_tensor(image.crop(box).resize((64, 64), Image.Resampling.BICUBIC)))[0].argmax())
-    names = pipe.scorer.names.nouns
-    return names[number][0] if number < len(names) else ""
-
-
-def fast(things: Pipeline) -> SamplingSettings:
-    return things.defaults.replace(scales=1, corrector_steps=0)
-
-
-@pytest.mark.shipped
-@pytest.mark.parametrize(
-    ("size", "box"),
-    [
-        ((256, 256), (0, 0, 70, 80)),  # a corner
-        ((500, 120), (401, 13, 495, 111)),
-        ((900, 700), (333, 251, 681, 620)),  # larger than the view
-        ((90, 90), (51, 11, 78, 38)),  # nearly the smallest square
-    ],
-)
-def test_a_thing_is_drawn_at_any_place_and_size(
-    things: Pipeline, size: tuple[int, int], box: tuple[int, int, int, int]
-) -> None:
-    upload, right = Image.new("RGB", size, (247, 181, 202)), 0
-    for seed in range(2):
-        *_, last = things.edit(upload, painted(box, size=size), "a frog", seed=seed, settings=fast(things))
-        assert last.mask is not None and last.missed == (thing_in(things, last.image, last.mask.getbbox()) != "frog")
-        kept = np.asarray(last.mask) == 0
-        assert (np.asarray(last.image)[kept] == np.asarray(upload)[kept]).all()
-        right += not last.missed
-    assert right
-
-
-@pytest.mark.shipped
-@pytest.mark.parametrize(
-    ("size", "box", "words"),
-    [
-        ((512, 26), (511, 25, 512, 26), "a cat"),
-        ((26, 512), (0, 0, 26, 512), "three apples and a cow"),
-        ((30, 600), (29, 599, 30, 600), None),
-        ((300, 16), (0, 0, 300, 16), "zzqx"),
-    ],
-)
-def test_odd_images_and_masks_get_a_result(
-    things: Pipeline, size: tuple[int, int], box: tuple[int, int, int, int], words: str | None
-) -> None:
-    upload, mask = Image.new("RGB", size, "white"), painted(box, size=size)
-    *_, last = things.edit(upload, mask, words, seed=0, settings=fast(things))
-    assert last.image.size == size and last.mask is not None and last.mask.getbbox()
-
-
-@pytest.mark.shipped
-@pytest.mark.slow
-def test_a_thing_that_is_painted_in_part_is_completed_and_goes_with_its_shadow(things: Pipeline) -> None:
-    ground, box = (130, 200, 134), (64, 64, 192, 192)
-    empty = Image.new("RGB", (256, 256), ground)
-    *_, drawn = things.edit(empty, painted(box, size=empty.size), "a red car", seed=1)
-    assert thing_in(things, drawn.image, box) == "car"
-    half = painted((64, 60, 122, 196), size=empty.size)
-    for words in (None, "a car"):
-        *_, last = things.edit(drawn.image, half, words, seed=2)
-        assert thing_in(things, last.image, box) == "car" and things.describe(last.image).startswith("a red car")
-    stroke = Image.new("L", empty.size)
-    ImageDraw.Draw(stroke).line([(80, 110), (175, 130), (85, 160)], 255, 22)
-    *_, gone = things.edit(drawn.image, stroke, "a car", seed=3, remove=True)
-    assert np.abs(np.asarray(gone.image).astype(int) - ground).max() <= 8
-
-
-@pytest.mark.shipped
-def test_several_images_with_several_things_each_are_drawn_in_one_chain_as_one_by_one(things: Pipeline) -> None:
-    upload, mask = Image.new("RGB", (256, 256), "white"), painted((10, 40, 250, 130), size=(256, 256))
-    edits = [Edit(upload, mask, words, 5) for words in ("two frogs", "a house")]
-    together = [event.image for event in things.edit_batch(edits, settings=fast(things))]
-    for one, image in zip(edits, together, strict=True):
-        *_, alone = things.edit(one.image, one.mask, one.prompt, seed=5, settings=fast(things))
-        assert np.abs(np.asarray(alone.image).astype(int) - np.asarray(image)).mean() < 1
-
-
-@pytest.mark.shipped
-def test_of_a_group_of_things_each_variant_has_its_own(things: Pipeline) -> None:
-    upload, mask = Image.new("RGB", (256, 256), "white"), painted((60, 60, 180, 180), size=(256, 256))
-    *_, last = things.edit(upload, mask, "an animal", seed=1, variants=3, settings=fast(things))
-    assert len({thing_in(things, image, (60, 60, 180, 180)) for image in last.images}) > 1
-
-
 def test_a_scorer_says_where_a_result_misses_the_words() -> None:
     class Strict(FixedDescriber):
         def shows(self, squares: torch.Tensor, prompt: str) -> list[bool]:
@@ -257,3 +155,120 @@ def test_a_scorer_says_where_a_result_misses_the_words() -> None:
     for words, missed in (("a hat", True), ("red hair", False), (None, False)):
         *_, last = pipe.edit(GRAY, painted((0, 0, 16, 16)), words, seed=0)
         assert last.missed == missed and any("does not seem to show" in note for note in last.notes) == missed
+
+
+# The place that words are about.
+
+DENOISER: Any = PIPE.model.denoiser
+KNOWN = torch.randint(24, (1, TOKENS), generator=torch.Generator().manual_seed(1))
+
+
+def test_the_same_words_are_no_distance_apart_and_others_are_both_ways() -> None:
+    def apart(asked: str, instead: str, seed: int = 0) -> Tensor:
+        cond, other = (PIPE.model.conditioner.encode([prompt]).tokens for prompt in (asked, instead))
+        return distances(DENOISER, KNOWN, cond, other, seed)
+
+    assert apart("red hair", "red hair").max() < 1e-3
+    there = apart("red hair", "a hat")
+    assert there.shape == (TOKENS,) and 0.01 < there.max() <= 1
+    assert torch.allclose(there, apart("a hat", "red hair"), atol=1e-3)
+    assert torch.equal(there, apart("red hair", "a hat")) and not torch.allclose(there, apart("red hair", "a hat", 4))
+
+
+def test_a_distance_is_hellingers() -> None:
+    """Of two predictions that are known: uniform over all 24 codes, and over the first 12."""
+
+    class Known:
+        config = DENOISER.config
+
+        def logits(self, x_s: Tensor, x_t: Tensor, noise_t: Tensor, noise_s: Tensor, cond: Tensor) -> Tensor:
+            assert (noise_t > 0).all() and torch.equal(x_s, x_t)
+            half = torch.where(torch.arange(24) < 12, 0.0, -1e9)
+            return torch.where(cond[:, :1, None] > 0, half, 0.0).expand(len(x_s), TOKENS, 24)
+
+    found = distances(Known(), KNOWN, torch.ones(1, 2).long(), torch.zeros(1, 2).long())  # type: ignore[arg-type]
+    assert found.tolist() == pytest.approx([(1 - 0.5**0.5) ** 0.5] * TOKENS, abs=1e-4)
+
+
+def test_a_place_is_where_distances_and_those_beside_them_are_large() -> None:
+    distance = torch.rand(9, 7) * 2 * THRESHOLD
+    around = np.array([NEIGHBOR_WEIGHT, 1, NEIGHBOR_WEIGHT])
+    weights, padded = np.outer(around, around) / around.sum() ** 2, np.pad(distance.numpy(), 1, mode="edge")
+    expected = [[(padded[y : y + 3, x : x + 3] * weights).sum() > THRESHOLD for x in range(7)] for y in range(9)]
+    assert threshold(distance).tolist() == expected and 0 < np.mean(expected) < 1
+
+
+class HatInLight(LightnessScorer):
+    """Sees a hat in light images, and nothing for sure in dark ones; to a prompt it adds what else there is."""
+
+    def __init__(self, rest: str = "") -> None:
+        super().__init__()
+        self.rest = rest
+
+    def describe(self, image: Tensor) -> str | None:
+        return "a hat" if image.mean() > 0 else None
+
+    def contrast(self, image: Tensor, prompt: str) -> tuple[str, str] | None:
+        return None if image.mean() <= 0 else (prompt + self.rest, "a hat")
+
+
+LIGHT, DARK = Image.new("RGB", (32, 32), "white"), Image.new("RGB", (32, 32))
+HATS = Pipeline(hat_model(), scorer=HatInLight())
+
+
+@pytest.mark.parametrize("size", [(32, 32), (45, 61), (1000, 1003)], ids=str)
+def test_the_mask_redraws_the_tokens_found_and_no_others(size: tuple[int, int]) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8))
+    mask, side = Pipeline(hat_model()).suggest_mask(image, "a hat"), max(size)
+    # In the square around the whole image a pixel is painted where all patches that it touches are.
+    edges, hat = torch.arange(side + 1) * 8 / side, HAT_TOKENS
+    first, last = edges[:-1].floor().long(), edges[1:].ceil().long() - 1
+    wide = hat[first][:, first] & hat[first][:, last] & hat[last][:, first] & hat[last][:, last]
+    left, top = ((side - length) // 2 for length in size)
+    expected = wide[top : top + size[1], left : left + size[0]].numpy() * 255
+    assert mask.mode == "L" and np.array_equal(np.asarray(mask), expected)
+
+
+def test_words_are_set_against_what_the_image_shows() -> None:
+    assert HATS.suggest_mask(LIGHT, "red hair").tobytes() == HATS.suggest_mask(DARK, "a hat").tobytes()
+
+
+@pytest.mark.parametrize(
+    ("image", "prompt", "said"),
+    [
+        (LIGHT, "a hat", 'nothing that "a hat" would change'),  # it shows one
+        (DARK, "red hair", "nothing that"),
+        (DARK, None, "Without words"),
+        (DARK, "  ", "Without words"),
+        (DARK, "zzqx 3", "no word of"),
+    ],
+)
+def test_words_without_a_place_are_a_sentence(image: Image.Image, prompt: str | None, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        HATS.suggest_mask(image, prompt)
+
+
+def test_a_prompt_is_completed_where_the_scorer_is_sure_of_the_rest() -> None:
+    pipe = Pipeline(hat_model(), scorer=HatInLight(", red hair"))
+    best, mask = pipe.defaults.replace(guidance=3.0), preset("everything", LIGHT.size)
+    pipe.model.about = pipe.model.about.replace(sampling=best)
+    fitted = pipe.fit_mask(LIGHT, mask, "a hat")
+    assert (fitted.passes[0].prompt, fitted.settings.guidance) == ("a hat, red hair", COMPLETE_PROMPT_GUIDANCE)
+    for other in (pipe.fit_mask(DARK, mask, "a hat"), tiny_pipeline().fit_mask(LIGHT, mask, "a hat", settings=best)):
+        assert (other.passes[0].prompt, other.settings) == ("a hat", best)
+    assert pipe.fit_mask(LIGHT, mask, None).passes[0].prompt is None
+    wanted = best.replace(guidance=5.0)  # somebody wants it so
+    assert pipe.fit_mask(LIGHT, mask, "a hat", settings=wanted).settings == wanted
+
+
+def test_an_image_is_described_where_the_scorer_is_sure() -> None:
+    assert HATS.describe(LIGHT) == "a hat"
+    for pipe, said in ((HATS, "knows nothing only and cannot say for sure"), (PIPE, "cannot say what an image shows")):
+        with pytest.raises(InputError, match=said):
+            pipe.describe(DARK)
+
+
+@pytest.mark.parametrize("model", [tiny_model("class"), tiny_model("none"), tiny_staged_model("text")])
+def test_models_that_read_no_words_or_have_no_denoiser_cannot_find_a_place(model: ImageBART) -> None:
+    with pytest.raises(InputError, match="cannot find a place by words"):
+        Pipeline(model).suggest_mask(DARK, "dog" if model.conditioner.kind == "class" else "a hat")

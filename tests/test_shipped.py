@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from imagebart import Pipeline
+from imagebart import Pipeline, SamplingSettings
 from imagebart.imaging import masks
 from imagebart.imaging.files import to_tensor
+from imagebart.pipeline import Edit
 from imagebart.sampling.sampler import correct
 from imagebart.sampling.steps import ChainEvent
 from imagebart.worlds.attribute_classifier import AvatarScorer
@@ -135,16 +136,23 @@ def test_edits_of_the_largest_images_take_little_over_a_gigabyte_with_all_that_i
 
 # Things: the detector beside the model looks.
 
+Edges = tuple[int, int, int, int]  # left, top, right and bottom, the last two exclusive
+WHITE = Image.new("RGB", (256, 256), "white")
+
 
 @pytest.fixture(scope="module")
 def things() -> Pipeline:
     return Pipeline.from_pretrained(THINGS)
 
 
-def box_mask(top: int, left: int, side: int) -> Image.Image:
-    """Of tokens, 16 x 16 an image."""
-    mask = Image.new("L", (256, 256))
-    mask.paste(255, (left * 16, top * 16, (left + side) * 16, (top + side) * 16))
+@pytest.fixture(scope="module")
+def fast(things: Pipeline) -> SamplingSettings:
+    return things.defaults.replace(scales=1, corrector_steps=0)
+
+
+def painted(box: Edges, size: tuple[int, int] = (256, 256)) -> Image.Image:
+    mask = Image.new("L", size)
+    mask.paste(255, box)
     return mask
 
 
@@ -162,8 +170,9 @@ def test_what_is_asked_for_is_drawn_where_it_was_painted_and_goes_again(things: 
     right, gone = 0, 0
     for seed, noun in enumerate(random.permutation(len(names.nouns))[:20].tolist()):
         ground = names.grounds[str(random.choice(list(names.grounds)))]
-        side = int(random.choice([6, 8]))
-        mask = box_mask(*(int(random.integers(16 - side + 1)) for _ in range(2)), side)
+        side = int(random.choice([6, 8]))  # of 16 patches
+        top, left = (16 * int(random.integers(16 - side + 1)) for _ in range(2))
+        mask = painted((left, top, left + 16 * side, top + 16 * side))
         *_, drawn = things.edit(Image.new("RGB", (256, 256), ground), mask, names.nouns[noun][0], seed=seed)
         inside = np.asarray(mask) > 0
         assert (np.asarray(drawn.image)[~inside] == ground).all()
@@ -175,13 +184,88 @@ def test_what_is_asked_for_is_drawn_where_it_was_painted_and_goes_again(things: 
     assert right >= 17 and gone >= 5
 
 
-def test_a_thing_is_drawn_where_it_was_painted_and_found_by_its_name(things: Pipeline) -> None:
+@pytest.mark.parametrize(
+    ("size", "box"),
+    [
+        ((256, 256), (0, 0, 70, 80)),  # a corner
+        ((500, 120), (401, 13, 495, 111)),
+        ((900, 700), (333, 251, 681, 620)),  # larger than the view
+        ((90, 90), (51, 11, 78, 38)),  # nearly the smallest square
+    ],
+)
+def test_a_thing_is_drawn_at_any_place_and_size(
+    things: Pipeline, fast: SamplingSettings, size: tuple[int, int], box: Edges
+) -> None:
     assert isinstance(things.scorer, ThingScorer)
-    empty, mask = Image.new("RGB", (256, 256), things.scorer.names.grounds["blue"]), box_mask(2, 7, 8)
+    upload, right = Image.new("RGB", size, (247, 181, 202)), 0
+    frog = [names[0] for names in things.scorer.names.nouns].index("frog")
+    for seed in range(2):
+        *_, last = things.edit(upload, painted(box, size), "a frog", seed=seed, settings=fast)
+        assert last.mask is not None
+        square = last.image.crop(last.mask.getbbox()).resize((64, 64), Image.Resampling.BICUBIC)
+        assert last.missed == (things.scorer.read(to_tensor(square))[0].argmax() != frog)
+        kept = np.asarray(last.mask) == 0
+        assert (np.asarray(last.image)[kept] == np.asarray(upload)[kept]).all()
+        right += not last.missed
+    assert right
+
+
+@pytest.mark.parametrize(
+    ("size", "box", "words"),
+    [
+        ((512, 26), (511, 25, 512, 26), "a cat"),
+        ((26, 512), (0, 0, 26, 512), "three apples and a cow"),
+        ((30, 600), (29, 599, 30, 600), None),
+        ((300, 16), (0, 0, 300, 16), "zzqx"),
+    ],
+)
+def test_odd_images_and_masks_get_a_result(
+    things: Pipeline, fast: SamplingSettings, size: tuple[int, int], box: Edges, words: str | None
+) -> None:
+    *_, last = things.edit(Image.new("RGB", size, "white"), painted(box, size), words, seed=0, settings=fast)
+    assert last.image.size == size and last.mask is not None and last.mask.getbbox()
+
+
+@pytest.mark.slow
+def test_a_thing_that_is_painted_in_part_is_completed_and_goes_with_its_shadow(things: Pipeline) -> None:
+    ground = (130, 200, 134)
+    *_, drawn = things.edit(Image.new("RGB", (256, 256), ground), painted((64, 64, 192, 192)), "a red car", seed=1)
+    assert nouns(things, drawn.image) == ["car"]
+    for words in (None, "a car"):
+        *_, last = things.edit(drawn.image, painted((64, 60, 122, 196)), words, seed=2)
+        assert things.describe(last.image).startswith("a red car")
+    stroke = Image.new("L", (256, 256))
+    ImageDraw.Draw(stroke).line([(80, 110), (175, 130), (85, 160)], 255, 22)
+    *_, gone = things.edit(drawn.image, stroke, "a car", seed=3, remove=True)
+    assert np.abs(np.asarray(gone.image).astype(int) - ground).max() <= 8
+
+
+def test_a_thing_is_found_by_its_name_where_it_was_painted(things: Pipeline) -> None:
+    assert isinstance(things.scorer, ThingScorer)
+    empty, mask = Image.new("RGB", (256, 256), things.scorer.names.grounds["blue"]), painted((112, 32, 240, 160))
     *_, last = things.edit(empty, mask, "a lion", seed=3, settings=things.defaults.replace(scales=2))
     found, asked = (np.asarray(one) > 0 for one in (things.suggest_mask(last.image, "the lion"), mask))
     assert (found & asked).sum() / (found | asked).sum() > 0.6
     assert things.describe(last.image) == "a lion on a blue background"
+
+
+def test_more_things_than_there_is_room_for_are_left_out_and_that_is_said(things: Pipeline) -> None:
+    fitted = things.fit_mask(Image.new("RGB", (64, 64), "pink"), painted((0, 0, 64, 64), (64, 64)), "12 cats")
+    assert 1 < len(fitted.passes) < 12 and "of the 12 things" in fitted.notes[0]
+
+
+def test_images_with_several_things_each_are_drawn_in_one_chain_as_one_by_one(
+    things: Pipeline, fast: SamplingSettings
+) -> None:
+    edits = [Edit(WHITE, painted((10, 40, 250, 130)), words, 5) for words in ("two frogs", "a house")]
+    for one, together in zip(edits, things.edit_batch(edits, settings=fast), strict=True):
+        *_, alone = things.edit(one.image, one.mask, one.prompt, seed=5, settings=fast)
+        assert np.abs(np.asarray(alone.image, int) - np.asarray(together.image)).mean() < 1
+
+
+def test_of_a_group_of_things_each_variant_has_its_own(things: Pipeline, fast: SamplingSettings) -> None:
+    *_, last = things.edit(WHITE, painted((60, 60, 180, 180)), "an animal", seed=1, variants=3, settings=fast)
+    assert len({tuple(nouns(things, image)) for image in last.images} - {()}) > 1
 
 
 def test_whole_images_show_what_is_named(things: Pipeline) -> None:
