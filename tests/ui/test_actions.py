@@ -141,17 +141,17 @@ class Doubter(LightnessScorer):
 
 
 def test_a_result_that_misses_the_words_may_be_tried_again_as_the_best_of_four_and_then_no_more() -> None:
-    doubted, sketch = Pipeline(hat_model(), scorer=Doubter()), sketch_value(SQUARE)
-
-    def said(task: str, pipeline: Pipeline = doubted, **values: Any) -> str:
-        return str(moments(task, sketch, pipeline, **values)[-1]["messages"])
+    def said(task: str, **values: Any) -> str:
+        return str(
+            moments(task, sketch_value(SQUARE), Pipeline(hat_model(), scorer=Doubter()), **values)[-1]["messages"]
+        )
 
     for task in ("edit", "generate", "vary"):
         told = said(task, variants=4)
         assert MISSED in told and f'data-again="{task}"' in told
     tried = said("edit", variants=4, best_first=True)
     assert MISSED in tried and "data-again" not in tried and "data-again" in said("edit", best_first=True)
-    assert MISSED not in said("edit", words="") and MISSED not in said("edit", HAT_PIPELINE)
+    assert MISSED not in said("edit", words="")
 
 
 @pytest.mark.parametrize(
@@ -250,15 +250,6 @@ def test_a_run_is_cancelled_by_its_name_before_it_comes_or_on_its_way_and_not_af
     assert list(updates) == [] and update["run"]["run"] == "after"
 
 
-def test_closing_a_run_ends_the_model_s_work() -> None:
-    pipeline = WatchedPipeline(tiny_model())
-    updates = begin(Actions(Models(pipeline)), "closed")
-    while pipeline.running == 0:
-        next(updates)
-    updates.close()
-    assert pipeline.running == 0
-
-
 def test_of_many_names_the_last_ones_are_known() -> None:
     actions = Actions(Models(PIPELINE))
     for number in range(MAX_CANCELLED + 1):
@@ -348,13 +339,10 @@ def test_what_cannot_be_answered_is_a_sentence_and_nothing_is_what_cannot_be_cha
         assert fit(value) == {}
 
 
-@pytest.mark.parametrize(
-    ("prompt", "unknown", "corrections"),
-    [
-        ("Sunglases, zebra and red hiar", ["zebra"], {"Sunglases": "sunglasses", "hiar": "hair"}),
-        ("hat " * (MAX_CHECKED // 4) + "zebra", [], {}),  # of a very long one, the beginning counts
-    ],
-)
-def test_unknown_and_corrected_words_are_named(prompt: str, unknown: list[str], corrections: dict[str, str]) -> None:
-    answer = ACTIONS.check_prompt({"prompt": prompt, "model": "tiny"})
-    assert answer == {"unknown": unknown, "corrections": corrections}
+def test_unknown_and_corrected_words_are_named() -> None:
+    def checked(prompt: str) -> dict[str, Any]:
+        return ACTIONS.check_prompt({"prompt": prompt, "model": "tiny"})
+
+    corrections = {"Sunglases": "sunglasses", "hiar": "hair"}
+    assert checked("Sunglases, zebra and red hiar") == {"unknown": ["zebra"], "corrections": corrections}
+    assert checked("hat " * (MAX_CHECKED // 4) + "zebra") == {"unknown": [], "corrections": {}}, "of its beginning"

@@ -26,19 +26,13 @@ def page() -> gr.Blocks:
     return build_page(Models(tiny_pipeline("text")))
 
 
-def test_a_class_model_has_its_classes_in_place_of_the_prompt_and_others_can_be_chosen(
-    page: gr.Blocks, tmp_path: Path
-) -> None:
-    def parts(page: gr.Blocks) -> dict[str, dict[str, Any]]:
-        config = page.get_config_file()["components"]
-        return {part["props"]["elem_id"]: part["props"] for part in config if part["props"].get("elem_id")}
-
+def test_it_opens_with_the_controls_of_its_model_and_with_a_choice_where_there_are_others(tmp_path: Path) -> None:
     tiny_model("none").save_pretrained(tmp_path / "plain")
-    text, classes = parts(page), parts(build_page(Models(tiny_pipeline("class"), folder=tmp_path)))
-    for name, of_text, of_classes in (("prompt", True, False), ("choice", False, True), ("model-choice", False, True)):
-        assert (text[name]["visible"], classes[name]["visible"]) == (of_text, of_classes)
-    assert [name for name, _ in classes["choice"]["choices"]] == ["cat", "dog", "bird"]
-    assert [name for name, _ in classes["model-choice"]["choices"]] == ["tiny", "plain"]
+    built = build_page(Models(tiny_pipeline("class"), folder=tmp_path)).get_config_file()["components"]
+    parts = {part["props"].get("elem_id"): part["props"] for part in built}
+    assert not parts["prompt"]["visible"] and parts["choice"]["visible"] and parts["model-choice"]["visible"]
+    assert [name for name, _ in parts["choice"]["choices"]] == ["cat", "dog", "bird"]
+    assert [name for name, _ in parts["model-choice"]["choices"]] == ["tiny", "plain"]
 
 
 def test_the_server_never_writes_into_the_sketchpad(page: gr.Blocks) -> None:
