@@ -233,13 +233,13 @@ def test_a_model_is_loaded_or_refused_and_no_program_in_it_is_run(
                 loaded.append(Pipeline.from_pretrained(folder).vocabulary)
         except WeightsError as error:
             refused.append(error)
-            assert folder.name in str(error) and "\n" not in str(error)
+            assert folder.name in str(error) and "\n" not in str(error) and len(str(error)) <= 1000
         finally:
             path.write_bytes(original)
         assert not (tmp_path / CANARY).exists(), "a program in a file was run"
 
     files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".yaml", ".ckpt", ".safetensors"))
-    fuzz(check, damage(files), 15, 2000)
+    fuzz(check, damage(files), 15 if isinstance(source, Path) else 40, 2000)
     assert refused
 
 

@@ -1,16 +1,12 @@
 """Checkpoints in the layout of 2021, of random numbers, and what is expected of models in files.
 
-What a file holds besides tensors is what PyTorch Lightning 1.4 put there: callbacks under their class, averaged weights
-under names that lost their dots.
+Averaged weights stand under names that lost their dots.
 """
 
 import shutil
-import sys
-import types
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 from io import BytesIO
 from math import prod
@@ -97,32 +93,8 @@ def scale_tensors(stage: PublishedStage, t: int, betas: tuple[float, ...], scale
 
 def write_checkpoint(path: Path, tensors: dict[str, Tensor]) -> None:
     """A checkpoint of PyTorch Lightning 1.4 with these tensors."""
-    with _lightning() as callback:
-        content = {
-            "epoch": 3,
-            "global_step": 77,
-            "pytorch-lightning_version": "1.4.2",
-            "state_dict": OrderedDict(tensors),
-            "callbacks": {callback: {"monitor": "val/loss", "best_model_score": torch.tensor(0.1), "dirpath": "ckpt"}},
-            "optimizer_states": [],
-            "lr_schedulers": [{"last_epoch": 3, "_last_lr": [4.5e-6]}],
-        }
-        torch.save(content, path)
-
-
-@contextmanager
-def _lightning() -> Iterator[type]:
-    """The class that the files name, for as long as they are written."""
-    names = ["pytorch_lightning", "pytorch_lightning.callbacks", "pytorch_lightning.callbacks.model_checkpoint"]
-    modules = {name: types.ModuleType(name) for name in names}
-    callback = type("ModelCheckpoint", (), {"__module__": names[-1]})
-    modules[names[-1]].ModelCheckpoint = callback  # type: ignore[attr-defined]
-    sys.modules.update(modules)
-    try:
-        yield callback
-    finally:
-        for name in names:
-            del sys.modules[name]
+    steps = {"epoch": 3, "global_step": 77, "pytorch-lightning_version": "1.4.2", "lr_schedulers": [{"last_epoch": 3}]}
+    torch.save({**steps, "state_dict": OrderedDict(tensors), "callbacks": {}, "optimizer_states": []}, path)
 
 
 def write_tiny(folder: Path, stages: int = 4) -> None:

@@ -5,18 +5,16 @@ import re
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 from fault_injection import killed_at_every_step
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from published_files import assert_refused, load, same_weights
 from safetensors.torch import load_file, save_file
 from tiny_models import tiny_model, tiny_staged_model
 
 from imagebart import ImageBART, SamplingSettings
-from imagebart.core.errors import WeightsError
 from imagebart.models.imagebart import About
 from imagebart.pipeline import Pipeline
 from imagebart.weights import folder as weights
@@ -124,38 +122,27 @@ def test_a_failed_save_leaves_the_old_model(tmp_path: Path, monkeypatch: pytest.
     model = tiny_model()
     model.save_pretrained(tmp_path / "model")
 
-    def full_disk(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(weights, "save_torch_state_dict", full_disk)
+    monkeypatch.setattr(weights, "save_torch_state_dict", Mock(side_effect=OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="^model cannot be written to .* it takes .* are free there"):
         tiny_model(seed=1).save_pretrained(tmp_path / "model")
     assert_same(load(tmp_path / "model"), model)
     assert {path.name for path in (tmp_path / "model").iterdir()} == {"config.json", "model.safetensors"}
 
 
-WHOLE, SHARDS, OTHER_SHARDS = 10**9, 600_000, 700_000  # bytes a file, at most
-
-
 @pytest.mark.parametrize(
-    ("old", "old_bytes", "new_bytes"),
-    [
-        (tiny_model("none"), SHARDS, OTHER_SHARDS),
-        (tiny_staged_model("none"), SHARDS, WHOLE),
-    ],
+    ("old", "new_bytes"),
+    [(tiny_model("none"), 700_000), (tiny_staged_model("none"), 10**9)],
     ids=["shards over shards", "one file over shards"],
 )
-def test_a_killed_save_leaves_the_old_model_or_the_new(
-    tmp_path: Path, old: ImageBART, old_bytes: int, new_bytes: int
-) -> None:
+def test_a_killed_save_leaves_the_old_model_or_the_new(tmp_path: Path, old: ImageBART, new_bytes: int) -> None:
     """Killed before each file operation."""
     new, replaced = tiny_model("none", seed=1), []
-    save_folder(old, tmp_path, max_shard_bytes=old_bytes)
+    save_folder(old, tmp_path, max_shard_bytes=600_000)
     for _ in killed_at_every_step(lambda: save_folder(new, tmp_path, max_shard_bytes=new_bytes)):
         loaded = load(tmp_path)
         replaced.append(same_weights(loaded, new))
         assert replaced[-1] or same_weights(loaded, old)
-        save_folder(old, tmp_path, max_shard_bytes=old_bytes)
+        save_folder(old, tmp_path, max_shard_bytes=600_000)
     assert set(replaced) == {False, True} and replaced == sorted(replaced), "from some step on it is the new one"
     assert same_weights(load(tmp_path), new)
     names = {re.sub(r"model-[0-9a-f]{8}-", "model-", path.name) for path in tmp_path.iterdir()}
@@ -178,8 +165,7 @@ def copy(saved: Path, tmp_path: Path) -> Path:
 
 
 def change_config(path: Path, keys: tuple[str | int, ...], value: Any) -> None:
-    values = json.loads((path / "config.json").read_text())
-    inner = values
+    inner = values = json.loads((path / "config.json").read_text())
     for key in keys[:-1]:
         inner = inner[key]
     inner[keys[-1]] = value
@@ -189,7 +175,6 @@ def change_config(path: Path, keys: tuple[str | int, ...], value: Any) -> None:
 # Keys of config.json, another value, and what is said of it.
 ODD: list[Any] = [
     ("stages", ("version",), 1, "version is 1, expected"),
-    ("stages", ("extra",), 1, "unknown setting 'extra'"),
     ("stages", ("first_stage", "channels"), 33, "cannot be built"),
     ("stages", ("first_stage",), None, "has the tensor first_stage."),
     ("stages", ("stages", 0, "encoder"), None, "cannot be built"),
@@ -211,31 +196,6 @@ def test_settings_that_do_not_fit_are_named(
     folder = Path(shutil.copytree(saved / name, tmp_path / name))
     change_config(folder, keys, value)
     assert_refused(folder, str(folder), reason)
-
-
-def places(values: Any) -> list[tuple[str | int, ...]]:
-    """The keys of every value inside."""
-    items = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
-    return [keys for key, value in items for keys in [(key,), *((key, *inner) for inner in places(value))]]
-
-
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=200)
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    name=st.sampled_from(["stages", "denoiser"]),
-    value=SCALARS | st.lists(SCALARS, max_size=3) | st.dictionaries(st.text(), SCALARS, max_size=2),
-    data=st.data(),
-)
-def test_any_value_anywhere_is_taken_or_refused_in_one_sentence(saved: Path, name: str, value: Any, data: Any) -> None:
-    folder = Path(shutil.copytree(saved / name, saved / "odd", dirs_exist_ok=True))
-    keys = data.draw(st.sampled_from(places(json.loads((folder / "config.json").read_text()))))
-    change_config(folder, keys, value)
-    try:
-        load(folder)
-    except WeightsError as error:
-        assert str(folder) in str(error) and "\n" not in str(error) and len(str(error)) <= 1000
 
 
 NORM = "stages.0.decoder.norm.bias"
@@ -261,20 +221,16 @@ def test_tensors_that_do_not_fit_are_named(copy: Path, change: Any, reason: str)
     assert_refused(copy, str(path), reason)
 
 
-CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        *((CONFIG, content) for content in (b"", b"[" * 10**5, b"\xff\x00", b"[1]")),
-        *((WEIGHTS, content) for content in (b"", b"\xff" * 100, b"\x08" + b"\x00" * 7 + b"{       ")),
-        *((INDEX, content) for content in (b"", b"[]", b'{"weight_map": {"a": 1}}')),
-    ],
-)
-def test_damaged_files_are_named(copy: Path, name: str, content: bytes) -> None:
-    (copy / name).write_bytes(content)
-    assert_refused(copy, str(copy / name))
+def test_damaged_files_are_named(copy: Path) -> None:
+    """The index is read first, weights only with a configuration."""
+    for name, contents in (
+        ("model.safetensors", (b"", b"\xff" * 100, b"\x08" + b"\x00" * 7 + b"{       ")),
+        ("model.safetensors.index.json", (b"", b"[]", b'{"weight_map": {"a": 1}}')),
+        ("config.json", (b"", b"[" * 10**5, b"\xff\x00", b"[1]")),
+    ):
+        for content in contents:
+            (copy / name).write_bytes(content)
+            assert_refused(copy, str(copy / name))
 
 
 def test_weights_outside_the_folder_are_never_read(copy: Path, tmp_path: Path) -> None:
@@ -288,10 +244,8 @@ def test_weights_outside_the_folder_are_never_read(copy: Path, tmp_path: Path) -
         (copy / "model.safetensors.index.json").unlink()
 
 
-@pytest.mark.parametrize(
-    "content", [b"\xff\xfe caf\xe9", b"---\nlicense: mit\ntags: [x]\n---\n\ncaf", b"---\ncaf", b""]
-)
-def test_any_card_is_shown_without_its_header(copy: Path, content: bytes) -> None:
-    (copy / "README.md").write_bytes(content)
-    card = Pipeline.from_pretrained(copy).card
-    assert ("caf" in card if content else "2 scales" in card) and "tags" not in card
+def test_any_card_is_shown_without_its_header(copy: Path) -> None:
+    for content in (b"\xff\xfe caf\xe9", b"---\nlicense: mit\ntags: [x]\n---\n\ncaf", b"---\ncaf", b""):
+        (copy / "README.md").write_bytes(content)
+        card = Pipeline.from_pretrained(copy).card
+        assert ("caf" in card if content else "2 scales" in card) and "tags" not in card
