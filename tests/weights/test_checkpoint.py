@@ -33,18 +33,17 @@ class Stateful:
         eval(state)
 
 
-def write_pickle(path: Path, program: bytes) -> Path:
+def checkpoint(program: bytes) -> bytes:
     """A checkpoint with this pickle."""
-    path.write_bytes(zipped({"archive/data.pkl": program, "archive/version": b"3\n"}))
-    return path
+    return zipped({"archive/data.pkl": program, "archive/version": b"3\n"})
 
 
-def assert_unreadable(path: Path, reason: str = "") -> None:
+def assert_unreadable(path: Path, content: bytes, reason: str = "") -> None:
+    path.write_bytes(content)
     assert_refused(path, str(path), reason, read=read_state_dict)
 
 
-@pytest.mark.parametrize("whole", [True, False], ids=["checkpoint", "state_dict"])
-def test_tensors_equal_what_pytorch_saved(tmp_path: Path, whole: bool) -> None:
+def test_tensors_equal_what_pytorch_saved(tmp_path: Path) -> None:
     base = torch.randn(6, 8)
     state = {
         "part": base[2:5, 1:7:2],
@@ -55,12 +54,12 @@ def test_tensors_equal_what_pytorch_saved(tmp_path: Path, whole: bool) -> None:
         "scalar": torch.tensor(3.5),
         "empty": torch.empty(0, 4),
     }
-    path = tmp_path / "x.ckpt"
     schedulers = [{"_last_lr": [np.float64(0.1)]}]  # numbers of NumPy
-    torch.save({"epoch": 3, "state_dict": state, "lr_schedulers": schedulers} if whole else state, path)
-    tensors = read_state_dict(path)
-    assert list(tensors) == list(state)
-    assert all(tensors[n].dtype == t.dtype and torch.equal(tensors[n], t) for n, t in state.items())
+    for content in (state, {"epoch": 3, "state_dict": state, "lr_schedulers": schedulers}):
+        torch.save(content, tmp_path / "x.ckpt")
+        tensors = read_state_dict(tmp_path / "x.ckpt")
+        assert list(tensors) == list(state)
+        assert all(tensors[n].dtype == t.dtype and torch.equal(tensors[n], t) for n, t in state.items())
 
 
 def test_the_class_of_a_callback_as_a_key_is_never_imported() -> None:
@@ -88,9 +87,8 @@ PROGRAMS = {
 def test_programs_are_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Programs that leave a marker when they run, as is proved for all but the last."""
     monkeypatch.chdir(tmp_path)
-    assert_unreadable(write_pickle(tmp_path / "x.ckpt", PROGRAMS[name]))
-    (tmp_path / "y.ckpt").write_bytes(PROGRAMS[name])  # without a zip around it
-    assert_unreadable(tmp_path / "y.ckpt")
+    for content in (checkpoint(PROGRAMS[name]), PROGRAMS[name]):  # the second without a zip around it
+        assert_unreadable(tmp_path / "x.ckpt", content)
     assert not (tmp_path / MARKER).exists()
     if name != "behind a callback":
         pickle.loads(PROGRAMS[name])
@@ -103,7 +101,6 @@ def test_programs_are_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.Mo
         (PROGRAMS["shell"], "names os.system, expected tensors"),
         (b"cpytorch_lightning.core.saving\nload\n.", "names pytorch_lightning.core.saving.load"),
         (b"ctorch.hub\nload\n.", "names torch.hub.load"),
-        (b"cargparse\nNamespace\n.", "names argparse.Namespace"),
         (b"c" + b"x" * 1000 + b"\ny\n.", "names xxx"),
         (b"X\x02\x00\x00\x00hi)R.", "unrecognized function hi"),
         (b"\x80\x02}q", "no PyTorch checkpoint"),
@@ -113,14 +110,13 @@ def test_programs_are_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.Mo
     ],
 )
 def test_pickles_that_hold_no_tensors_are_named(tmp_path: Path, program: bytes, reason: str) -> None:
-    assert_unreadable(write_pickle(tmp_path / "x.ckpt", program), reason)
+    assert_unreadable(tmp_path / "x.ckpt", checkpoint(program), reason)
 
 
 def test_other_files_are_named(tmp_path: Path) -> None:
     path = tmp_path / "x.ckpt"
-    assert_unreadable(path, "no PyTorch checkpoint")
-    for content in (b"", b"<html>not found</html>", (CLASS_MODEL / "scale1.ckpt").read_bytes()[:-5000]):
-        path.write_bytes(content)
-        assert_unreadable(path, "no PyTorch checkpoint")
+    assert_refused(path, "no PyTorch checkpoint", read=read_state_dict)
     torch.save({"w": torch.ones(2)}, path, _use_new_zipfile_serialization=False)  # as before PyTorch 1.6
-    assert_unreadable(path, "no PyTorch checkpoint")
+    cut = (CLASS_MODEL / "scale1.ckpt").read_bytes()[:-5000]
+    for content in (b"", b"<html>not found</html>", cut, path.read_bytes()):
+        assert_unreadable(path, content, "no PyTorch checkpoint")
