@@ -398,9 +398,6 @@ def test_one_stage_alone_initializes_another(tmp_path: Path) -> None:
         train_stages(standing.replace(t=2), tmp_path / "other")
 
 
-RECORDED_LOOP = LoopConfig(
-    steps=4, batch_size=4, lr=3e-3, optimizer="muon", warmup=2, ema=0.5, mixed_precision="no", log_every=1
-)
 LOSSES = {
     "first stage": [2.09325, 1.86443, 1.58758, 1.27152],
     "stages": [3.14816, 2.97217, 2.71675, 2.15924],
@@ -420,13 +417,14 @@ def test_the_first_steps_have_the_losses_that_were_recorded(tmp_path: Path, kind
     data, model = (items, conditioner_of("text", list(texts.values()), 16)), tiny_first_stage(encoder="patch")
     torch.manual_seed(0)
     ImageBART(FirstStage(model)).save_pretrained(tmp_path / "first")
-    places = {"data": "", "first_stage": str(tmp_path / "first"), "loop": RECORDED_LOOP, "shape": SHAPE}
+    loop = LoopConfig(steps=4, batch_size=4, lr=3e-3, optimizer="muon", warmup=2, ema=0.5, log_every=1)
+    given = {"data": "", "loop": loop.replace(mixed_precision="no")}
+    tokens = {**given, "first_stage": str(tmp_path / "first"), "shape": SHAPE, "text_length": 16}
     if kind == "first stage":
         loss = FirstStageLoss(adversarial=AdversarialLoss(start=0.5, crop=32, channels=8))
-        train_first_stage(FirstStageRun(data="", model=model, loop=RECORDED_LOOP, loss=loss), run, items)
+        train_first_stage(FirstStageRun(**given, model=model, loss=loss), run, items)
     elif kind == "stages":
-        stages = StageRun(**places, text_length=16, betas=(0.5, 1.0), t=None, decoder_corruption=0.5)
-        train_stages(stages, run, lambda *_: data)
+        train_stages(StageRun(**tokens, betas=(0.5, 1.0), t=None, decoder_corruption=0.5), run, lambda *_: data)
     else:
-        train_denoiser(DenoiserRun(**places, text_length=16, color_hint_grid=2), run, lambda *_: data)
+        train_denoiser(DenoiserRun(**tokens, color_hint_grid=2), run, lambda *_: data)
     assert [record["loss"] for record in read_log(run) if "loss" in record] == pytest.approx(LOSSES[kind], rel=2e-3)
