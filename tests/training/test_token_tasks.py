@@ -1,52 +1,41 @@
-"""Training on tokens: inputs, targets and losses of a denoiser and of stages, the codebook's tables, whole runs."""
+"""Training on tokens: inputs, targets and losses of a denoiser and of stages, and the codebook's tables."""
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from oracles import binomial_z
-from PIL import Image, ImageOps
 from tiny_models import tiny_first_stage, tiny_model, tiny_staged_model
-from tiny_runs import SHAPE, SMALL, draw_folder
+from tiny_runs import SHAPE
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from imagebart.cli.main import main
-from imagebart.core.errors import InputError
 from imagebart.imaging.files import normalize
 from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser
 from imagebart.models.diffusion import Schedule, add_uniform_noise, posterior
 from imagebart.models.vqgan import FirstStage
 from imagebart.sampling.inpainting import encode_color_hints
-from imagebart.text.conditioners import ClassConditioner
 from imagebart.training import masks
-from imagebart.training.config import AdversarialLoss, DenoiserRun, FirstStageLoss, FirstStageRun, LoopConfig, StageRun
+from imagebart.training.config import DenoiserRun, LoopConfig, StageRun
 from imagebart.training.data import INDEX, PIXELS, ImageStore, StoreIndex
-from imagebart.training.denoiser import DenoiserTask, denoiser_config, train_denoiser
-from imagebart.training.loop import Batch, read_log
-from imagebart.training.stage import Stages, StagesTask, stage_loss, train_stages
+from imagebart.training.denoiser import DenoiserTask, denoiser_config
+from imagebart.training.loop import Batch
+from imagebart.training.stage import Stages, StagesTask, stage_loss
 from imagebart.training.token_task import (
     TokenDataset,
     add_codebook_embedding,
     conditioner_of,
     encode_store,
-    load_text_encoder,
     merge_codebook_embedding,
     token_tables,
 )
-from imagebart.training.vqgan import train_first_stage
-from recipes.avatars.training import CaptionsRun, avatar_data, train_captions
 
-AVATAR_SHAPE = SHAPE.replace(query_tokens=14)
 LOOP = LoopConfig(steps=2, batch_size=2, lr=0.01, warmup=0, ema=0.0, mixed_precision="no")
 ANY_RUN = DenoiserRun(data="avatars", first_stage="nowhere", loop=LOOP)
-COLORS = {"dark": 20, "light": 235}
 
 
 class Recorder(nn.Module):
@@ -321,110 +310,3 @@ def test_an_unused_code_learns_from_similar_ones_in_embeddings_and_heads() -> No
     assert not moved[24].any()
     likelier = head(state)[0] - before[0]
     assert likelier[0] > likelier[1] > likelier[3:].max() > likelier[2]
-
-
-def two_classes(run_class: type[Any], folder: Path, **settings: Any) -> Any:
-    """A run on two classes, each of one color, and on a random first stage."""
-    for name, color in COLORS.items():
-        (folder / "data" / name).mkdir(parents=True)
-        for i in range(8):
-            Image.new("RGB", (16, 16), (color + i,) * 3).save(folder / "data" / name / f"{i}.png")
-    ImageBART(FirstStage(SMALL)).save_pretrained(folder / "first")
-    loop = LoopConfig(steps=80, batch_size=8, lr=1e-2, warmup=5, ema=0.5, mixed_precision="no")
-    places = {"data": str(folder / "data"), "first_stage": str(folder / "first")}
-    return run_class(**places, loop=loop, shape=SHAPE, conditioning="class", **settings)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("command", "run_class", "settings", "scales"),
-    [
-        ("denoiser", DenoiserRun, {}, (1, 4)),
-        ("stage", StageRun, {"betas": (0.5, 1.0), "t": None, "decoder_corruption": 0.8}, (None,)),
-    ],
-)
-def test_a_model_that_a_command_trained_on_classes_draws_their_colors(
-    tmp_path: Path, command: str, run_class: type[Any], settings: dict[str, Any], scales: tuple[int | None, ...]
-) -> None:
-    """A denoiser, in one step and in four; stages that are trained jointly. The run's folder holds the model."""
-    (tmp_path / "run.json").write_text(two_classes(run_class, tmp_path, **settings).model_dump_json())
-    assert main(["train", command, "--config", str(tmp_path / "run.json"), "--run", str(tmp_path / "run")]) == 0
-    assert (tmp_path / "run" / "samples" / "0000080.png").is_file()
-    model = ImageBART.from_pretrained(tmp_path / "run")
-    assert isinstance(model.conditioner, ClassConditioner) and model.conditioner.names == ("dark", "light")
-    for index, color in enumerate(COLORS.values()):
-        wanted = model.first_stage.encode(torch.full((1, 3, 16, 16), color / 127.5 - 1))
-        for count in scales:
-            drawn = model.sample(8, cond=torch.full((8, 1), index), scales=count, seed=1)
-            assert (drawn == wanted).float().mean() > 0.8, (index, count)
-
-
-def test_a_denoiser_of_the_same_shape_initializes_another(tmp_path: Path) -> None:
-    """Steps at a learning rate of 0 leave it as it was."""
-    run = two_classes(DenoiserRun, tmp_path)
-    run = run.replace(loop=run.loop.replace(steps=2))
-    whole = train_denoiser(run, tmp_path / "whole").state_dict()
-    standing = run.replace(init_from=str(tmp_path / "whole"), loop=run.loop.replace(lr=0.0))
-    further = train_denoiser(standing, tmp_path / "further")
-    assert all(torch.equal(tensor, whole[name]) for name, tensor in further.state_dict().items())
-    with pytest.raises(RuntimeError, match="Missing key"):
-        train_denoiser(standing.replace(shape=run.shape.replace(depth=2)), tmp_path / "deeper")
-    with pytest.raises(ValueError, match="color_hint_grid is 2; it needs a first stage with encoder 'patch'"):
-        train_denoiser(run.replace(color_hint_grid=2), tmp_path / "refused")
-
-
-def test_a_trained_text_encoder_is_used_and_stays_as_it_is(tmp_path: Path) -> None:
-    ImageBART(FirstStage(SMALL)).save_pretrained(tmp_path / "first")
-    train_captions(CaptionsRun(loop=LOOP, shape=AVATAR_SHAPE, text_length=60), tmp_path / "captions")
-    encoder = load_text_encoder(tmp_path / "captions")[0].state_dict()
-    run = ANY_RUN.replace(first_stage=str(tmp_path / "first"), shape=AVATAR_SHAPE, text_length=60)
-    frozen = train_denoiser(run.replace(text_from=str(tmp_path / "captions")), tmp_path / "frozen", avatar_data)
-    for name, tensor in encoder.items():
-        assert torch.equal(tensor, frozen.text.state_dict()[name])
-    free = train_denoiser(run.replace(init_from=str(tmp_path / "frozen")), tmp_path / "free", avatar_data)
-    weight = "transformer.token_embedding.weight"
-    assert not torch.equal(encoder[weight], free.text.state_dict()[weight])
-
-
-def test_one_stage_alone_initializes_another(tmp_path: Path) -> None:
-    """A step at a learning rate of 0 leaves it as it was."""
-    run = two_classes(StageRun, tmp_path, betas=(0.5, 1.0), t=1, kind="residual")
-    run = run.replace(conditioning="none", loop=run.loop.replace(steps=1, warmup=0, ema=0.0))
-    (trained,) = train_stages(run, tmp_path / "stage1").stages
-    standing = run.replace(init_from=str(tmp_path / "stage1"), loop=run.loop.replace(lr=0.0))
-    (again,) = train_stages(standing, tmp_path / "again").stages
-    assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in trained.state_dict().items())
-    with pytest.raises(InputError, match="has no stage 2 to start from"):
-        train_stages(standing.replace(t=2), tmp_path / "other")
-
-
-LOSSES = {
-    "first stage": [2.09325, 1.86443, 1.58758, 1.27152],
-    "stages": [3.14816, 2.97217, 2.71675, 2.15924],
-    "denoiser": [3.81322, 3.46871, 3.02327, 2.68595],
-}
-
-
-@pytest.mark.parametrize("kind", LOSSES)
-def test_the_first_steps_have_the_losses_that_were_recorded(tmp_path: Path, kind: str) -> None:
-    """Up to how a machine rounds."""
-    run, folder = tmp_path / "run", draw_folder(tmp_path / "data", "text")
-    texts = {row["file_name"]: row["text"] for row in map(json.loads, (folder / "metadata.jsonl").open())}
-    items = []
-    for path in sorted(folder.glob("*.png")):
-        square = ImageOps.fit(Image.open(path).convert("RGB"), (32, 32), Image.Resampling.LANCZOS)
-        items.append({"image": torch.from_numpy(np.array(square)).permute(2, 0, 1), "text": texts[path.name]})
-    data, model = (items, conditioner_of("text", list(texts.values()), 16)), tiny_first_stage(encoder="patch")
-    torch.manual_seed(0)
-    ImageBART(FirstStage(model)).save_pretrained(tmp_path / "first")
-    loop = LoopConfig(steps=4, batch_size=4, lr=3e-3, optimizer="muon", warmup=2, ema=0.5, log_every=1)
-    given = {"data": "", "loop": loop.replace(mixed_precision="no")}
-    tokens = {**given, "first_stage": str(tmp_path / "first"), "shape": SHAPE, "text_length": 16}
-    if kind == "first stage":
-        loss = FirstStageLoss(adversarial=AdversarialLoss(start=0.5, crop=32, channels=8))
-        train_first_stage(FirstStageRun(**given, model=model, loss=loss), run, items)
-    elif kind == "stages":
-        train_stages(StageRun(**tokens, betas=(0.5, 1.0), t=None, decoder_corruption=0.5), run, lambda *_: data)
-    else:
-        train_denoiser(DenoiserRun(**tokens, color_hint_grid=2), run, lambda *_: data)
-    assert [record["loss"] for record in read_log(run) if "loss" in record] == pytest.approx(LOSSES[kind], rel=2e-3)
