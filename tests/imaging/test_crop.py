@@ -10,16 +10,7 @@ from PIL import Image
 
 from imagebart.core.errors import InputError
 from imagebart.imaging import masks
-from imagebart.imaging.crop import (
-    MIN_CONTEXT,
-    Box,
-    Region,
-    crop_box,
-    extract,
-    paint_in,
-    paste_back,
-    whole_box,
-)
+from imagebart.imaging.crop import MIN_CONTEXT, Box, Region, crop_box, extract, paint_in, paste_back, whole_box
 from imagebart.imaging.files import flatten
 
 
@@ -31,10 +22,6 @@ def rectangle(size: tuple[int, int], box: tuple[int, int, int, int], value: int 
     mask = Image.new("L", size)
     mask.paste(value, box)
     return mask
-
-
-def pasted(upload: np.ndarray, generated: np.ndarray, alpha: np.ndarray, box: Box) -> np.ndarray:
-    return np.asarray(paste_back(*(Image.fromarray(each) for each in (upload, generated, alpha)), box))
 
 
 def slow_keep(mask: np.ndarray, box: Box, grid: int) -> list[bool]:
@@ -129,23 +116,24 @@ def test_the_whole_box_is_that_of_a_mask_of_everything(size: tuple[int, int]) ->
         crop_box(Image.new("L", size), 128)
 
 
-@pytest.mark.parametrize("box", [Box(7, 3, 16), Box(0, -10, 50), Box(-5, -20, 60), Box(30, 10, 40)])
-def test_a_square_of_the_models_size_is_copied_and_padded_by_its_edges(box: Box) -> None:
-    pixels = noise(50, 30)
+@pytest.mark.parametrize(
+    ("box", "inside"),
+    [(Box(7, 3, 16), True), (Box(0, -10, 50), False), (Box(-5, -20, 60), False), (Box(30, 10, 40), False)],
+)
+@pytest.mark.parametrize("channels", [3, 4])
+def test_a_square_is_padded_by_its_edges_on_white_and_copied_or_resampled(
+    box: Box, inside: bool, channels: int
+) -> None:
+    """At its own size it is copied; otherwise the filter reads the pixels around it, if there are any all around."""
+    image = Image.fromarray(noise(50, 30, channels))
+    flat = flatten(image)
     rows, columns = (np.clip(np.arange(start, start + box.side), 0, n) for start, n in ((box.top, 29), (box.left, 49)))
-    assert np.array_equal(np.asarray(extract(Image.fromarray(pixels), box, box.side)), pixels[rows][:, columns])
-
-
-@pytest.mark.parametrize(("size", "side"), [((60, 100), 100), ((97, 61), 97)])
-@pytest.mark.parametrize("model", [32, 160])
-def test_padding_and_resampling_equal_padding_the_whole_first(size: tuple[int, int], side: int, model: int) -> None:
-    pixels = noise(*size)
-    box = Box(-((side - size[0]) // 2), -((side - size[1]) // 2), side)
-    rows, columns = (np.clip(np.arange(a, a + side), 0, n - 1) for a, n in ((box.top, size[1]), (box.left, size[0])))
-    resampling = Image.Resampling.HAMMING if model < side else Image.Resampling.BICUBIC
-    expected = Image.fromarray(pixels[rows][:, columns]).resize((model, model), resampling)
-    found = extract(Image.fromarray(pixels), box, model)
-    assert np.abs(np.asarray(found).astype(int) - np.asarray(expected)).max() <= 1
+    padded = Image.fromarray(np.asarray(flat)[rows][:, columns])
+    assert np.array_equal(np.asarray(extract(image, box, box.side)), np.asarray(padded))
+    for size, resampling in ((box.side // 3, Image.Resampling.HAMMING), (160, Image.Resampling.BICUBIC)):
+        found = np.asarray(extract(image, box, size)).astype(int)
+        source, edges = (flat, box.edges) if inside else (padded, None)
+        assert np.abs(found - np.asarray(source.resize((size, size), resampling, edges))).max() <= 1
 
 
 @pytest.mark.parametrize("size", [(131, 300), (90, 70), (128, 128), (1001, 701)])
@@ -177,41 +165,30 @@ def test_unpainted_pixels_are_the_uploads_own(channels: int, context: float) -> 
     assert np.array_equal(np.asarray(upload), before)
 
 
-def test_blending_is_rounded_to_the_nearest() -> None:
-    upload, generated, alpha = noise(64, 600), noise(600, 600, seed=1), noise(64, 600, 1, seed=2)[..., 0]
-    result = pasted(upload, generated, alpha, Box(-30, 0, 600))
-    weight = alpha[..., None] / 255
-    expected = upload * (1 - weight) + generated[:, 30:94] * weight
-    assert np.abs(result - expected).max() <= 0.5 + 1e-9
-
-
-def test_blending_with_transparency_weighs_colors_by_their_opacity() -> None:
-    """At every weight and every opacity."""
+@pytest.mark.parametrize("channels", [3, 4])
+def test_blending_weighs_colors_by_their_opacity_and_rounds_to_the_nearest(channels: int) -> None:
+    """At every weight and every opacity; a square that begins above and left of the image."""
     alpha, opacity = (each.astype(np.uint8) for each in np.meshgrid(np.arange(256), np.arange(256)))
-    upload, generated = noise(256, 256, 4, seed=3), noise(256, 256, seed=4)
-    upload[..., 3] = opacity
-    result = pasted(upload, generated, alpha, Box(0, 0, 256))
-    old, weight = opacity / 255 * (1 - alpha / 255), alpha / 255
+    upload, generated = noise(256, 256, channels, seed=3), noise(300, 300, seed=4)
+    upload[..., 3:] = opacity[..., None]
+    result = np.asarray(paste_back(*map(Image.fromarray, (upload, generated, alpha)), Box(-30, -9, 300)))
+    weight, touched = alpha[..., None] / 255, alpha > 0
+    old = (upload[..., 3:] if channels == 4 else 255) / 255 * (1 - weight)
     with np.errstate(invalid="ignore"):
-        color = (upload[..., :3] * old[..., None] + generated * weight[..., None]) / (old + weight)[..., None]
-    touched = alpha > 0
-    assert np.abs(result[..., 3] - 255 * (old + weight))[touched].max() <= 0.5 + 1e-9
+        color = (upload[..., :3] * old + generated[9:265, 30:286] * weight) / (old + weight)
     assert np.abs(result[..., :3] - color)[touched].max() <= 0.5 + 1e-9
+    assert channels == 3 or np.abs(result[..., 3:] - 255 * (old + weight))[touched].max() <= 0.5 + 1e-9
     assert np.array_equal(result[~touched], upload[~touched])
 
 
-def test_only_the_square_is_pasted() -> None:
+def test_only_the_square_is_pasted_and_the_color_profile_is_kept() -> None:
     upload, white = Image.new("RGB", (60, 40)), Image.new("RGB", (8, 8), "white")
-    changed = np.asarray(paste_back(upload, white, Image.new("L", (60, 40), 255), Box(50, 30, 20))).any(-1)
+    upload.info["icc_profile"] = b"profile"
+    pasted = paste_back(upload, white, Image.new("L", (60, 40), 255), Box(50, 30, 20))
+    assert pasted.info == {"icc_profile": b"profile"}
+    changed = np.asarray(pasted).any(-1)
     assert changed[30:, 50:].all() and changed.sum() == 100
     assert not np.asarray(paste_back(upload, white, Image.new("L", (60, 40)), Box(0, 0, 20))).any()
-
-
-def test_the_color_profile_is_kept() -> None:
-    upload = Image.new("RGB", (40, 40))
-    upload.info["icc_profile"] = b"profile"
-    pasted = paste_back(upload, Image.new("RGB", (16, 16)), masks.preset("centre", upload.size), Box(0, 0, 40))
-    assert pasted.info == {"icc_profile": b"profile"}
 
 
 def test_a_long_narrow_image_takes_little_memory() -> None:
@@ -223,12 +200,6 @@ def test_a_long_narrow_image_takes_little_memory() -> None:
     assert extract(upload, box, 32).getextrema() == ((9, 9), (8, 8), (7, 7))
     result = paste_back(upload, Image.new("RGB", (32, 32), "white"), mask, box)  # 1.2 GB if the square were made
     assert result.getextrema() == ((255, 255),) * 3
-
-
-@pytest.mark.parametrize("box", [Box(5, 7, 16), Box(-9, 0, 60), Box(20, 3, 5)])
-def test_a_square_of_a_transparent_image_is_that_of_the_flattened_one(box: Box) -> None:
-    image = Image.fromarray(noise(47, 30, 4, seed=3))
-    assert extract(image, box, 16).tobytes() == extract(flatten(image), box, 16).tobytes()
 
 
 @pytest.mark.parametrize("size", [(64, 64), (61, 61), (45, 200), (100, 30)])
