@@ -86,12 +86,28 @@ def tiny_model(
 
 def tiny_staged_model(conditioning: Kind = "none", stages: int = 2, seed: int = 0) -> ImageBART:
     """A random model of stages, of the published kinds: decoder-only at T, encoder-decoders below."""
-    first, conditioner = tiny_first_stage(), tiny_conditioner(conditioning)
-    schedule = Schedule.geometric(stages)
+    first, conditioner, schedule = tiny_first_stage(), tiny_conditioner(conditioning), Schedule.geometric(stages)
+    text = tiny_text(conditioner)
+    prefix, others = (conditioner.length, conditioner.vocab_size) if text is None else (QUERY_TOKENS, QUERY_TOKENS)
+    read = tiny_transformer(first.vocab_size + others, 1 + prefix + TOKENS, causal=False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        configs = [tiny_stage_config(t, schedule, first.vocab_size, conditioner) for t in range(1, stages + 1)]
-        built = [Stage(config, stages) for config in configs]
+        built = []
+        for t in range(1, stages + 1):
+            coarsest = t == stages
+            config = StageConfig(
+                kind="decoder_only" if coarsest else "encoder_decoder",
+                t=t,
+                vocab_size=first.vocab_size,
+                tokens=TOKENS,
+                beta=schedule.betas[t - 1],
+                decoder=read.replace(causal=True, vocab_out=first.vocab_size, cross=not coarsest),
+                encoder=None if coarsest else read,
+                cond_length=conditioner.length,
+                cond_offset=first.vocab_size,
+                text=text,
+            )
+            built.append(Stage(config, stages))
         for stage in built:
             randomise(stage)
         about = About(name="tiny", knows="nothing", suggestions=SUGGESTIONS if conditioning == "text" else {})
@@ -111,26 +127,6 @@ def tiny_text(conditioner: Conditioner, query_tokens: int = QUERY_TOKENS) -> Tex
     vocab, positions = conditioner.vocab_size + query_tokens, conditioner.length + query_tokens
     words = tiny_transformer(vocab, positions, width=24, head_size=12, causal=False)
     return TextEncoderConfig(transformer=words, query_tokens=query_tokens, conv_width=3)
-
-
-def tiny_stage_config(t: int, schedule: Schedule, vocab_size: int, conditioner: Conditioner) -> StageConfig:
-    """Stage t of a tiny model."""
-    text, coarsest = tiny_text(conditioner), t == schedule.stages
-    prefix = conditioner.length if text is None else QUERY_TOKENS
-    vocab = vocab_size + (conditioner.vocab_size if text is None else QUERY_TOKENS)
-    decoder = tiny_transformer(vocab, 1 + prefix + TOKENS, vocab_out=vocab_size, cross=not coarsest)
-    return StageConfig(
-        kind="decoder_only" if coarsest else "encoder_decoder",
-        t=t,
-        vocab_size=vocab_size,
-        tokens=TOKENS,
-        beta=schedule.betas[t - 1],
-        decoder=decoder,
-        encoder=None if coarsest else tiny_transformer(vocab, 1 + prefix + TOKENS, causal=False),
-        cond_length=conditioner.length,
-        cond_offset=vocab_size,
-        text=text,
-    )
 
 
 def tiny_pipeline(conditioning: Kind = "text", scales: int = 2) -> Pipeline:

@@ -7,6 +7,7 @@ import copy
 import io
 import math
 import pickle
+from functools import partial
 from typing import Any
 
 import pytest
@@ -77,13 +78,6 @@ def test_starts_from_noise_with_kept_tokens_put_in(model: ImageBART) -> None:
     assert torch.equal(begun.x, torch.where(keep, known, x))
 
 
-def test_total_counts_the_tokens_that_some_row_does_not_keep() -> None:
-    keep = torch.ones(2, TOKENS, dtype=torch.bool)
-    keep[0, 3] = keep[1, 3] = keep[1, 7] = False
-    known = KnownTokens(torch.zeros(2, TOKENS, dtype=torch.long), keep)
-    assert PLAIN.sampler.prepare(2, DEFAULTS, known=known, seed=0).total == 2
-
-
 @pytest.mark.parametrize("kept", [False, True])
 @pytest.mark.parametrize("strength", [0.01, 0.3, 0.9])
 @every_model
@@ -128,23 +122,17 @@ def last_of(model: ImageBART, known: KnownTokens, strength: float = 1.0) -> Tens
 
 
 @every_model
-def test_one_strength_everywhere_is_a_variation(model: ImageBART) -> None:
-    """Bit for bit; strength 1 of what is not kept is that of no strengths at all."""
-    known, nothing, keep = tokens_of(3), torch.zeros(TOKENS, dtype=torch.bool), all_but(32)
-    for strength in (0.25, 0.75):
-        soft = KnownTokens(known, nothing, strength=torch.full((TOKENS,), strength))
-        assert torch.equal(last_of(model, soft), last_of(model, KnownTokens(known), strength))
-    whole = KnownTokens(known, keep, strength=torch.ones(3, TOKENS))
-    assert torch.equal(last_of(model, whole), last_of(model, KnownTokens(known, keep)))
-
-
-def test_stages_take_the_largest_strength_for_all() -> None:
+def test_strengths_of_tokens_are_those_of_a_variation(model: ImageBART) -> None:
+    """Bit for bit, where they are one everywhere; 1 is as none at all; stages take the largest for all."""
     known, keep = tokens_of(3), all_but(32)
-    strengths = torch.where(keep, 0.9, 0.2)
-    strengths[(~keep).nonzero()[3]] = 0.5
-    assert torch.equal(
-        last_of(STAGED, KnownTokens(known, keep, strength=strengths)), last_of(STAGED, KnownTokens(known, keep), 0.5)
-    )
+    for strength in (0.25, 0.75):
+        soft = KnownTokens(known, torch.zeros(TOKENS, dtype=torch.bool), strength=torch.full((TOKENS,), strength))
+        assert torch.equal(last_of(model, soft), last_of(model, KnownTokens(known), strength))
+    whole, one = KnownTokens(known, keep, strength=torch.ones(3, TOKENS)), KnownTokens(known, keep)
+    assert torch.equal(last_of(model, whole), last_of(model, one))
+    several = torch.where(keep, 0.9, 0.2).index_fill(0, (~keep).nonzero()[3], 0.5)
+    found = last_of(model, KnownTokens(known, keep, strength=several))
+    assert torch.equal(found, last_of(model, one, 0.5)) == (model is STAGED)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**32 - 1])
@@ -181,11 +169,7 @@ def test_a_model_can_be_copied_and_pickled_after_sampling(make: Any) -> None:
 def test_a_stage_may_have_its_own_temperature_and_top_k() -> None:
     """Where a run says nothing; greedy at T alone is another image than greedy throughout."""
     model = tiny_staged_model("none", stages=2)
-    start = torch.randint(model.vocab_size, (2, model.tokens))
-
-    def drawn(**settings: Any) -> Tensor:
-        return model.sample(2, start=start, seed=3, **settings)
-
+    drawn = partial(model.sample, 2, start=tokens_of(2), seed=3)
     greedy = drawn(top_k=1)
     for stage in model.stages[::-1]:
         assert not torch.equal(drawn(), greedy)
@@ -233,11 +217,13 @@ def test_a_denoiser_samples_in_any_number_of_steps() -> None:
     assert bare.scales_of(None) == 2 and bare.schedule == Schedule.geometric(2)
 
 
-def test_stages_have_as_many_steps_as_there_are() -> None:
+def test_stages_have_as_many_steps_as_there_are_and_no_corrector() -> None:
     assert STAGED.scales_of(None) == STAGED.scales_of(3) == 3
     for scales in (1, 4):
         with pytest.raises(InputError, match=f"scales is {scales}; this model was trained for 3"):
             STAGED.sample(1, scales=scales)
+    with pytest.raises(InputError, match="has no corrector"):
+        STAGED.sample(1, corrector_steps=1)
 
 
 @pytest.mark.parametrize("make", [tiny_model, tiny_staged_model])
@@ -257,23 +243,18 @@ def test_a_sample_is_the_last_event_of_the_stream(conditioning: Any, prompts: li
 
 
 def test_the_prompt_and_guidance_change_the_result() -> None:
+    """Guidance needs an absent condition."""
     model = tiny_model("text")
-    hair, hat = (model.conditioner.encode([prompt]).tokens for prompt in ("red hair", "a hat"))
+    hair, hat, absent = model.conditioner.encode(["red hair", "a hat", None]).tokens.split(1)
     guided = model.sample(1, hair, guidance=100.0, seed=1)  # to a random model words mean little
     assert not torch.equal(model.sample(1, hair, seed=1), guided)
     assert not torch.equal(model.sample(1, hat, guidance=100.0, seed=1), guided)
-    without = model.sample(1, model.conditioner.unconditional(1), seed=1)
-    assert torch.equal(without, model.sample(1, hair, guidance=0.0, seed=1))
-
-
-def test_guidance_needs_an_absent_condition() -> None:
+    assert torch.equal(model.sample(1, absent, seed=1), model.sample(1, hair, guidance=0.0, seed=1))
     model = tiny_model("class")
-    cond = model.conditioner.encode(["cat"]).tokens
     with pytest.raises(InputError, match="not trained without a class"):
-        model.sample(1, cond, guidance=2.0, seed=0)
+        model.sample(1, torch.tensor([[0]]), guidance=2.0, seed=0)
     model.conditioner = ClassConditioner(names=("cat", "dog"), null_class=True)  # two classes and their absence
-    known, keep = tokens_of(1), all_but(1)
-    assert model.sample(1, cond, known=known, keep=keep, guidance=2.0, seed=0).shape == (1, 64)
+    assert model.sample(1, torch.tensor([[0]]), guidance=2.0, seed=0).shape == (1, 64)
 
 
 def test_seeds_decide_and_the_global_generator_is_left_alone() -> None:
@@ -293,6 +274,8 @@ def test_one_mask_for_all_rows_and_one_for_each() -> None:
     other = torch.stack([keep, all_but(4)])
     each = PLAIN.sample(2, known=known, keep=other, seed=0)
     assert torch.equal(each[0], together[0]) and torch.equal(each[other], known[other])
+    total = PLAIN.sampler.prepare(2, DEFAULTS, known=KnownTokens(known, other), seed=0).total
+    assert total == int((~other).any(0).sum()) > 4, "those that some row does not keep"
     nothing = torch.ones(2, 64, dtype=torch.bool)
     assert torch.equal(PLAIN.sample(2, known=known, keep=nothing, resamples=2, seed=0), known)
     with pytest.raises(ValueError, match="keep was given without known"):
