@@ -25,6 +25,14 @@ MASKS = {
 }
 
 
+def blended(generated: np.ndarray, before: np.ndarray, painted: np.ndarray) -> np.ndarray:
+    return np.asarray(blend(Image.fromarray(generated), Image.fromarray(before), painted)).astype(int)
+
+
+def gray(level: int) -> np.ndarray:
+    return np.full((SIDE, SIDE, 3), level, np.uint8)
+
+
 def solved(missed: np.ndarray, painted: np.ndarray) -> np.ndarray:
     """The same equations as one linear system in float64."""
     places = {tuple(place): i for i, place in enumerate(np.argwhere(painted))}
@@ -60,35 +68,29 @@ def test_only_what_is_kept_is_looked_at() -> None:
     rng, painted = np.random.default_rng(1), MASKS["centre"]
     drawn, before = rng.integers(0, 256, (2, SIDE, SIDE, 3), np.uint8)
     other = np.where(painted[..., None], 255 - before, before)
-    blended = [np.asarray(blend(*map(Image.fromarray, (drawn, each)), painted)) for each in (before, other)]
-    assert np.array_equal(*blended)
-    for everything, expected in ((np.ones((SIDE, SIDE), bool), drawn), (np.zeros((SIDE, SIDE), bool), before)):
-        assert np.array_equal(np.asarray(blend(*map(Image.fromarray, (drawn, before)), everything)), expected)
+    assert np.array_equal(blended(drawn, before, painted), blended(drawn, other, painted))
+    assert np.array_equal(blended(drawn, before, np.ones_like(painted)), drawn)
+    assert np.array_equal(blended(drawn, before, np.zeros_like(painted)), before)
 
 
 def test_a_difference_in_color_fades_without_a_step() -> None:
     """Kept gray of about 100, generated as 80 all over: no two neighbours are more than a few levels apart."""
     grain = np.random.default_rng(5).integers(100, 102, (SIDE, SIDE, 3)).astype(np.uint8)
-    before, generated = Image.fromarray(grain), Image.new("RGB", (SIDE, SIDE), (80,) * 3)
-    whole = np.asarray(blend(generated, before, MASKS["centre"])).astype(int)
+    whole = blended(gray(80), grain, MASKS["centre"])
     assert max(np.abs(np.diff(whole, axis=axis)).max() for axis in (0, 1)) <= 4
     assert whole[24, 24, 0] < 95
 
 
 def test_other_content_ends_at_the_edge_and_a_shift_in_color_does_not() -> None:
     """Left: a white ground becomes blue, which stays as generated. Right: a ground is 12 levels off, and meets."""
-    before, generated = np.full((2, SIDE, SIDE, 3), 255, np.uint8)
+    before, generated = gray(255), gray(255)
     generated[8:40, 8:24] = (60, 90, 200)
     before[:, 24:], generated[:, 24:] = 100, 88
-    whole = np.asarray(blend(Image.fromarray(generated), Image.fromarray(before), MASKS["centre"])).astype(int)
+    whole = blended(generated, before, MASKS["centre"])
     assert (np.abs(whole[12:36, 12:16] - (60, 90, 200)) <= 4).all()
     assert (np.abs(whole[12:36, 30:36] - 100) <= 4).all()
     assert np.array_equal(whole[~MASKS["centre"]], before[~MASKS["centre"]])
-
-
-def test_an_image_that_is_darker_all_over_is_no_other_content() -> None:
-    before, generated = (Image.new("RGB", (SIDE, SIDE), (level,) * 3) for level in (100, 50))
-    assert np.asarray(blend(generated, before, MASKS["centre"]))[12, 24, 0] > 90
+    assert blended(gray(50), gray(100), MASKS["centre"])[12, 24, 0] > 90, "what is darker all over is no other content"
 
 
 def flood(image: np.ndarray, painted: np.ndarray, color: np.ndarray) -> set[tuple[int, int]]:
