@@ -4,7 +4,6 @@ Draws are held to their distribution to four standard deviations; seeds are fixe
 """
 
 import copy
-import io
 import math
 import pickle
 from functools import partial
@@ -155,10 +154,7 @@ def test_a_model_can_be_copied_and_pickled_after_sampling(make: Any) -> None:
     known, keep = tokens_of(1), torch.ones(TOKENS, dtype=torch.bool)
     keep[5:9] = False
     expected = model.sample(1, known=known, keep=keep, seed=0)
-    saved = io.BytesIO()
-    torch.save(model, saved)
-    saved.seek(0)
-    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), torch.load(saved, weights_only=False)):
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert torch.equal(other.sample(1, known=known, keep=keep, seed=0), expected)
         for parameter in other.parameters():
             parameter.zero_()
@@ -186,13 +182,10 @@ def test_networks_that_do_not_fit_are_named() -> None:
         with pytest.raises(ValueError, match=message):
             ImageBART(first_stage, network, PLAIN.conditioner, **more)
 
-    own, other = STAGED.first_stage, tiny_model("none").first_stage
+    own, other, flat = STAGED.first_stage, tiny_model("none").first_stage, Schedule((0.5, 0.5, 1.0))
     other.config = other.config.replace(codebook_size=30)
-    two, flat = Schedule.geometric(2), Schedule((0.5, 0.5, 1.0))
-    refused(r"t = \[1, 2, 3\], expected ascending ones of 1 to 2", own, STAGED.stages, schedule=two)
     refused(r"stages are for t = \[3, 2, 1\], expected ascending ones", own, list(STAGED.stages)[::-1])
     refused("stage 1 has beta .* expected the schedule's 0.5", own, STAGED.stages, schedule=flat)
-    refused("stage 1 was made for 24 codes, expected 30", other, STAGED.stages)
     refused("the denoiser was made for 24 codes, expected 30", other, PLAIN.denoiser)
     refused("the denoiser has cond_length 1, expected the conditioner's 0", own, tiny_model("class").denoiser)
     refused("needs a first stage with encoder 'patch'", own, tiny_model("none", color_hint_grid=2).denoiser)
