@@ -37,17 +37,6 @@ def binomial_z(successes: int, trials: int, probability: float) -> float:
     return (successes - trials * probability) / math.sqrt(trials * probability * (1 - probability))
 
 
-def joint_index(x: Tensor, vocab_size: int) -> Tensor:
-    """Sequences [..., N] -> the index of each among all K^N."""
-    powers = vocab_size ** torch.arange(x.shape[-1] - 1, -1, -1)
-    return (x * powers).sum(-1)
-
-
-def all_sequences(length: int, vocab_size: int) -> Tensor:
-    """Every sequence, int64 [K^N, N], in the order of `joint_index`."""
-    return torch.cartesian_prod(*[torch.arange(vocab_size)] * length).reshape(-1, length)
-
-
 # Networks
 
 
@@ -185,11 +174,6 @@ def plain_denoiser(
 # Sampling
 
 
-def noise_levels(keep: Tensor) -> Tensor:
-    """The noise level of tokens that are kept, or of which nothing is known."""
-    return torch.where(keep, 0.0, 1.0)
-
-
 def teacher_forced(
     step: Step, x: Tensor, c: Tensor, noise_level: Tensor, cond: Tensor | None, color_hints: Tensor | None = None
 ) -> Tensor:
@@ -221,17 +205,6 @@ def plain_weights(
     if isinstance(step.network, Stage):
         return p0
     return plain_reverse(p0, c, min(step.noise_t, level), step.noise_s)
-
-
-def plain_joint(step: Step, outcomes: Tensor, c: Tensor, keep: Tensor, settings: SamplingSettings) -> Tensor:
-    """p(x_s = outcome | x_t = c) for every outcome [M, N], the product over what is not kept, bool [N]: float64 [M]."""
-    rows = c.expand(outcomes.shape)
-    logits = teacher_forced(step, outcomes, rows, noise_levels(keep).expand(outcomes.shape), None)
-    result = torch.ones(len(outcomes), dtype=torch.float64)
-    for index, outcome in enumerate(outcomes.tolist()):
-        for i in (~keep).nonzero().flatten().tolist():
-            result[index] *= plain_weights(step, logits[index, i].tolist(), int(c[i]), settings)[outcome[i]]
-    return result
 
 
 def plain_draw(

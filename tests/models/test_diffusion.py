@@ -11,17 +11,8 @@ import torch
 from oracles import chi_squared_p, log_likelihoods, plain_reverse, transition
 from torch import Tensor
 
-from imagebart.models.diffusion import (
-    Schedule,
-    add_noise_rows,
-    add_uniform_noise,
-    gumbel_noise,
-    log_likelihood,
-    posterior,
-    reverse_step,
-    row_generators,
-    uniform_tokens,
-)
+from imagebart.models import diffusion
+from imagebart.models.diffusion import Schedule, add_uniform_noise, gumbel_noise, row_generators, uniform_tokens
 
 K = 5
 PUBLISHED = Schedule((0.0901, 0.1042, 0.1392, 0.266, 1.0))
@@ -48,9 +39,6 @@ def test_the_geometric_schedule_loses_the_same_share_at_every_step(stages: int) 
     assert shares == pytest.approx([1 - t / stages for t in range(stages + 1)]) and shares[-1] == 0
 
 
-# Noise
-
-
 def test_tokens_are_replaced_independently_each_with_its_probability() -> None:
     drawn = add_uniform_noise(torch.tensor([[0, 2]] * 20_000), torch.tensor([0.5, 0.2]), 3, row_generators([0])[0])
     expected = transition(0.5, 3)[0].outer(transition(0.2, 3)[2])
@@ -66,7 +54,7 @@ def test_with_probability_zero_and_one_none_and_all_are_replaced() -> None:
 def test_noise_of_a_row_comes_from_its_own_generator() -> None:
     x = torch.randint(K, (3, 40))
     makers = (
-        lambda rows, seeds: add_noise_rows(x[rows], 0.5, K, row_generators(seeds)),
+        lambda rows, seeds: diffusion.add_noise_rows(x[rows], 0.5, K, row_generators(seeds)),
         lambda rows, seeds: gumbel_noise((4, K), row_generators(seeds)),
         lambda rows, seeds: uniform_tokens(40, K, row_generators(seeds)),
     )
@@ -88,15 +76,12 @@ def test_x_T_is_uniform_and_gumbel_noise_is_gumbel() -> None:
     assert chi_squared_p(counts, torch.full((10,), 0.1)) > 1e-4
 
 
-# Steps back
-
-
 @pytest.mark.parametrize("noise", [0.1, 0.5, 1.0])
 def test_log_likelihood_over_every_pair(noise: float) -> None:
     tokens, levels = torch.tensor([[0, 1], [2, 3]]), [[noise, 0.3], [0.2, noise]]
     for noise_t, given in ((noise, [[noise] * 2] * 2), (torch.tensor(levels), levels)):  # of all, or each token's own
         expected = torch.stack([log_likelihoods(*row, 4) for row in zip(tokens.tolist(), given, strict=True)])
-        torch.testing.assert_close(log_likelihood(tokens, noise_t, 4), expected.float())
+        torch.testing.assert_close(diffusion.log_likelihood(tokens, noise_t, 4), expected.float())
 
 
 @every_schedule
@@ -104,7 +89,7 @@ def test_the_posterior_is_bayes_over_every_pair(schedule: Schedule) -> None:
     xt, x0 = torch.cartesian_prod(torch.arange(K), torch.arange(K)).T.view(2, K, K)
     for t in range(1, schedule.stages + 1):
         joint = jump_matrix(schedule, t - 1)[x0] * transition(schedule.betas[t - 1], K).T[xt]
-        found = posterior(xt, x0, t, schedule, K).double()
+        found = diffusion.posterior(xt, x0, t, schedule, K).double()
         torch.testing.assert_close(found, joint / joint.sum(-1, keepdim=True), rtol=1e-5, atol=1e-6)
 
 
@@ -119,5 +104,5 @@ def test_a_step_back_sums_over_x_0(noise_s: float, noise_t: float) -> None:
         rows = [plain_reverse(p0[c].tolist(), c, noise_t, noise_s) for c in range(size)]
         expected = torch.tensor(rows, dtype=torch.float64)
         for level in (noise_t, torch.full((size,), noise_t, dtype=torch.float64)):  # of all, or each token's own
-            found = reverse_step(p0, torch.arange(size), level, noise_s)
+            found = diffusion.reverse_step(p0, torch.arange(size), level, noise_s)
             torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)

@@ -47,9 +47,6 @@ def test_mask_coverage_of_each_patch() -> None:
     assert mask_coverage(painted, 16).tolist() == [[1, 0.5, 0, 0] * 2 + [0] * 8]
 
 
-# Color hints
-
-
 def enlarged(images: Tensor, times: int) -> Tensor:
     return images.repeat_interleave(times, 2).repeat_interleave(times, 3)
 
@@ -103,9 +100,6 @@ def test_an_edit_uses_its_color_hints() -> None:
         state = model.sampler.prepare(16, settings, cond, known=known, seed=3)
         found.append([*model.sampler.stream(state, settings)][-1].tokens)
     assert not torch.equal(*found)
-
-
-# Partial patches
 
 
 @pytest.mark.parametrize("model", [tiny_model("text"), tiny_staged_model()], ids=["denoiser", "stages"])
