@@ -41,17 +41,6 @@ RUNS: dict[str, Callable[..., Iterator[PipelineEvent]]] = {
 }
 
 
-def test_what_cannot_be_ranked_is_said() -> None:
-    with pytest.raises(InputError, match="several prompts have no best"):
-        PIPE.generate(["a hat", "a blue hat"], best_first=True)
-    with pytest.raises(InputError, match="no scorer"):
-        tiny_pipeline().generate("a hat", best_first=True)
-
-
-def test_equal_scores_keep_their_order() -> None:
-    assert list(PIPE.generate("", seed=5, variants=3, best_first=True))[-1].variants == (0, 1, 2)
-
-
 @pytest.mark.parametrize("run", RUNS)
 def test_the_result_is_ordered_and_each_image_is_the_variant_it_says(run: str) -> None:
     *_, drawn = RUNS[run]()
@@ -65,24 +54,11 @@ def test_the_result_is_ordered_and_each_image_is_the_variant_it_says(run: str) -
     assert run in ("edit", "vary") or light == sorted(light, reverse=run == "bright")
 
 
-def test_a_ranked_image_is_made_again_by_its_own_seed() -> None:
-    *_, last = RUNS["bright"](best_first=True)
-    *_, alone = PIPE.generate("a hat", seed=last.recipe.own_seed)
-    assert np.abs(np.asarray(alone.image, int) - np.asarray(last.image, int)).max() <= 1
-
-
-def test_the_command_line_ranks_by_the_scorer_in_the_model_s_folder(tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    save_model_with_scorer(folder)
-    command = ["generate", "--prompt", "red hair", "--seed", "3", "--variants", "4", "--best-first"]
-    assert main([*command, "--model", str(folder), "--out", str(tmp_path / "o.png")]) == 0
-    pipe = Pipeline.from_pretrained(folder)
-    last = list(pipe.generate("red hair", seed=3, variants=4, best_first=True))[-1]
-    for number, variant in enumerate(last.variants):
-        path = tmp_path / ("o.png" if number == 0 else f"o-{number + 1}.png")
-        recipe = read_recipe(path)
-        assert recipe is not None and recipe.variant == variant
-        assert Image.open(path).tobytes() == last.images[number].tobytes()
+def test_equal_scores_keep_their_order_and_what_cannot_be_ranked_is_said() -> None:
+    assert list(PIPE.generate("", seed=5, variants=3, best_first=True))[-1].variants == (0, 1, 2)
+    for pipe, prompt, said in ((PIPE, ["a hat", "a blue hat"], "several prompts"), (tiny_pipeline(), "", "no scorer")):
+        with pytest.raises(InputError, match=said):
+            pipe.generate(prompt, best_first=True)
 
 
 # Scorers from elsewhere, as small random networks of transformers' own kinds.
@@ -154,15 +130,27 @@ def test_what_is_no_scorer_is_refused(tmp_path: Path) -> None:
             load_scorer(str(path), tiny_model(kind))
 
 
-def test_the_best_of_several_is_written(tmp_path: Path) -> None:
-    tiny_model("class").save_pretrained(tmp_path / "model")
-    scorer = str(classifier(tmp_path / "judge", ["cat", "dog", "bird"]))
-    common = ["generate", "--model", str(tmp_path / "model"), "--prompt", "dog", "--seed", "4"]
-    assert main([*common, "--variants", "5", "--out", str(tmp_path / "all.png")]) == 0
-    assert main([*common, "--best-of", "5", "--scorer", scorer, "--out", str(tmp_path / "best.png")]) == 0
-    assert len(list(tmp_path.glob("best*.png"))) == 1
-    drawn = [Image.open(tmp_path / name) for name in ("all.png", *(f"all-{i}.png" for i in range(2, 6)))]
-    pipe = Pipeline.from_pretrained(tmp_path / "model")
-    scores = load_scorer(scorer, pipe.model).score(torch.cat([to_tensor(one) for one in drawn]), "dog")
-    best = drawn[int(scores.argmax())]
-    assert Image.open(tmp_path / "best.png").tobytes() == best.tobytes()
+@pytest.mark.parametrize("bundled", [True, False])
+def test_the_command_line_writes_all_the_best_first_or_the_best_alone(tmp_path: Path, bundled: bool) -> None:
+    """By the scorer in the model's folder, or another."""
+    model, prompt, more = tmp_path / "model", "red hair", list[str]()
+    if bundled:
+        save_model_with_scorer(model)
+    else:
+        tiny_model("class").save_pretrained(model)
+        prompt, more = "dog", ["--scorer", str(classifier(tmp_path / "judge", ["cat", "dog", "bird"]))]
+    command = ["generate", "--model", str(model), "--prompt", prompt, "--seed", "3", *more]
+    assert main([*command, "--variants", "4", "--best-first", "--out", str(tmp_path / "all.png")]) == 0
+    assert main([*command, "--best-of", "4", "--out", str(tmp_path / "best.png")]) == 0
+    pipe = Pipeline.from_pretrained(model)
+    scorer = pipe.scorer if bundled else load_scorer(more[1], pipe.model)
+    assert scorer is not None
+    *_, drawn = pipe.generate(prompt, seed=3, variants=4)
+    scores = scorer.score(torch.cat([to_tensor(image) for image in drawn.images]), prompt)
+    for number, variant in enumerate(scores.argsort(descending=True).tolist()):
+        path = tmp_path / ("all.png" if number == 0 else f"all-{number + 1}.png")
+        recipe = read_recipe(path)
+        assert recipe is not None and recipe.variant == variant
+        assert Image.open(path).tobytes() == drawn.images[variant].tobytes()
+    assert [path.name for path in tmp_path.glob("best*")] == ["best.png"]
+    assert Image.open(tmp_path / "best.png").tobytes() == Image.open(tmp_path / "all.png").tobytes()
