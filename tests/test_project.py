@@ -26,47 +26,36 @@ def tracked_files() -> list[Path]:
     return [path for path in paths if path.is_file()]
 
 
-@pytest.fixture(scope="module")
-def front_matter() -> dict:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert text.startswith("---\n"), "a Space reads its settings from the very first line"
-    return yaml.safe_load(text.split("---\n")[1])
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+FRONT_MATTER = yaml.safe_load(TEXT.split("---\n")[1])
+LINES = (line.split("#")[0].strip() for line in (ROOT / "requirements.txt").read_text("utf-8").splitlines())
+REQUIREMENTS = [Requirement(line) for line in LINES if line]
 
 
-@pytest.fixture(scope="module")
-def requirements() -> list[Requirement]:
-    lines = (line.split("#")[0].strip() for line in (ROOT / "requirements.txt").read_text("utf-8").splitlines())
-    return [Requirement(line) for line in lines if line]
-
-
-def test_a_space_accepts_the_front_matter(front_matter: dict) -> None:
+def test_a_space_accepts_the_front_matter() -> None:
     """huggingface.co/docs/hub/spaces-config-reference, August 2026."""
-    assert (front_matter["sdk"], front_matter["license"], front_matter["pinned"]) == ("gradio", "mit", False)
-    assert front_matter["suggested_hardware"] == "cpu-basic" and (ROOT / front_matter["app_file"]).is_file()
-    assert {front_matter["colorFrom"], front_matter["colorTo"]} <= SPACE_COLORS
-    assert 0 < len(front_matter["short_description"]) <= 60 and 0 < len(front_matter["title"]) <= 60
+    assert TEXT.startswith("---\n"), "a Space reads its settings from the very first line"
+    assert (FRONT_MATTER["sdk"], FRONT_MATTER["license"], FRONT_MATTER["pinned"]) == ("gradio", "mit", False)
+    assert FRONT_MATTER["suggested_hardware"] == "cpu-basic" and (ROOT / FRONT_MATTER["app_file"]).is_file()
+    assert {FRONT_MATTER["colorFrom"], FRONT_MATTER["colorTo"]} <= SPACE_COLORS
+    assert 0 < len(FRONT_MATTER["short_description"]) <= 60 and 0 < len(FRONT_MATTER["title"]) <= 60
     # One symbol, which may be followed by the sign that asks for it in color.
-    assert len(front_matter["emoji"].replace("\N{VARIATION SELECTOR-16}", "")) == 1
-    assert isinstance(front_matter["python_version"], str), "unquoted, 3.10 would be read as the number 3.1"
-    assert all(re.fullmatch(r"[a-z0-9-]+", tag) for tag in front_matter["tags"])
+    assert len(FRONT_MATTER["emoji"].replace("\N{VARIATION SELECTOR-16}", "")) == 1
+    assert isinstance(FRONT_MATTER["python_version"], str), "unquoted, 3.10 would be read as the number 3.1"
+    assert all(re.fullmatch(r"[a-z0-9-]+", tag) for tag in FRONT_MATTER["tags"])
 
 
-def test_zero_gpu_has_the_python_and_the_torch_that_are_asked_for(
-    front_matter: dict, requirements: list[Requirement]
-) -> None:
+def test_a_space_has_the_python_the_torch_and_the_gradio_that_are_asked_for() -> None:
     pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     (lowest,) = re.findall(r'requires-python = ">=3\.(\d+)"', pyproject)
-    assert int(front_matter["python_version"].split(".")[1]) >= int(lowest)
-    (python,) = (one for one in ZERO_GPU["python"] if f"{one}.".startswith(f"{front_matter['python_version']}."))
+    assert int(FRONT_MATTER["python_version"].split(".")[1]) >= int(lowest)
+    (python,) = (one for one in ZERO_GPU["python"] if f"{one}.".startswith(f"{FRONT_MATTER['python_version']}."))
     environment = {"python_version": python.rpartition(".")[0], "python_full_version": python}
-    asked = [one for one in requirements if one.name == "torch"]
+    asked = [one for one in REQUIREMENTS if one.name == "torch"]
     there = [one for one in asked if one.marker is None or one.marker.evaluate(environment)]
     assert all(one.specifier.contains(version) for one in there for version in ZERO_GPU["torch"])
     assert not all(one.specifier.contains(ZERO_GPU["not torch"]) for one in there)
-
-
-def test_a_space_installs_the_gradio_that_the_package_pins(front_matter: dict, requirements: list[Requirement]) -> None:
-    assert f"gradio=={front_matter['sdk_version']}" in {str(one) for one in requirements}
+    assert f"gradio=={FRONT_MATTER['sdk_version']}" in {str(one) for one in REQUIREMENTS}
 
 
 # What takes long to import, or is there for training and evaluation only.

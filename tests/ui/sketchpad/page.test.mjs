@@ -28,8 +28,9 @@ const runState = (t, answer = async () => null) => {
   return [new RunState((name) => (sent.push(name), answer()), {}), sent];
 };
 
-test("each run has a name of its own, which Cancel sends", (t) => {
-  const [run, sent] = runState(t);
+test("each run has a name of its own, which Cancel sends until the run reports", async (t) => {
+  const [run, sent] = runState(t, () => Promise.reject(new Error("no connection")));
+  const pass = async () => (await settled(), t.mock.timers.tick(1000), settled());
   run.cancel();
   assert.deepEqual([run.state, sent], ["", []]);
   const names = ["first", "second"].map(() => (run.start(), run.data.runName));
@@ -38,19 +39,11 @@ test("each run has a name of its own, which Cancel sends", (t) => {
   run.cancel();
   run.cancel();
   assert.deepEqual([run.state, sent], ["cancelling", [names[1]]]);
-});
-
-test("a lost Cancel is sent again, until the run reports", async (t) => {
-  const [run, sent] = runState(t, () => Promise.reject(new Error("no connection")));
-  const pass = async () => (await settled(), t.mock.timers.tick(1000), settled());
-  run.start();
-  run.cancel();
   await pass();
   await pass();
-  assert.equal(sent.length, 3);
-  run.report("another run");
-  assert.equal(run.state, "cancelling");
-  run.report(run.data.runName);
+  run.report(names[0]);
+  assert.deepEqual([run.state, sent.length], ["cancelling", 3]);
+  run.report(names[1]);
   await pass();
   assert.deepEqual([run.state, sent.length], ["reported", 3]);
 });
