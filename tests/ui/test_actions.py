@@ -141,10 +141,10 @@ class Doubter(LightnessScorer):
 
 
 def test_a_result_that_misses_the_words_may_be_tried_again_as_the_best_of_four_and_then_no_more() -> None:
+    doubted = Pipeline(hat_model(), scorer=Doubter())
+
     def said(task: str, **values: Any) -> str:
-        return str(
-            moments(task, sketch_value(SQUARE), Pipeline(hat_model(), scorer=Doubter()), **values)[-1]["messages"]
-        )
+        return str(moments(task, sketch_value(SQUARE), doubted, **values)[-1]["messages"])
 
     for task in ("edit", "generate", "vary"):
         told = said(task, variants=4)
@@ -311,9 +311,8 @@ def test_the_background_is_found_by_words_for_it_whatever_is_painted() -> None:
 
 @pytest.mark.parametrize("size", [(90, 61), (1500, 1100)])
 def test_what_is_selected_is_the_library_s_mask_in_the_sketchpad_s_pixels(size: tuple[int, int]) -> None:
-    image = noise_image(size)
-    answer = HAT_ACTIONS.select(question(sketch_value(image, "centre"), "a hat"))
-    expected = scale_mask(HAT_PIPELINE.suggest_mask(image, "a hat"), view_size(size))
+    answer = HAT_ACTIONS.select(question(sketch_value(noise_image(size), "centre"), "a hat"))
+    expected = scale_mask(HAT_PIPELINE.suggest_mask(noise_image(size), "a hat"), view_size(size))
     assert np.array_equal(unpack_mask(answer["mask"], view_size(size)), expected)
 
 

@@ -139,10 +139,13 @@ def test_each_model_brings_its_card_controls_scales_and_examples(folder: Path) -
     assert model_properties(judged)["best_first"]["visible"]
 
 
-def test_reset_sets_the_model_s_best(models: Models) -> None:
+def test_it_begins_with_the_model_s_best_and_with_steps_to_be_seen(models: Models) -> None:
+    """Of a model that takes any number; stages are as many as they are."""
     models.first.model.about = models.first.model.about.replace(sampling=models.first.defaults.replace(guidance=2.5))
     values = Actions(models).reset_settings("tiny")
     assert (values["temperature"], values["new_seed"], values["guidance"]) == (1, True, 2.5)
+    assert [starting_values(tiny_pipeline(scales=scales))["scales"] for scales in (1, 2, 5)] == [4, 4, 5]
+    assert starting_values(Pipeline(tiny_staged_model(stages=2)))["scales"] == 2
 
 
 def test_surprises_are_words_that_the_model_knows(models: Models) -> None:
@@ -200,12 +203,6 @@ def test_the_sliders_ends_mean_off_and_a_new_seed_is_none() -> None:
     assert context_size(chosen.context) == 0.5 and chosen.for_run(PIPELINE)["seed"] is None
 
 
-def test_the_page_opens_with_steps_to_be_seen() -> None:
-    """Of a model that takes any number; stages are as many as they are."""
-    assert [starting_values(tiny_pipeline(scales=scales))["scales"] for scales in (1, 2, 5)] == [4, 4, 5]
-    assert starting_values(Pipeline(tiny_staged_model(stages=2)))["scales"] == 2
-
-
 def test_each_kind_of_model_is_asked_in_its_way_and_of_several_classes_there_is_an_image_each() -> None:
     asked = Controls(**control_values(PIPELINE, words="hat", choice=["cat"]))
     assert [asked.prompt(tiny_pipeline(kind)) for kind in ("text", "class", "none")] == ["hat", "cat", None]
@@ -222,34 +219,27 @@ RECIPE = Recipe(
 )
 
 
-@pytest.fixture
-def made() -> dict[str, Any]:
-    """An image without a recipe on the sketchpad."""
-    return sketch_value(noise_image((32, 32)), None)
-
-
-def test_an_image_made_here_brings_back_its_prompt_seed_and_settings(made: dict[str, Any]) -> None:
+def test_an_image_made_here_brings_back_its_prompt_seed_and_settings() -> None:
+    image = noise_image((32, 32))
+    made = sketch_value(image, None)
     assert ACTIONS.restore_settings(made, None) == {}
-    write_png(noise_image((32, 32)), made["image"], RECIPE)
+    write_png(image, made["image"], RECIPE)
     values = ACTIONS.restore_settings(made, "tiny")
     said = values.pop("messages")
     assert "made here" in said and "another model" not in said and set(values) == {"words", *RESET}
     asked = Controls(**control_values(PIPELINE) | values)
     assert asked.for_run(PIPELINE) == {"settings": SAMPLING, "seed": 13, "variants": 1, "best_first": False}
     assert (asked.words, asked.feather, context_size(asked.context)) == ("a hat", 7, 0.75)
-    write_png(noise_image((32, 32)), made["image"], RECIPE.replace(model="elsewhere", settings={"guidance": 99}))
+    write_png(image, made["image"], RECIPE.replace(model="elsewhere", settings={"guidance": 99}))
     values = ACTIONS.restore_settings(made, "tiny")
     assert "elsewhere" in values["messages"] and values["guidance"] == 8, "what the slider can hold"
     for prompt, chosen in (("dog", "dog"), ("cow", "cat")):  # where there is no such class, the first one
-        write_png(noise_image((32, 32)), made["image"], RECIPE.replace(prompt=prompt))
+        write_png(image, made["image"], RECIPE.replace(prompt=prompt))
         assert Actions(Models(CLASSES)).restore_settings(made, None)["choice"] == [chosen]
-
-
-def test_a_damaged_recipe_and_an_image_that_is_gone_are_said(made: dict[str, Any]) -> None:
     text = PngImagePlugin.PngInfo()
     text.add_text("imagebart", '{"seed": "many"}')
-    noise_image((32, 32)).save(made["image"], pnginfo=text)
-    assert "recipe" in ACTIONS.restore_settings(made, None)["messages"]
+    image.save(made["image"], pnginfo=text)
+    assert "recipe" in ACTIONS.restore_settings(made, None)["messages"], "it is damaged"
     Path(made["image"]).unlink()
     assert set(ACTIONS.restore_settings(made, None)) == {"messages"}
 
