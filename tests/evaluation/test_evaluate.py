@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
-from tiny_models import tiny_model, tiny_staged_model
+from tiny_models import save_image_classifier, tiny_model, tiny_staged_model
 from tiny_runs import draw_folder
-from transformers import ResNetConfig, ResNetForImageClassification
 
 from imagebart.cli import main
 from imagebart.core.errors import InputError
@@ -26,6 +25,7 @@ from imagebart.evaluation.paper import INCEPTION, images_in, in_manifold, load_n
 from imagebart.imaging.files import to_images
 from imagebart.models.vqgan import psnr
 from imagebart.pipeline import Pipeline
+from imagebart.worlds.ranking import load_scorer
 
 
 def test_wilson_bounds_are_the_shares_that_the_score_test_just_allows() -> None:
@@ -172,10 +172,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a model of classes, a classifier for features, images in data/, and a run's results in out/."""
     work = tmp_path_factory.mktemp("work")
     tiny_staged_model("class").save_pretrained(work / "model")
-    torch.manual_seed(1)
-    names = {0: "cat", 1: "dog", 2: "bird"}
-    config = ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1], id2label=names)
-    ResNetForImageClassification(config).save_pretrained(work / "classifier")
+    save_image_classifier(work / "classifier", ["cat", "dog", "bird"])
     (work / "data").mkdir()
     (work / "data" / "notes.txt").write_text("no image")
     for i in range(6):
@@ -221,10 +218,10 @@ def test_a_scorer_keeps_the_best_of_several(work: Path, tmp_path: Path) -> None:
     common = ("--prompts", str(tmp_path / "prompts.txt"), "--images", "4")
     assert evaluate(work, tmp_path / "one", *common) == 0
     assert evaluate(work, tmp_path / "best", *common, "--best-of", "4", "--scorer", str(work / "classifier")) == 0
-    network, scores = load_network(str(work / "classifier")), []
+    judge, scores = load_scorer(str(work / "classifier"), tiny_staged_model("class")), []
     for run in ("one", "best"):
         images = torch.cat([read_square(path, 32) for path in sorted((tmp_path / run / "samples").iterdir())])
-        scores.append(network(images).logits.log_softmax(-1)[:, 1].mean())
+        scores.append(judge.score(images, "dog").mean())
     assert scores[1] > scores[0]
     assert json.loads((tmp_path / "best" / "figures.json").read_text())["measures"][0]["value"] == 0.25
 

@@ -1,5 +1,7 @@
 """Tiny random models, with which tests take seconds: 32 x 32 pixels, 8 x 8 tokens."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from shutil import copy
 from typing import Any
@@ -145,3 +147,15 @@ def save_model_with_scorer(folder: Path) -> ImageBART:
     save_heads(CaptionReader(model.text), folder)
     copy(CLASSIFIER, folder / ATTRIBUTE_CLASSIFIER)
     return model
+
+
+def save_image_classifier(folder: Path, names: Sequence[str]) -> Path:
+    """Writes a small random classifier of transformers' own kinds, with its preprocessing; returns the folder."""
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    torch.manual_seed(1)
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1], id2label=dict(enumerate(names)))
+    ResNetForImageClassification(config).save_pretrained(folder)
+    how = {"size": {"height": 16, "width": 16}, "image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.4, 0.3]}
+    (folder / "preprocessor_config.json").write_text(json.dumps(how))
+    return folder

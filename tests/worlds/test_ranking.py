@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_models import save_model_with_scorer, tiny_model, tiny_pipeline
+from tiny_models import save_image_classifier, save_model_with_scorer, tiny_model, tiny_pipeline
 from torch import Tensor
-from transformers import CLIPConfig, CLIPModel, ResNetConfig, ResNetForImageClassification
+from transformers import CLIPConfig, CLIPModel, ResNetForImageClassification
 
 from imagebart.cli import main
 from imagebart.core.errors import InputError
@@ -64,15 +64,6 @@ def test_equal_scores_keep_their_order_and_what_cannot_be_ranked_is_said() -> No
 # Scorers from elsewhere, as small random networks of transformers' own kinds.
 
 
-def classifier(folder: Path, names: list[str]) -> Path:
-    torch.manual_seed(1)
-    config = ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1], id2label=dict(enumerate(names)))
-    ResNetForImageClassification(config).save_pretrained(folder)
-    how = {"size": {"height": 16, "width": 16}, "image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.4, 0.3]}
-    (folder / "preprocessor_config.json").write_text(json.dumps(how))
-    return folder
-
-
 def clip(folder: Path) -> Path:
     torch.manual_seed(1)
     small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -91,7 +82,7 @@ def clip(folder: Path) -> Path:
     ],
 )
 def test_a_classifier_scores_by_the_class_asked_for(tmp_path: Path, names: list[str], asked: dict[str, int]) -> None:
-    scorer = load_scorer(str(classifier(tmp_path, names)), tiny_model("class"))
+    scorer = load_scorer(str(save_image_classifier(tmp_path, names)), tiny_model("class"))
     images = torch.rand(4, 3, 16, 16) * 2 - 1
     normal = (((images + 1) / 2).permute(0, 2, 3, 1) - torch.tensor([0.1, 0.2, 0.3])) / torch.tensor([0.5, 0.4, 0.3])
     network = ResNetForImageClassification.from_pretrained(tmp_path).eval()
@@ -120,7 +111,7 @@ def test_clip_scores_by_likeness(tmp_path: Path) -> None:
 
 def test_what_is_no_scorer_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    cat = classifier(tmp_path / "cat", ["cat"])
+    cat = save_image_classifier(tmp_path / "cat", ["cat"])
     for path, kind, said in (
         (tmp_path, "none", "nothing that a scorer could look for"),
         (cat, "text", "it is no CLIP model"),
@@ -138,7 +129,7 @@ def test_the_command_line_writes_all_the_best_first_or_the_best_alone(tmp_path: 
         save_model_with_scorer(model)
     else:
         tiny_model("class").save_pretrained(model)
-        prompt, more = "dog", ["--scorer", str(classifier(tmp_path / "judge", ["cat", "dog", "bird"]))]
+        prompt, more = "dog", ["--scorer", str(save_image_classifier(tmp_path / "judge", ["cat", "dog", "bird"]))]
     command = ["generate", "--model", str(model), "--prompt", prompt, "--seed", "3", *more]
     assert main([*command, "--variants", "4", "--best-first", "--out", str(tmp_path / "all.png")]) == 0
     assert main([*command, "--best-of", "4", "--out", str(tmp_path / "best.png")]) == 0
