@@ -112,8 +112,7 @@ def plain_slots(weights: Mapping[str, Tensor], config: TextEncoderConfig, cond: 
 
 def transition(noise: float, vocab_size: int) -> Tensor:
     """Entry [i, j] is the probability that token i becomes j at a noise level: float64 [K, K]."""
-    rows = [[(1 - noise) * (i == j) + noise / vocab_size for j in range(vocab_size)] for i in range(vocab_size)]
-    return torch.tensor(rows, dtype=torch.float64)
+    return (1 - noise) * torch.eye(vocab_size, dtype=torch.float64) + noise / vocab_size
 
 
 def log_likelihoods(c: list[int], noise_t: list[float], vocab_size: int) -> Tensor:
@@ -123,15 +122,9 @@ def log_likelihoods(c: list[int], noise_t: list[float], vocab_size: int) -> Tens
 
 def plain_reverse(p0: list[float], c: int, noise_t: float, noise_s: float) -> list[float]:
     """p(x_s = k | x_t = c) of K tokens: the sum over x_0 of p0(x_0) q(x_s = k | x_t = c, x_0), Bayes written out."""
-    size = len(p0)
-    before = transition(noise_s, size).tolist()  # x_0 to x_s
-    step = transition(1 - (1 - noise_t) / (1 - noise_s), size).tolist()  # x_s to x_t
-    result = [0.0] * size
-    for x0 in range(size):
-        joint = [before[x0][k] * step[k][c] for k in range(size)]
-        for k in range(size):
-            result[k] += p0[x0] * joint[k] / sum(joint)
-    return result
+    step = transition(1 - (1 - noise_t) / (1 - noise_s), len(p0))  # x_s to x_t
+    joint = transition(noise_s, len(p0)) * step[:, c]  # of x_s and of x_t = c, given x_0: [x_0, x_s]
+    return (torch.tensor(p0, dtype=torch.float64) @ (joint / joint.sum(1, keepdim=True))).tolist()
 
 
 def plain_denoiser(

@@ -26,8 +26,6 @@ CONFIGS = {
 LAYERED = tiny_first_stage(
     channels=64, multipliers=(1,), pixel_unshuffle=8, encoder="patch", decoder="layered", layers=3, patterns=4
 )
-every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
-every_quantizer = pytest.mark.parametrize("name", ["plain", "unit codes", "some codes used"])
 
 
 def build(config: FirstStageConfig) -> FirstStage:
@@ -39,16 +37,13 @@ def build(config: FirstStageConfig) -> FirstStage:
     return model.eval()
 
 
-# Codes
-
-
 def entry(quantizer: Quantizer, token: int) -> Tensor:
     """The code that a token stands for, from the definition."""
     code = quantizer.embedding.weight.detach()[int(quantizer.used[token])]
     return code / code.norm() if quantizer.unit_codes else code
 
 
-@every_quantizer
+@pytest.mark.parametrize("name", ["plain", "unit codes", "some codes used"])
 def test_tokens_are_the_nearest_codes_in_use(name: str) -> None:
     quantizer, config = build(CONFIGS[name]).quantize, CONFIGS[name]
     codes = torch.stack([entry(quantizer, token) for token in range(config.vocab_size)])
@@ -85,10 +80,7 @@ def test_tokens_do_not_depend_on_autocast(name: str) -> None:
     assert torch.equal(found, model.encode(images)) and torch.equal(trained_on.flatten(1), found)
 
 
-# Images
-
-
-@every_config
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 @torch.no_grad()
 def test_square_images_of_any_size(config: FirstStageConfig) -> None:
     model, f = build(config), config.downsampling
@@ -125,9 +117,6 @@ def test_every_weight_learns(config: FirstStageConfig) -> None:
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
 
 
-# The patch encoder
-
-
 def test_a_patch_encoder_sees_its_patch_alone() -> None:
     """Other pixels change no other token, and a patch's token does not depend on its place."""
     model = build(CONFIGS["patch"])
@@ -145,9 +134,6 @@ def test_tokens_are_those_of_the_downscaled_image() -> None:
     large.load_state_dict({name: t for name, t in small.state_dict().items() if "decoder" not in name}, strict=False)
     images = torch.rand(2, 3, 64, 64) * 2 - 1
     torch.testing.assert_close(large.latents(images), small.latents(F.avg_pool2d(images, 2)))
-
-
-# The layered decoder
 
 
 def pixel_by_pixel(decoder: LayeredDecoder, coarse: Tensor) -> Tensor:
@@ -176,9 +162,6 @@ def test_pixels_are_layers_weighted_by_masks_of_patterns() -> None:
     coarse = decoder.up[-1](decoder.mid(decoder.conv_in(latents) + decoder.position))
     decoder.mix.weight.mul_(5)
     torch.testing.assert_close(decoder(latents)[0], pixel_by_pixel(decoder, coarse), rtol=1e-4, atol=1e-4)
-
-
-# The memory of pairs
 
 
 def with_memory() -> tuple[FirstStage, PatchMemory]:
@@ -226,15 +209,12 @@ def test_what_a_memory_says_is_added_to_what_the_convolutions_decode() -> None:
     torch.testing.assert_close(model.decode(tokens), expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("config", "wrong", "said"),
-    [
+def test_what_does_not_go_together_is_refused() -> None:
+    for config, wrong, said in (
         (MEMORY, {"decoder": "layered"}, "pair_rows needs decoder 'convolutions'"),
         (MEMORY, {"codebook_size": 60_000}, "at most 46000 codes"),
         (LAYERED, {"downscale": 2, "encoder": "convolutions"}, "downscale is 2; more than 1 needs encoder 'patch'"),
         (LAYERED, {"layers": 1}, "layers is 1, expected 2 or more"),
-    ],
-)
-def test_what_does_not_go_together_is_refused(config: FirstStageConfig, wrong: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        config.replace(**wrong)
+    ):
+        with pytest.raises(ValueError, match=said):
+            config.replace(**wrong)

@@ -7,7 +7,6 @@ from tiny_models import tiny_model
 from torch import Tensor
 
 from imagebart.core.settings import SamplingSettings
-from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser, context_window
 from imagebart.models.diffusion import gumbel_noise, row_generators
 from imagebart.sampling.sampler import probabilities
@@ -83,41 +82,26 @@ def test_the_corrector_sees_the_windows_tokens_alone() -> None:
     torch.testing.assert_close(chances, expected, rtol=0, atol=1e-6)
 
 
-SETTINGS = SamplingSettings(scales=2, corrector_steps=2, corrector_threshold=0.3)
+def test_images_are_sampled_from_their_windows_alone_whatever_their_sizes() -> None:
+    model, settings = tiny_model("text"), SamplingSettings(scales=2, corrector_steps=2, corrector_threshold=0.3)
+    assert model.denoiser is not None
+    with_random_weights(model.denoiser).float()  # so that what it samples depends on all that it is given
+    model.denoiser.config = model.denoiser.config.replace(context_margin=1)
 
+    def drawn(tokens: Tensor, keep: Tensor, seeds: list[int]) -> Tensor:
+        cond = model.conditioner.encode(["red"] * len(tokens)).tokens
+        state = model.sampler.prepare(len(tokens), settings, cond, known=KnownTokens(tokens, keep), seed=seeds)
+        return [*model.sampler.stream(state, settings)][-1].tokens
 
-@pytest.fixture(scope="module")
-def model() -> ImageBART:
-    """What it samples depends on all that it is given."""
-    made = tiny_model("text", scales=2)
-    assert made.denoiser is not None
-    with_random_weights(made.denoiser).float()
-    made.denoiser.config = made.denoiser.config.replace(context_margin=1)
-    return made
-
-
-def drawn(model: ImageBART, tokens: Tensor, keep: Tensor, seeds: list[int]) -> Tensor:
-    cond = model.conditioner.encode(["red"] * len(tokens)).tokens
-    state = model.sampler.prepare(len(tokens), SETTINGS, cond, known=KnownTokens(tokens, keep), seed=seeds)
-    return [*model.sampler.stream(state, SETTINGS)][-1].tokens
-
-
-def corner(size: int) -> Tensor:
-    """What is kept where a square in the first corner of 8 x 8 tokens is masked: bool [1, N]."""
-    keep = torch.ones(1, 8, 8, dtype=torch.bool)
-    keep[:, :size, :size] = False
-    return keep.flatten(1)
-
-
-def test_images_are_sampled_from_their_windows_alone_whatever_their_sizes(model: ImageBART) -> None:
-    keeps, seeds = torch.cat([corner(size) for size in (1, 2, 1, 8)]).repeat(5, 1), list(range(20))
+    keeps, seeds = torch.ones(20, 8, 8, dtype=torch.bool), list(range(20))
+    for keep, size in zip(keeps, [1, 2, 1, 8] * 5, strict=True):
+        keep[:size, :size] = False
+    keeps = keeps.flatten(1)
     keeps[2] = keeps[2].flip(0)
     tokens, others = torch.randint(model.vocab_size, (2, 20, 64))
-    together, window = drawn(model, tokens, keeps, seeds), context_window(~keeps, 1)
+    together, window = drawn(tokens, keeps, seeds), context_window(~keeps, 1)
     assert torch.equal(together[keeps], tokens[keeps])
-    beyond = drawn(model, torch.where(window, tokens, others), keeps, seeds)
-    assert torch.equal(beyond[window], together[window])
-    within = drawn(model, torch.where(window, others, tokens), keeps, seeds)
-    assert not torch.equal(within[~keeps], together[~keeps])
+    assert torch.equal(drawn(torch.where(window, tokens, others), keeps, seeds)[window], together[window])
+    assert not torch.equal(drawn(torch.where(window, others, tokens), keeps, seeds)[~keeps], together[~keeps])
     for b in range(4):
-        assert torch.equal(drawn(model, tokens[b : b + 1], keeps[b : b + 1], [b]), together[b : b + 1])
+        assert torch.equal(drawn(tokens[b : b + 1], keeps[b : b + 1], [b]), together[b : b + 1])

@@ -25,19 +25,14 @@ def test_ids_equal_those_of_clip() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("A red-haired woman, 80s style!", ["a", "red", "haired", "woman", "80s", "style"]),
-        ("don't", ["don"]),
-        ("cool😎!hat", ["cool", "😎", "hat"]),
-        ("हिन्दी", ["हिन्दी"]),
-        ("... -- !?", []),
-        ("cafe\u0301", ["café"]),
-        ("<|endoftext|>", ["endoftext"]),
-        ("a \ud83d\ude00 hat", ["a", "😀", "hat"]),  # a page's JSON can hold surrogates
-        ("a \ud83d hat", ["a", "�", "hat"]),
+        ("A red-haired woman, 80s style!", "a red haired woman 80s style"),
+        *[("don't", "don"), ("cool😎!hat", "cool 😎 hat"), ("हिन्दी", "हिन्दी"), ("... -- !?", "")],
+        *[("cafe\u0301", "café"), ("<|endoftext|>", "endoftext")],
+        *[("a \ud83d\ude00 hat", "a 😀 hat"), ("a \ud83d hat", "a � hat")],  # a page's JSON can hold surrogates
     ],
 )
-def test_text_is_split_into_words(text: str, words: list[str]) -> None:
-    assert [piece.word for piece in pieces_of(text) if piece.word] == words
+def test_text_is_split_into_words(text: str, words: str) -> None:
+    assert [piece.word for piece in pieces_of(text) if piece.word] == words.split()
 
 
 def test_pieces_have_the_text_as_typed() -> None:
@@ -109,11 +104,9 @@ def test_what_was_meant(typed: str, meant: str) -> None:
     assert corrected(SPELLER, typed.upper()) == (meant, [Correction(typed.upper(), meant)])
 
 
-@pytest.mark.parametrize(
-    "word", ["witch", "beer", "whit", "boat", "zebra", "strait", "qwertyuiop", "hatter", "b3ard", "bwn"]
-)
-def test_words_of_their_own_and_words_like_none_stay(word: str) -> None:
-    assert corrected(SPELLER, word) == (word, [])
+def test_words_of_their_own_and_words_like_none_stay() -> None:
+    for word in ("witch", "beer", "whit", "boat", "zebra", "strait", "qwertyuiop", "hatter", "b3ard", "bwn"):
+        assert corrected(SPELLER, word) == (word, [])
 
 
 @pytest.mark.parametrize(
