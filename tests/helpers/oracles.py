@@ -23,9 +23,7 @@ def chi_squared_p(counts: Tensor, probabilities: Tensor) -> float:
     if (counts[expected == 0] > 0).any():
         return 0.0
     rare = expected < 5
-    if rare.any():
-        counts = torch.cat([counts[~rare], counts[rare].sum()[None]])
-        expected = torch.cat([expected[~rare], expected[rare].sum()[None]])
+    counts, expected = (torch.cat([each[~rare], each[rare].sum()[None]]) for each in (counts, expected))
     counts, expected = counts[expected > 0], expected[expected > 0]
     statistic = ((counts - expected) ** 2 / expected).sum()
     freedom = torch.tensor((len(counts) - 1) / 2, dtype=torch.double)

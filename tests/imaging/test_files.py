@@ -108,9 +108,7 @@ def test_of_the_metadata_only_a_color_profile_is_kept() -> None:
 def test_an_animation_is_refused_and_a_phones_preview_beside_its_photo_is_not() -> None:
     first, second = Image.new("RGB", (64, 48), "red"), Image.new("RGB", (32, 24), "blue")
     for kind in ("WEBP", "PNG"):
-        refused(
-            encoded(first, kind, save_all=True, append_images=[second.resize(first.size)]), "save the frame you want"
-        )
+        refused(encoded(first, kind, save_all=True, append_images=[second.resize(first.size)]), "is animated; save the")
     photo = loaded(first, "MPO", save_all=True, append_images=[second])
     assert photo.shape == (48, 64, 3) and np.abs(photo[9, 9].astype(int) - (255, 0, 0)).max() < 5
 
@@ -255,9 +253,6 @@ def test_a_bad_recipe_is_refused_in_one_sentence(text: str, said: str) -> None:
     with pytest.raises(InputError) as caught:
         read_recipe(with_text(text))
     assert said in str(caught.value) and len(str(caught.value)) < 300
-
-
-# Contact sheets, measured by their pixels.
 
 
 def test_images_stand_in_rows_with_names_and_captions() -> None:

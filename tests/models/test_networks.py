@@ -183,9 +183,6 @@ def test_every_parameter_of_a_denoiser_is_used(cond_length: int, query_tokens: i
     assert [name for name, p in denoiser.named_parameters() if p.grad is None] == []
 
 
-# The sides of a mask
-
-
 def plain_sides(mask: list[list[bool]]) -> list[list[int]]:
     """By a flood fill from each masked token: its distances to the sides of the box around what it reaches."""
     found = []

@@ -1,4 +1,4 @@
-"""The chain of small random networks, x_T to x_0, and its corrector: against plain computations and enumeration."""
+"""The chain of small random networks, x_T to x_0, and its corrector: against plain computations."""
 
 import gc
 import itertools
@@ -25,20 +25,19 @@ from imagebart.sampling.steps import ChainEvent, ChainState, Step
 DEFAULTS, K = SamplingSettings(), 7
 
 
-def published(tokens: int = 6, vocab_size: int = K, count: int = 3) -> list[Step]:
-    """Residual and encoder-decoder stages above a decoder-only one."""
-    schedule, steps = Schedule.geometric(count), []
-    for t in range(1, count + 1):
-        kind = "decoder_only" if t == count else ("residual", "encoder_decoder")[t % 2]
-        stage = random_stage(kind, tokens, vocab_size, cond_length=0, seed=t)  # type: ignore[arg-type]
+def published() -> list[Step]:
+    """A residual and an encoder-decoder stage, and a decoder-only one at T."""
+    schedule, kinds, steps = Schedule.geometric(3), ("encoder_decoder", "residual", "decoder_only"), []
+    for t, kind in enumerate(kinds, 1):
+        stage = random_stage(kind, cond_length=0, seed=t)  # type: ignore[arg-type]
         stage.config = stage.config.replace(t=t, beta=schedule.betas[t - 1])
         steps.append(Step(stage, 1 - schedule.alphacum(t), 1 - schedule.alphacum(t - 1)))
     return steps
 
 
-def denoised(tokens: int = 6, vocab_size: int = K, count: int = 3, **more: int) -> list[Step]:
+def denoised(count: int = 3, **more: int) -> list[Step]:
     """Steps of one denoiser that remove as much noise each."""
-    denoiser = random_denoiser(tokens, vocab_size, **{"cond_length": 0, **more})
+    denoiser = random_denoiser(**{"cond_length": 0, **more})
     return [Step(denoiser, t / count, (t - 1) / count) for t in range(1, count + 1)]
 
 
@@ -179,7 +178,7 @@ def test_a_chain_equals_the_plain_computation(
 
     A token with a noise level is sampled by the denoiser's first step below it; until then it is that of the start.
     """
-    steps = denoised(count=scales, cond_length=2, color_hint_grid=2) if scales else published()
+    steps = denoised(scales, cond_length=2, color_hint_grid=2) if scales else published()
     start, level = torch.randint(K, (2, 6)), torch.tensor([[0, 0.1, 0.6, 1, 0.3, 1], [1, 0.9, 0.5, 0.25, 0, 0.7]])
     level, cond = (level, random_cond(2)) if scales else (level.round(), None)
     color_hints, unconditional = torch.rand(2, 6, K) < 0.3, torch.zeros(2, 2, dtype=torch.long)

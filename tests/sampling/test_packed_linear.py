@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from imagebart.models.transformer import Cache, Transformer, TransformerConfig
 from imagebart.sampling.packed_linear import PackedDecoder, best_kernel, fp16, fp32, threads_for
@@ -22,14 +22,6 @@ def small(stored: torch.dtype = torch.float32) -> Transformer:
         nn.init.normal_(parameter, std=0.3)
         parameter.copy_(parameter.to(stored))
     return transformer
-
-
-def decoded(decoder: Transformer, tokens: Tensor, cross_kv: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """Hidden states of all tokens but the last, two at a time."""
-    cache = Cache(tokens[:, :1], cross_kv)
-    cache.allocate(decoder)
-    begins = range(0, tokens.shape[1] - 1, 2)
-    return torch.cat([decoder.decode(tokens[:, 1:], cache, [begin] * len(tokens), 2) for begin in begins], 1)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 7, 8, 40])
@@ -73,7 +65,10 @@ def test_a_packed_decoder_gives_the_same_at_any_number_of_threads(stored: torch.
         tokens, outcomes = torch.randint(11, (2, length)), []
         for count in (1, 2, 3):
             torch.set_num_threads(count)
-            outcomes.append(decoded(packed, tokens, cross_kv))
+            cache = Cache(tokens[:, :1], cross_kv)
+            cache.allocate(packed)
+            begins = range(0, length - 1, 2)  # two tokens at a time
+            outcomes.append(torch.cat([packed.decode(tokens[:, 1:], cache, [b] * 2, 2) for b in begins], 1))
         torch.set_num_threads(threads)
         assert torch.equal(outcomes[0], outcomes[1]) and torch.equal(outcomes[0], outcomes[2])
         expected = transformer(tokens[:, :-1], cross_kv=cross_kv)

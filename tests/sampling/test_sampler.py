@@ -39,9 +39,6 @@ def all_but(sampled: int) -> Tensor:
     return torch.ones(TOKENS, dtype=torch.bool).index_fill(0, torch.randperm(TOKENS)[:sampled], False)
 
 
-# Steps
-
-
 @pytest.mark.parametrize("noise_t", [1.0, 0.3])
 @pytest.mark.parametrize("scales", [1, 2, 8])
 def test_steps_of_a_denoiser_lose_the_same_share_each(scales: int, noise_t: float) -> None:
@@ -58,9 +55,6 @@ def test_stages_begin_with_the_finest_that_expects_as_much_noise(strength: float
     assert [step.network for step in steps] == list(STAGED.stages)[:stage]
     assert [step.noise_t for step in steps] == pytest.approx([t / 3 for t in range(1, stage + 1)])
     assert [step.noise_s for step in steps] == pytest.approx([t / 3 for t in range(stage)])
-
-
-# Where the chain starts
 
 
 @every_model
@@ -142,9 +136,6 @@ def test_noise_of_a_variation_is_not_that_of_its_chain(seed: int) -> None:
     fresh = row_generators(range(seed, seed + 2))
     assert [g.get_state().tolist() for g in begun.generators] == [g.get_state().tolist() for g in fresh]
     assert int((begun.x == uniform_tokens(TOKENS, CODES, fresh)).sum()) < 20  # 5 of 128 by chance
-
-
-# A model that samples
 
 
 @pytest.mark.parametrize("make", [tiny_model, tiny_staged_model])

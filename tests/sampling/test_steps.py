@@ -212,14 +212,9 @@ def test_joint_of_a_step_by_enumeration(kind: StepKind, options: dict[str, float
 @pytest.mark.parametrize("rows", [1, 2, 3, 8, 100])
 @pytest.mark.parametrize("known", [0, 1, 3])
 def test_a_pass_has_as_many_drafts_as_make_a_number_of_rows(rows: int, known: int) -> None:
-    """Known tokens after each unknown one take positions, but are not counted; eight drafts at least."""
-    drafts = max(PASS_ROWS // rows, 8)
-    positions = (known + 1) * (drafts - 1) + 1
-    assert draft_length(1, ([True] + [False] * known) * 256, rows) == positions + positions % 2
-
-
-@pytest.mark.parametrize(("left", "needed"), [(1, 1), (3, 1), (5, 20), (7, 101)])
-def test_a_pass_ends_with_the_tokens_in_even_lengths_of_four_and_more(left: int, needed: int) -> None:
-    length = draft_length(needed, [True] * left, 1)
-    assert length % 2 == 0 and length >= 4
-    assert needed - 1 + left <= length <= max(needed + left, 4)
+    """At least eight, or all that are left. Known tokens take positions, but do not count; lengths are even, over 3."""
+    for left, needed in itertools.product((1, 3, 5, 256), (1, 2, 20, 101)):
+        drafts = min(max(PASS_ROWS // rows, 8), left)
+        positions = needed + (known + 1) * (drafts - 1)
+        unknown = ([True] + [False] * known) * left
+        assert draft_length(needed, unknown, rows) == max(positions + positions % 2, 4)
