@@ -63,9 +63,7 @@ def tiny_model(
     first = tiny_first_stage(encoder="patch" if color_hint_grid else "convolutions")
     conditioner = tiny_conditioner(conditioning)
     text = tiny_text(conditioner, query_tokens)
-    prefix = others = query_tokens if text is not None else conditioner.length
-    if text is None:
-        others = conditioner.vocab_size
+    prefix, others = (conditioner.length, conditioner.vocab_size) if text is None else (query_tokens, query_tokens)
     encoder = tiny_transformer(first.vocab_size + others + 1, 1 + prefix + TOKENS, causal=False)
     config = DenoiserConfig(
         vocab_size=first.vocab_size,

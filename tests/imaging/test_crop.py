@@ -109,11 +109,11 @@ def test_squares_of_known_masks(mask: Image.Image, model: int, context: float, b
     assert crop_box(mask, model, context) == box
 
 
-@pytest.mark.parametrize("size", [(800, 600), (600, 801), (40, 33), (64, 64)])
-def test_the_whole_box_is_that_of_a_mask_of_everything(size: tuple[int, int]) -> None:
-    assert whole_box(size) == crop_box(masks.preset("everything", size), 128, math.inf)
+def test_the_whole_box_is_that_of_a_mask_of_everything() -> None:
+    for size in ((800, 600), (600, 801), (40, 33), (64, 64)):
+        assert whole_box(size) == crop_box(masks.preset("everything", size), 128, math.inf)
     with pytest.raises(InputError, match="Nothing is painted"):
-        crop_box(Image.new("L", size), 128)
+        crop_box(Image.new("L", (40, 33)), 128)
 
 
 @pytest.mark.parametrize(

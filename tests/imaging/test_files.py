@@ -179,8 +179,6 @@ def test_an_animation_keeps_every_frame_as_it_is(tmp_path: Path, mode: str) -> N
     files.save_animation(frames[:1], tmp_path / "one.webp", 1.0)
 
 
-# Recipes in PNG files.
-
 SETTINGS = SamplingSettings(temperature=0.9, top_k=5, top_p=0.8, guidance=4.0, resamples=2)
 EDIT = Recipe(
     model="avatars", task="edit", prompt='a "ginger" beard — 赤い\n', seed=7, settings=SETTINGS, feather=3, variant=2
@@ -256,20 +254,17 @@ def test_a_bad_recipe_is_refused_in_one_sentence(text: str, said: str) -> None:
 
 
 def test_images_stand_in_rows_with_names_and_captions() -> None:
-    row, small = [Image.new("RGB", (20, 20), color) for color in ("red", "lime", "blue")], Image.new("RGB", (10, 10))
-    page = np.asarray(sheet([row, [small]], 20, names=("one", "two"), captions=(("a",), ("x",))))
-    assert page.shape == (2 * (24 + CAPTION), LABEL + 3 * 24, 3)
-    for left, color in zip(range(LABEL, page.shape[1], 24), np.eye(3) * 255, strict=True):
+    colors = ("red", "lime", "blue", "black")
+    row, small = [Image.new("RGB", (20, 20), color) for color in colors], Image.new("RGB", (10, 10))
+    page = np.asarray(sheet([row, [small]], 20, names=("one", "two"), captions=(("a long caption", "l"), ("x",))))
+    assert page.shape == (2 * (24 + CAPTION), LABEL + 4 * 24, 3)
+    for left, color in zip(range(LABEL, page.shape[1], 24), np.eye(4)[:, :3] * 255, strict=True):
         assert (page[2:22, left + 2 : left + 22] == color).all() and (page[2:22, left : left + 2] == 255).all()
     second = page[24 + CAPTION :, LABEL:]
     assert (second[2:22, 2:22] == 0).all(), "enlarged"
     assert (second[:24, 24:] == 255).all(), "no more images there"
-    assert (page[:24, :LABEL] != 255).any() and (page[23 : 24 + CAPTION - 1, LABEL:] != 255).any()
-    assert sheet([row], 20, margin=1).size == (66, 22), "without words there is no room for them"
-
-
-def test_fewer_captions_than_images_stand_under_as_many_each_and_long_ones_are_smaller() -> None:
-    for captions in (("l", "l"), ("a long caption", "l")):
-        page = np.asarray(sheet([[Image.new("RGB", (20, 20), "white")] * 4], 20, captions=(captions,)))
-        marked = np.flatnonzero((page < 255).any((0, 2))).tolist()
-        assert {column // 48 for column in marked} == {0, 1} and not set(range(46, 50)) & set(marked)
+    assert (page[:24, :LABEL] != 255).any()
+    marked = np.flatnonzero((page[24 : 24 + CAPTION, LABEL:] < 255).any((0, 2))).tolist()
+    assert {column // 48 for column in marked} == {0, 1}, "a caption for two images each"
+    assert not {*range(46, 50)} & {*marked}, "a long one is smaller"
+    assert sheet([row], 20, margin=1).size == (88, 22), "without words there is no room for them"

@@ -41,9 +41,8 @@ def test_equals_a_plain_implementation(config: TransformerConfig) -> None:
     weights = transformer.state_dict()
     for length in (1, 4, config.positions):
         tokens, context = torch.randint(config.vocab_in, (2, length)), context_of(config, 2)
-        added_embeds = torch.randn(2, length, config.width, dtype=torch.float64)
         cross_kv = None if context is None else transformer.cross_kv(context)
-        for added in (None, added_embeds):
+        for added in (None, torch.randn(2, length, config.width, dtype=torch.float64)):
             found = transformer(tokens, added, cross_kv)
             for b in range(2):
                 given = (None if part is None else part[b] for part in (context, added))

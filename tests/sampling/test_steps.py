@@ -119,8 +119,7 @@ def test_drafts_change_nothing(kind: StepKind, settings: SamplingSettings) -> No
     step, batch = random_step(kind), 3
     cond, unconditional = random_cond(batch), torch.zeros(batch, 2, dtype=torch.long)
     for number, keep in enumerate(random_masks(batch)):
-        c, x = torch.randint(K, (2, batch, N))
-        noise = noise_for(batch, number)
+        (c, x), noise = torch.randint(K, (2, batch, N)), noise_for(batch, number)
         expected = plain_draw(step, c, x, (~keep).float(), cond, unconditional, settings, noise)
         for verified in (ONE_BY_ONE, random.Random(number).choices(range(7), k=20), ()):
             drafts = torch.where(keep, x, torch.randint(K, (batch, N)))

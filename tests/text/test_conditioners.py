@@ -140,8 +140,7 @@ def test_clip_layout_and_cut() -> None:
     assert clip.vocab_size == 49408
     assert clip.encode(["a"]).tokens[0].tolist() == [49406, 320, 49407] + [0] * 74
     encoded = clip.encode(["a " * 75 + "hat"])
-    assert encoded.tokens[0].tolist() == [49406] + [320] * 75 + [49407]
-    assert encoded.notes == [CUT.format("hat")]
+    assert encoded.tokens.tolist() == [[49406] + [320] * 75 + [49407]] and encoded.notes == [CUT.format("hat")]
 
 
 def test_classes_have_numbers_names_and_perhaps_their_absence() -> None:

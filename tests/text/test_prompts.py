@@ -210,8 +210,7 @@ def test_words_are_substituted_but_for_exceptions() -> None:
     read = RULES.apply(list(pieces_of("Very old bowler, very old")), KNOWN)
     assert " ".join(piece.text for piece in read.pieces) == "grey hat , grey"
     assert read.corrections == [("Very old", "grey"), ("very old", "grey"), ("bowler", "hat")]
-    for text, begins in (("old", "old"), ("very old, hair, red shirt", "grey")):
-        assert rewritten(text)[0].startswith(begins)
+    assert rewritten("old")[0] == "old" and rewritten("very old, hair, red shirt")[0].startswith("grey")
     for otherwise in ("bald", "red hair", "hair in purple"):
         assert rewritten(f"very old, {otherwise}")[0].startswith("very old")
     words = list(pieces_of("purple hair with a red bowler"))
