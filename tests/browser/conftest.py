@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,18 +13,12 @@ from tiny_models import tiny_model, tiny_staged_model
 
 from imagebart.imaging.masks import preset
 
-FAILED: list[str] = []
 
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+@pytest.fixture(autouse=True)
+def patience(request: pytest.FixtureRequest) -> None:
     """A page that is broken is reported soon: once two tests have failed, the others wait less."""
-    report = yield
-    if report.failed:
-        FAILED.append(item.nodeid)
-    if len(FAILED) > 1:
+    if request.session.testsfailed > 1:
         Windows.patience = 10_000
-    return report
 
 
 @pytest.fixture(scope="session")
@@ -66,25 +60,20 @@ def slow_site(shared_slow_site: Site) -> Site:
 
 
 @pytest.fixture(scope="session")
-def shared_held_site(examples: Path) -> Iterator[Site]:
+def held_site(examples: Path) -> Iterator[Site]:
+    """The page with a model that is held; whoever asks for it asks for `held`, too."""
     with served_with_examples(HeldPipeline(tiny_model()), examples) as site:
         yield site
 
 
 @pytest.fixture
-def held(shared_held_site: Site) -> Iterator[HeldPipeline]:
+def held(held_site: Site) -> Iterator[HeldPipeline]:
     """A model that the test lets go, with nothing noted of other tests."""
-    pipeline = shared_held_site.pipeline
+    pipeline = held_site.pipeline
     assert isinstance(pipeline, HeldPipeline)
     pipeline.hold()
     yield pipeline
     pipeline.release()
-
-
-@pytest.fixture
-def held_site(shared_held_site: Site, held: HeldPipeline) -> Site:
-    """The page with the model that is held."""
-    return shared_held_site
 
 
 # For this package alone: Playwright keeps an event loop running in this thread, and other tests run their own.

@@ -1,14 +1,15 @@
 // One edit by a pointer in Firefox, which is driven by WebDriver BiDi. Arguments: its program, and the page's address.
 // Prints, as JSON, what is painted, packed, and the address of the result.
 import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout } from "node:timers/promises";
 
 const [program, url] = process.argv.slice(2);
 const profile = await mkdtemp(join(tmpdir(), "firefox-"));
 const firefox = spawn(program, ["--headless", "--no-remote", "--profile", profile, "--remote-debugging-port=0"]);
-const ended = new Promise((done) => firefox.on("exit", done));
 const address = await new Promise((found) => {
   let said = "";
   firefox.stderr.on("data", (data) => {
@@ -19,11 +20,8 @@ const address = await new Promise((found) => {
 });
 const socket = new WebSocket(`${address}/session`);
 const answers = new Map();
-socket.onmessage = ({ data }) => {
-  const answer = JSON.parse(data);
-  answers.get(answer.id)?.(answer);
-};
-await new Promise((done) => (socket.onopen = done));
+socket.onmessage = ({ data }) => answers.get(JSON.parse(data).id)?.(JSON.parse(data));
+await once(socket, "open");
 
 const ask = async (method, params) => {
   const id = answers.size + 1;
@@ -48,7 +46,7 @@ try {
     return JSON.parse(result.value ?? "null");
   };
   const waitFor = async (expression) => {
-    while (!(await evaluate(expression))) await new Promise((done) => setTimeout(done, 100));
+    while (!(await evaluate(expression))) await setTimeout(100);
   };
   // The pointer goes down at the first place and up at the last, each { x, y } on the screen.
   const drag = (first, ...places) => ask("input.performActions", { context, actions: [{
@@ -76,6 +74,6 @@ try {
     `{ mask: document.querySelector(".sp").sketchpad.props.value.mask, result: document.querySelector("[data-part=save]").href }`)));
 } finally {
   firefox.kill();
-  await ended;
+  await once(firefox, "exit");
   await rm(profile, { recursive: true, force: true });
 }

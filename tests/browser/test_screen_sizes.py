@@ -1,12 +1,10 @@
 """The page in Chromium on wide screens and a phone: what fits and can be reached."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from page_object import PHONE, PIPELINE, TOUCH, PageObject, Site, Windows, served_with_examples
+from page_object import PHONE, PIPELINE, TOUCH, PageObject, Site, Windows, box_of, served_with_examples
 from playwright.sync_api import Locator, ViewportSize, expect
 
 pytestmark = pytest.mark.browser
@@ -29,12 +27,6 @@ OVERFLOWING = """[
 def shipped_examples() -> Iterator[Site]:
     with served_with_examples(PIPELINE, EXAMPLES) as site:
         yield site
-
-
-def box_of(part: Locator) -> dict[str, float]:
-    box = part.bounding_box()
-    assert box is not None
-    return dict(box)
 
 
 def expect_in_sight(page: PageObject, *parts: Locator) -> None:
@@ -61,52 +53,44 @@ def test_the_main_way_needs_no_scrolling(windows: Windows, shipped_examples: Sit
             page.set_viewport_size(screen)
             page.press("Upper half")
             painting = [page.button(name) for name in ("Upper half", "Clear mask", "Edit")]
-            expect_in_sight(page, *painting, page.canvas(), page.prompt(), page.locator(".sp-examples"))
+            expect_in_sight(page, *painting, page.canvas, page.prompt, page.locator(".sp-examples"))
             page.locator("#how-many").get_by_text("4", exact=True).click()
             page.edit()
-            finishing = [page.button("Keep"), page.get_by_role("link", name="Download", exact=True)]
-            expect_in_sight(page, *finishing, page.progress, page.canvas(), page.locator("#history"))
-            expect_in_sight(page, page.button("Variant 4"))
+            finishing = [page.button("Keep"), page.get_by_role("link", name="Download", exact=True), page.variants.last]
+            expect_in_sight(page, *finishing, page.progress, page.canvas, page.locator("#history"))
             assert page.evaluate("scrollY") == 0
             expect_no_wider_than_the_screen(page)
             page.press("Discard")
         # Settings open beside the image.
-        page.unfold("Settings")
+        page.settings.click()
         page.button("Reset the settings").scroll_into_view_if_needed()
         assert page.evaluate("scrollY") > 0
-        expect_in_sight(page, page.canvas(), page.button("Edit"))
+        expect_in_sight(page, page.canvas, page.button("Edit"))
 
 
-# Notes, frame by frame, by how many pixels anything moves but the image, its film, the prompt, which grows upwards on a
-# phone, and what is new; and what Chrome itself calls a layout shift. `settled` waits until two frames were looked at.
+# Notes, frame by frame, what moves but the image, its film, the prompt, which grows upwards on a phone, and what is
+# new; and what Chrome itself calls a layout shift. `settled` waits until two frames were looked at.
 WATCH_MOVES = """() => {
     const changing = "#prompt, #history .sp-strip, .sp-film, .sp-variants, .sp-slider, #messages, #progress";
     const parts = [...document.querySelectorAll(
         "button, input, textarea, h1, label, canvas, #dock, #notes, #suggestions, #settings, .sp-frame, .sp-masks",
     )].filter((part) => !part.closest(changing));
-    const shown = (part) => part.isConnected && part.checkVisibility({ visibilityProperty: true });
-    const place = (part) => {
-        const { x, y } = part.getBoundingClientRect();
-        return [Math.round(x + scrollX), Math.round(y + scrollY)];
-    };
     const last = new Map();
     window.moved = [];
-    const observer = new PerformanceObserver((list) => {
-        for (const { sources } of list.getEntries()) {
-            for (const { node, previousRect, currentRect } of sources) {
-                const part = node?.nodeType === 1 ? node : node?.parentElement;
-                if (!part || part.closest("#prompt, #notes, #history .sp-strip")) continue;
-                window.moved.push([part.outerHTML.slice(0, 90), previousRect, currentRect]);
-            }
+    new PerformanceObserver((list) => {
+        for (const { node, previousRect, currentRect } of list.getEntries().flatMap(({ sources }) => sources)) {
+            const part = node?.nodeType === 1 ? node : node?.parentElement;
+            if (!part || part.closest("#prompt, #notes, #history .sp-strip")) continue;
+            window.moved.push([part.outerHTML.slice(0, 90), previousRect, currentRect]);
         }
-    });
-    observer.observe({ type: "layout-shift" });
+    }).observe({ type: "layout-shift" });
     const look = () => {
-        for (const part of parts.filter(shown)) {
-            const [before, now] = [last.get(part) ?? place(part), place(part)];
-            const by = Math.abs(now[0] - before[0]) + Math.abs(now[1] - before[1]);
-            if (by) window.moved.push([`${part.tagName}#${part.id} ${part.textContent.trim().slice(0, 20)}`, by]);
-            last.set(part, now);
+        for (const part of parts.filter((part) => part.checkVisibility({ visibilityProperty: true }))) {
+            const { x, y } = part.getBoundingClientRect();
+            const place = [x + scrollX, y + scrollY].map(Math.round);
+            const [before, name] = [last.get(part) ?? place, `${part.tagName}#${part.id} ${part.textContent.trim()}`];
+            if (String(before) !== String(place)) window.moved.push([name.slice(0, 30), before, place]);
+            last.set(part, place);
         }
         requestAnimationFrame(look);
     };
@@ -121,14 +105,12 @@ WATCH_MOVES = """() => {
 }"""
 
 
-@pytest.mark.parametrize(
-    "screen", [*SCREENS, PHONE, SIDEWAYS], ids=lambda screen: f"{screen['width']} x {screen['height']}"
-)
+@pytest.mark.parametrize("screen", [*SCREENS, PHONE, SIDEWAYS], ids=str)
 def test_nothing_moves_from_the_first_word_to_the_history(
     windows: Windows, slow_site: Site, screen: ViewportSize
 ) -> None:
-    touch = {**TOUCH, "viewport": screen} if screen in (PHONE, SIDEWAYS) else {"viewport": screen}
-    with windows.open(slow_site.url, **touch) as page:
+    touch = TOUCH if screen in (PHONE, SIDEWAYS) else {}
+    with windows.open(slow_site.url, **{**touch, "viewport": screen}) as page:
 
         def expect_nothing_moved(by: str) -> None:
             assert page.evaluate("settled()") == [], by
@@ -138,7 +120,7 @@ def test_nothing_moves_from_the_first_word_to_the_history(
             "'folded' in document.documentElement.dataset && !document.querySelector('#reset')?.checkVisibility()"
         )
         page.evaluate(WATCH_MOVES)
-        page.type_prompt(
+        page.prompt.fill(
             "zebra, a blue sunglases, and many more words than one line of the prompt can ever hold on a phone"
         )
         expect(page.locator("#unknown")).to_be_visible()
@@ -147,7 +129,6 @@ def test_nothing_moves_from_the_first_word_to_the_history(
         page.expect_review("running")
         expect_nothing_moved("a run that begins")
         page.expect_finished()
-        page.expect_review("finished")
         expect(page.messages).to_contain_text("zebra")
         expect_nothing_moved("its end, its notes or the history")
         page.click("Keep")
@@ -178,8 +159,8 @@ def test_a_phone_shows_everything_within_its_width(windows: Windows, shipped_exa
 
         expect_above_the_dock(phone.button("Select by prompt"), phone.button("Grow"))
         phone.edit()
-        expect_above_the_dock(phone.button("Keep"), phone.steps_slider())
-        phone.type_prompt("sunglases")
+        expect_above_the_dock(phone.button("Keep"), phone.steps_slider)
+        phone.prompt.fill("sunglases")
         expect(phone.locator("#corrections")).to_be_visible()
         before = box_of(phone.button("Edit"))
         phone.edit()
@@ -206,7 +187,7 @@ def test_nothing_is_out_of_reach_and_drawing_does_not_scroll(windows: Windows, s
     with windows.open(site.url, **TOUCH) as phone:
         for name in ("Edit", "Generate", "Cancel"):
             assert box_of(phone.button(name))["y"] > PHONE["height"] / 2, f"{name}: out of reach of the thumb"
-        phone.unfold("Settings")
+        phone.settings.click()
         expect_no_wider_than_the_screen(phone)
         expect_large_enough(phone.locator("#suggestions .ib-tab, .sp-status label, #best-first label, #new-seed label"))
         expect_large_enough(phone.locator(".sp-masks button:visible, .sp-images > button, #surprise"), 36)
@@ -215,26 +196,22 @@ def test_nothing_is_out_of_reach_and_drawing_does_not_scroll(windows: Windows, s
         phone.evaluate("scrollTo(0, 0)")
         swipe(phone, phone.locator("#heading"), upwards=200)
         phone.wait_for_function("scrollY > 50")
-        phone.canvas().scroll_into_view_if_needed()
+        phone.canvas.scroll_into_view_if_needed()
         height = phone.evaluate("scrollY")
-        swipe(phone, phone.canvas(), upwards=60)
+        swipe(phone, phone.canvas, upwards=60)
         expect(phone.fit_status).to_contain_text("% will change")
         assert phone.evaluate("scrollY") == height
         # The stroke's last change has been told: an answer to an older mask would go to the history alone.
         phone.wait_until_ready()
         phone.button("Edit").tap()
-        phone.expect_review("finished")
         phone.expect_finished()
-        expect(phone.canvas()).to_be_in_viewport()
+        expect(phone.canvas).to_be_in_viewport()
 
 
 def swipe(page: PageObject, over: Locator, upwards: int) -> None:
     """A finger moving up from the middle of something."""
-    box = box_of(over)
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    touch = page.context.new_cdp_session(page.page)
-    touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]})
+    x, y = page.middle(of=over)
+    page.touch("touchStart", (x, y))
     for step in range(1, 11):
-        point = {"x": x, "y": y - upwards * step / 10}
-        touch.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [point]})
-    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        page.touch("touchMove", (x, y - upwards * step / 10))
+    page.touch("touchEnd")

@@ -1,14 +1,14 @@
 """Servers on the loopback: a Hub, as far as models are pushed to it and fetched from it, and a file with faults."""
 
 import base64
-import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha1
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -36,16 +36,13 @@ class Handler(BaseHTTPRequestHandler):
 @contextmanager
 def serving(handler: type[Handler], state: Any) -> Iterator[str]:
     """The address of a server, whose handlers have this state."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("WithState", (handler,), {"state": state}))
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with ThreadingHTTPServer(("127.0.0.1", 0), type("WithState", (handler,), {"state": state})) as server:
+        server.daemon_threads = True
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
 
 
 @dataclass
@@ -106,7 +103,7 @@ class Hub:
         return self.commits.get(self.sha(name, revision) or "", {})
 
     def commit(self, name: str, branch: str, files: dict[str, bytes]) -> str:
-        sha = hashlib.sha1(f"{name} {len(self.commits)}".encode()).hexdigest()
+        sha = sha1(f"{name} {len(self.commits)}".encode()).hexdigest()
         self.commits[sha] = files
         self.repositories.setdefault(name, {})[branch] = sha
         return sha
@@ -156,11 +153,13 @@ class HubHandler(Handler):
         if sha is None:
             self._json({"error": "Revision not found"}, 404, X_Error_Code="RevisionNotFound")
         elif api and rest[:1] == ["tree"]:
-            self._json([{"type": "file", "path": p, "size": len(c), "oid": _etag(c)} for p, c in files.items()])
+            self._json(
+                [{"type": "file", "path": p, "size": len(c), "oid": sha1(c).hexdigest()} for p, c in files.items()]
+            )
         elif api:
             self._json({"id": name, "sha": sha, "siblings": [{"rfilename": path} for path in files]})
         elif file in files:
-            self.send(200, files[file], ETag=f'"{_etag(files[file])}"', X_Repo_Commit=sha)
+            self.send(200, files[file], ETag=f'"{sha1(files[file]).hexdigest()}"', X_Repo_Commit=sha)
         else:
             self._json({"error": "Entry not found"}, 404, X_Error_Code="EntryNotFound", X_Repo_Commit=sha)
 
@@ -172,10 +171,6 @@ class HubHandler(Handler):
 
     def _json(self, value: Any, status: int = 200, **headers: str) -> None:
         self.send(status, json.dumps(value).encode(), Content_Type="application/json", **headers)
-
-
-def _etag(content: bytes) -> str:
-    return hashlib.sha1(content).hexdigest()
 
 
 @contextmanager
