@@ -24,14 +24,13 @@ from imagebart.sampling.inpainting import out_of_domain
 from imagebart.sampling.steps import ChainEvent
 
 
-@pytest.fixture(scope="module")
-def pipe() -> Pipeline:
-    return tiny_pipeline()
-
-
 def noise_image(mode: str = "RGB", size: tuple[int, int] = (32, 32)) -> Image.Image:
     pixels = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 4), np.uint8)
     return Image.fromarray(pixels, "RGBA").convert(mode)
+
+
+PIPE = tiny_pipeline()
+NOISE, WHITE = noise_image(), Image.new("L", (32, 32), 255)
 
 
 def difference(one: Image.Image, other: Image.Image) -> int:
@@ -58,15 +57,13 @@ def gray_pipeline() -> Pipeline:
     [("RGB", (32, 32), 0), ("RGBA", (33, 47), 3), ("P", (101, 40), 3), ("LA", (400, 301), 0), ("CMYK", (40, 101), 0)],
 )
 @pytest.mark.parametrize("exact", [False, True])
-def test_pixels_outside_the_mask_never_change(
-    pipe: Pipeline, mode: str, size: tuple[int, int], feather: int, exact: bool
-) -> None:
+def test_pixels_outside_the_mask_never_change(mode: str, size: tuple[int, int], feather: int, exact: bool) -> None:
     upload = noise_image(mode, size)
     plain = upload.convert("RGBA" if upload.has_transparency_data else "RGB")
     mask = Image.new("L", size)
     mask.paste(255, (size[0] // 3, size[1] // 4, size[0] // 3 + 9, size[1] // 4 + 11))
-    outside = np.asarray(mask if exact else pipe.fit_mask(upload, mask, "red hair").mask) == 0
-    events = [*pipe.edit(upload, mask, "red hair", seed=1, feather=feather, exact=exact)]
+    outside = np.asarray(mask if exact else PIPE.fit_mask(upload, mask, "red hair").mask) == 0
+    events = [*PIPE.edit(upload, mask, "red hair", seed=1, feather=feather, exact=exact)]
     for event in events:
         assert event.mask is not None and ((np.asarray(event.mask) == 0) == outside).all()
         assert (event.image.size, event.image.mode) == (size, plain.mode)
@@ -76,7 +73,7 @@ def test_pixels_outside_the_mask_never_change(
 
 
 @pytest.mark.parametrize("task", ["edit", "vary"])
-def test_of_a_run_nothing_large_is_left_but_its_result(pipe: Pipeline, tmp_path: Path, task: str) -> None:
+def test_of_a_run_nothing_large_is_left_but_its_result(tmp_path: Path, task: str) -> None:
     size = (93, 71)  # of no other image here
     noise_image("RGBA", size).save(tmp_path / "in.png")
     mask = masks.preset("upper half", size)
@@ -86,7 +83,7 @@ def test_of_a_run_nothing_large_is_left_but_its_result(pipe: Pipeline, tmp_path:
 
     for _ in range(2):
         path = tmp_path / "in.png"
-        events = pipe.edit(path, mask, feather=9) if task == "edit" else pipe.vary(path, 0.5)
+        events = PIPE.edit(path, mask, feather=9) if task == "edit" else PIPE.vary(path, 0.5)
         for event in events:
             if event.kind == "result":
                 assert event.image.size == size
@@ -106,10 +103,10 @@ def test_what_is_generated_meets_what_is_kept(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("scales", [1, 3])
-def test_a_gray_mask_over_everything_is_a_variation(pipe: Pipeline, scales: int) -> None:
-    upload, settings = noise_image(), SamplingSettings(scales=scales)
-    edited = [*pipe.edit(upload, Image.new("L", (32, 32), 77), "red hair", seed=2, settings=settings)]
-    varied = [*pipe.vary(upload, float(np.float32(77 / 255)), "red hair", seed=2, settings=settings)]
+def test_a_gray_mask_over_everything_is_a_variation(scales: int) -> None:
+    settings = SamplingSettings(scales=scales)
+    edited = [*PIPE.edit(NOISE, Image.new("L", (32, 32), 77), "red hair", seed=2, settings=settings)]
+    varied = [*PIPE.vary(NOISE, float(np.float32(77 / 255)), "red hair", seed=2, settings=settings)]
     stages = [[event.stage for event in run if event.kind != "preview"] for run in (edited, varied)]
     assert stages[0] == stages[1] and np.array_equal(edited[-1].image, varied[-1].image)
 
@@ -123,19 +120,19 @@ def test_a_gray_mask_is_pasted_as_fully_as_a_white_one() -> None:
 def test_a_model_of_stages_says_that_it_knows_one_strength() -> None:
     pipe, mask = Pipeline(tiny_staged_model("text", stages=3)), Image.new("L", (32, 32))
     mask.paste(51, (0, 0, 32, 16))
-    one = next(pipe.edit(noise_image(), mask, None, seed=0))
+    one = next(pipe.edit(NOISE, mask, None, seed=0))
     assert one.stage < 3 and one.notes == []  # of three stages those that 20 % of noise needs
     mask.paste(128, (0, 0, 8, 8))
-    two = next(pipe.edit(noise_image(), mask, None, seed=0))
+    two = next(pipe.edit(NOISE, mask, None, seed=0))
     assert two.notes == ["This model knows one strength for all of a mask: it used the largest, 50%."]
 
 
-def test_a_seed_repeats_and_variant_n_is_the_image_of_seed_plus_n(pipe: Pipeline) -> None:
-    first = result_of(pipe.generate("red hair"))
-    assert first.image.tobytes() == result_of(pipe.generate("red hair", seed=first.seed)).image.tobytes()
-    assert first.image.tobytes() != result_of(pipe.generate("red hair", seed=first.seed ^ 1)).image.tobytes()
-    for number, image in enumerate(result_of(pipe.generate("a hat", seed=5, variants=3)).images):
-        alone = result_of(pipe.generate("a hat", seed=5 + number)).image
+def test_a_seed_repeats_and_variant_n_is_the_image_of_seed_plus_n() -> None:
+    first = result_of(PIPE.generate("red hair"))
+    assert first.image.tobytes() == result_of(PIPE.generate("red hair", seed=first.seed)).image.tobytes()
+    assert first.image.tobytes() != result_of(PIPE.generate("red hair", seed=first.seed ^ 1)).image.tobytes()
+    for number, image in enumerate(result_of(PIPE.generate("a hat", seed=5, variants=3)).images):
+        alone = result_of(PIPE.generate("a hat", seed=5 + number)).image
         assert difference(image, alone) <= 1
 
 
@@ -164,18 +161,16 @@ SETTINGS = SamplingSettings(temperature=0.7, top_k=9, guidance=2.0, resamples=2)
         ("vary", {"strength": 0.4}),
     ],
 )
-def test_a_png_says_how_its_image_is_made_again(
-    pipe: Pipeline, tmp_path: Path, task: str, options: dict[str, Any]
-) -> None:
+def test_a_png_says_how_its_image_is_made_again(tmp_path: Path, task: str, options: dict[str, Any]) -> None:
     given = {} if task == "generate" else {"image": noise_image("RGB", (50, 36))}
     if task == "edit":
         given["mask"] = masks.preset("centre", (50, 36))
-    last = result_of(getattr(pipe, task)(**given, prompt="red hair", **options))
+    last = result_of(getattr(PIPE, task)(**given, prompt="red hair", **options))
     write_png(last.images[-1], tmp_path / "out.png", last.recipes[-1])
     found = read_recipe(tmp_path / "out.png")
     assert found is not None and (found.task, found.model, found.seed) == (task, "tiny", last.seed)
     of_recipe = {name: getattr(found, name) for name in {*options, "prompt", "settings"} - {"variants"}}
-    again = result_of(getattr(pipe, task)(**given, **of_recipe, seed=found.own_seed)).image
+    again = result_of(getattr(PIPE, task)(**given, **of_recipe, seed=found.own_seed)).image
     assert difference(again, last.images[-1]) <= ("variants" in options)
 
 
@@ -194,8 +189,8 @@ def test_progress_rises_to_one_and_names_stages(corrector_steps: int) -> None:
     assert events[-1].corrector_step == corrector_steps
 
 
-def test_closing_stops_the_model(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    stream, drawn, ended = pipe.model.sampler.stream, list[int](), list[int]()
+def test_closing_stops_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, drawn, ended = PIPE.model.sampler.stream, list[int](), list[int]()
 
     def counted(*arguments: Any) -> Iterator[ChainEvent]:
         try:
@@ -205,8 +200,8 @@ def test_closing_stops_the_model(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
         finally:
             ended.append(len(drawn))
 
-    monkeypatch.setattr(pipe.model.sampler, "stream", counted)
-    run = pipe.generate("a hat", seed=0)
+    monkeypatch.setattr(PIPE.model.sampler, "stream", counted)
+    run = PIPE.generate("a hat", seed=0)
     next(run)
     assert not drawn  # the first look costs no token
     next(run)
@@ -214,18 +209,13 @@ def test_closing_stops_the_model(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
     assert list(run) == [] and ended == [len(drawn)] and 0 < len(drawn) < 2 * 64
 
 
-def test_a_denoiser_takes_any_number_of_scales_and_a_weak_variation_the_last_alone(pipe: Pipeline) -> None:
-    assert pipe.any_scales and pipe.stages == 2
-    events, upload = [*pipe.generate("a hat", settings=SamplingSettings(scales=4))], noise_image()
-    assert {event.stages for event in events} == {4} and events[-1].recipe.settings.scales == 4
-    assert {event.stage for event in pipe.vary(upload, 0.25, seed=3)} == {1, 2}
-    staged = Pipeline(tiny_staged_model())
+def test_a_model_of_stages_has_its_own_number_of_scales_and_a_denoiser_any() -> None:
+    last, staged = result_of(PIPE.generate("a hat", settings=SamplingSettings(scales=4))), Pipeline(tiny_staged_model())
+    assert PIPE.any_scales and (last.stages, last.recipe.settings.scales) == (4, 4)
     with pytest.raises(InputError, match="The number of scales is 3; this model was trained for 2"):
         staged.generate(None, settings=SamplingSettings(scales=3))
-    assert {event.stage for event in staged.vary(upload, 0.25, seed=3)} == {1}, "the finest stage expects half"
-
-
-WHITE = Image.new("L", (32, 32), 255)
+    for model, stages in ((PIPE, {1, 2}), (staged, {1})):  # the finest stage expects half
+        assert {event.stage for event in model.vary(NOISE, 0.25, seed=3)} == stages
 
 
 @pytest.mark.parametrize(
@@ -243,56 +233,51 @@ WHITE = Image.new("L", (32, 32), 255)
     ],
 )
 def test_bad_input_raises_before_the_first_event(kind: Any, task: str, arguments: dict[str, Any], said: str) -> None:
-    given = {"prompt": "a hat"} if task == "generate" else {"image": noise_image()}
+    given = {"prompt": "a hat"} if task == "generate" else {"image": NOISE}
     with pytest.raises(InputError, match=said):
         getattr(tiny_pipeline(kind), task)(**{**given, **arguments})
 
 
-def test_notes_name_unknown_words_and_images_out_of_domain(pipe: Pipeline) -> None:
-    noise, half = noise_image(), masks.preset("upper half", (32, 32))
-    first, *_, last = pipe.edit(noise, half, "zebra with red hair", seed=0)
-    assert any("zebra" in note for note in first.notes) and any("zebra" in note for note in last.notes)
+def test_notes_name_unknown_words_and_images_out_of_domain() -> None:
+    first, *_, last = PIPE.edit(NOISE, masks.preset("upper half", NOISE.size), "zebra with red hair", seed=0)
+    assert all(any("zebra" in note for note in event.notes) for event in (first, last))
     assert any("knows nothing only" in note for note in last.notes)
-    assert any("knows nothing only" in note for note in next(pipe.vary(noise, 0.5, seed=0)).notes)
-    assert '"sunglases" was read as "sunglasses".' in next(pipe.generate("sunglases", seed=0)).notes
-    assert pipe.unknown_words("Sunglases, zebra and red hiar") == ["zebra"]
-    assert pipe.corrections("Sunglases, zebra and red hiar") == {"Sunglases": "sunglasses", "hiar": "hair"}
-    assert any("cut at" in note for note in next(pipe.generate("red hair " * 1200)).notes)
-    assert next(pipe.generate("a red \ud83d hat", seed=0)).recipe.prompt == "a red � hat"
+    assert any("knows nothing only" in note for note in next(PIPE.vary(NOISE, 0.5, seed=0)).notes)
+    assert '"sunglases" was read as "sunglasses".' in next(PIPE.generate("sunglases", seed=0)).notes
+    assert PIPE.unknown_words("Sunglases, zebra and red hiar") == ["zebra"]
+    assert PIPE.corrections("Sunglases, zebra and red hiar") == {"Sunglases": "sunglasses", "hiar": "hair"}
+    assert any("cut at" in note for note in next(PIPE.generate("red hair " * 1200)).notes)
+    assert next(PIPE.generate("a red \ud83d hat", seed=0)).recipe.prompt == "a red � hat"
 
 
-def test_an_image_is_out_of_domain_where_what_is_kept_is_not_reconstructed(pipe: Pipeline) -> None:
+def test_an_image_is_out_of_domain_where_what_is_kept_is_not_reconstructed() -> None:
     """A difference of d gray levels of 255 is 20 log10(255 / d) dB: 17 dB lie between 35 and 37 levels."""
     keep = torch.arange(64) < 8  # the first row of patches, of 4 pixels
     for levels, odd in ((35, False), (37, True)):
         after = torch.ones(1, 3, 32, 32)
         after[:, :, :4] = levels / 127.5
-        assert bool(out_of_domain(pipe.model, torch.zeros(1, 3, 32, 32), after, keep)) == odd
-    everything = result_of(pipe.edit(noise_image(), Image.new("L", (32, 32), 255), seed=0))
+        assert bool(out_of_domain(PIPE.model, torch.zeros(1, 3, 32, 32), after, keep)) == odd
+    everything = result_of(PIPE.edit(NOISE, WHITE, seed=0))
     assert not everything.notes, "nothing of it is left"
 
 
-def test_without_words_guidance_costs_nothing(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = Mock(wraps=pipe.model.sampler.stream)
-    monkeypatch.setattr(pipe.model.sampler, "stream", stream)
+def test_without_words_guidance_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Mock(wraps=PIPE.model.sampler.stream)
+    monkeypatch.setattr(PIPE.model.sampler, "stream", stream)
     guided = SamplingSettings(guidance=3.0)
-    runs = [result_of(pipe.generate(prompt, seed=0, settings=guided)) for prompt in (None, "zebra", "red hair")]
+    runs = [result_of(PIPE.generate(prompt, seed=0, settings=guided)) for prompt in (None, "zebra", "red hair")]
     assert [call.args[1].guidance for call in stream.call_args_list] == [1.0, 1.0, 3.0]
     assert all(run.recipe.settings == guided for run in runs), "what was asked for"
 
 
 def test_a_saved_model_brings_its_card_and_settings(tmp_path: Path) -> None:
-    model = tiny_model()
-    model.save_pretrained(tmp_path)
+    tiny_model().save_pretrained(tmp_path)
     (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n\n# Tiny\n")
     loaded = Pipeline.from_pretrained(tmp_path)
-    assert loaded.card == "# Tiny\n"
+    assert (loaded.name, loaded.knows, loaded.defaults) == ("tiny", "nothing", SamplingSettings(scales=2))
+    assert (loaded.card, loaded.suggestions) == ("# Tiny\n", tiny_pipeline().suggestions)
     (tmp_path / "README.md").unlink()
     assert "It generates nothing at 32 × 32 pixels and nothing else" in Pipeline.from_pretrained(tmp_path).card
-    assert (loaded.name, loaded.knows, loaded.defaults) == ("tiny", "nothing", SamplingSettings(scales=2))
-    assert loaded.suggestions == Pipeline(model).suggestions
-    a, b = (list(p.generate("a hat", seed=4))[-1].image.tobytes() for p in (Pipeline(model), loaded))
-    assert a == b
 
 
 # The clock of a run: previews keep within their share of the time, and come at a steady rate.
@@ -347,7 +332,7 @@ def test_a_long_preview_delays_the_next_also_where_it_is_pasted_late(time: Simpl
 
 
 def test_images_are_made_once_where_they_are_looked_at() -> None:
-    make = Mock(return_value=[noise_image()])
+    make = Mock(return_value=[NOISE])
     images = LazyImages(make)
     make.assert_not_called()
     assert images()[0] is images()[0]
