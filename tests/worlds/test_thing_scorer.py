@@ -240,19 +240,16 @@ def test_more_things_than_fit_are_left_out() -> None:
     assert 9 <= len(boxes) <= 16 and {box.side for box in boxes} == {2}, "two tokens a side, on 8 x 8"
 
 
-@pytest.fixture
-def framed() -> Pipeline:
-    """A model that draws things in the middle 4 x 4 of its 8 x 8 patches."""
-    model = tiny_model("text")
-    model.about = model.about.replace(frame=4)
-    return Pipeline(model, scorer=SCORER)
+FRAMED = tiny_model("text")
+FRAMED.about = FRAMED.about.replace(frame=4)
+PIPE = Pipeline(FRAMED, scorer=SCORER)  # it draws things in the middle 4 x 4 of 8 x 8 patches
 
 
-def test_a_planned_image_is_drawn_thing_by_thing(framed: Pipeline) -> None:
+def test_a_planned_image_is_drawn_thing_by_thing() -> None:
     """Each changes its own square alone, and the steps of all count as one chain's."""
     prompt, settings = "a red block and a lemon", SamplingSettings(scales=2)
     ground, things = SCORER.plan(prompt, 5) or ("", [])
-    events = list(framed.generate(prompt, seed=5, settings=settings))
+    events = list(PIPE.generate(prompt, seed=5, settings=settings))
     ends = [event for event in events if event.kind in ("stage", "result")]
     assert [event.stage for event in ends] == [6, 5, 4, 3, 2, 1] and {event.stages for event in events} == {6}
     assert [event.drawing for event in ends[::2]] == [ground, *(name for name, _ in things)]
@@ -261,7 +258,7 @@ def test_a_planned_image_is_drawn_thing_by_thing(framed: Pipeline) -> None:
     assert fractions == sorted(fractions) and fractions[-1] == 1
     shares = [end - start for start, end in pairwise([0.0, *(event.fraction for event in ends)])]
     assert shares[0] == pytest.approx(shares[1]) and shares[1] > 1.2 * shares[2], "a thing has fewer patches"
-    cell = framed.image_size // GRID
+    cell = PIPE.image_size // GRID
     for (_, box), (before, after) in zip(things, pairwise(ends[1::2]), strict=True):
         changed = (np.asarray(before.image) != np.asarray(after.image)).any(2)
         rows, columns = (slice(part.start * cell, part.stop * cell) for part in box.cells)
@@ -283,19 +280,17 @@ def test_images_that_show_what_is_asked_for_come_first() -> None:
     assert both.score(shown, "a green toy").tolist() == SCORER.score(shown, "a green block").tolist()
 
 
-def test_a_thing_is_found_by_its_name_and_free_space_where_there_is_none(framed: Pipeline) -> None:
-    side = framed.image_size
-    shown = F.interpolate(drawn([(LEMON, "", Box(0, 0, 4))])[None], (side, side))
-
-    def found(words: str) -> np.ndarray:
-        """Tokens."""
-        return np.asarray(framed.suggest_mask(to_images(shown)[0], words))[:: side // GRID, :: side // GRID] > 0
-
-    lemon, space = found("the lemon"), found("a green toy block")
+def test_a_thing_is_found_by_its_name_and_free_space_where_there_is_none() -> None:
+    side = PIPE.image_size
+    (shown,) = to_images(F.interpolate(drawn([(LEMON, "", Box(0, 0, 4))])[None], (side, side)))
+    lemon, space = (
+        np.asarray(PIPE.suggest_mask(shown, words))[:: side // GRID, :: side // GRID] > 0
+        for words in ("the lemon", "a green toy block")
+    )
     assert lemon[:4, :4].all() and lemon.sum() == 16
     assert space.sum() == 16 and not (space & lemon).any()
     with pytest.raises(InputError):
-        found("a house")
+        PIPE.suggest_mask(shown, "a house")
 
 
 def test_a_folder_holds_a_scorer_and_damaged_ones_are_named(tmp_path: Path) -> None:
@@ -309,11 +304,8 @@ def test_a_folder_holds_a_scorer_and_damaged_ones_are_named(tmp_path: Path) -> N
     with pytest.raises(WeightsError, match="takes none in words"):
         bundled_scorer(tmp_path, tiny_model("class"))
     content = path.read_bytes()
-    for right, wrong in (
-        (b"nouns.weight", b"nouns.wrongs"),
-        (b'\\"sides\\"', b'\\"hides\\"'),
-        (content, b"no tensors"),
-    ):
+    damages = (b"nouns.weight", b"nouns.wrongs"), (b'\\"sides\\"', b'\\"hides\\"'), (content, b"no tensors")
+    for right, wrong in damages:
         path.write_bytes(content.replace(right, wrong))
         with pytest.raises(WeightsError, match=f"{DETECTOR} cannot be used as a scorer: "):
             bundled_scorer(tmp_path, model)
