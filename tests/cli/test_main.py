@@ -67,9 +67,7 @@ def test_edit_changes_the_mask_only_and_a_seed_repeats(model: Path, upload: Path
     assert (a[22:] == before[22:]).all() and (a[:22] != before[:22]).any()
 
 
-def test_a_mask_is_found_by_the_words_and_an_image_described(
-    upload: Path, monkeypatch: pytest.MonkeyPatch, capsys: Said
-) -> None:
+def test_words_find_a_mask_and_describe_an_image(upload: Path, monkeypatch: pytest.MonkeyPatch, capsys: Said) -> None:
     class Seen:
         def score(self, images: object, prompt: str) -> object: ...
         def contrast(self, image: object, prompt: str) -> None: ...
@@ -106,9 +104,7 @@ def test_of_several_classes_there_is_an_image_each(upload: Path, capsys: Said) -
 
 
 @pytest.mark.parametrize("most", [2, 120])
-def test_steps_are_an_animation_from_noise_to_the_result(
-    model: Path, upload: Path, most: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_steps_are_an_animation(model: Path, upload: Path, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(draw, "MOST_FRAMES", most)
     assert edit(model, "centre", "o.png", "--seed", "1", "--steps-out", "run.webp") == 0
     with Image.open("run.webp") as animation:
@@ -132,9 +128,7 @@ def test_an_image_is_made_again_from_what_it_says(model: Path, upload: Path) -> 
     assert read_recipe(Path("other.png")) == recipe.replace(seed=3, variant=0)
 
 
-def test_another_model_is_pointed_out_and_what_a_file_says_does_not_steer_the_terminal(
-    model: Path, upload: Path, capsys: Said
-) -> None:
+def test_what_a_file_says_does_not_steer_the_terminal(model: Path, upload: Path, capsys: Said) -> None:
     evil = "\x1b]0;mine\x07\x1b[2J\u202e\x9b"
     recipe = Recipe(model=evil, task="generate", prompt=f"zebra{evil}", seed=1)
     write_png(Image.new("RGB", (32, 32)), Path("old.png"), recipe)
@@ -158,9 +152,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "in"
 
 
-def test_each_image_of_a_folder_is_as_from_a_command_of_its_own(
-    model: Path, folder: Path, tmp_path: Path, capsys: Said
-) -> None:
+def test_a_folder_is_edited_as_its_images_are_alone(model: Path, folder: Path, tmp_path: Path, capsys: Said) -> None:
     """Prompts from three places, a mask for each; then what is done is left alone, and what is missing made again."""
     prompts = ["red hair", "", "a hat", "", ""]
     lines = [{"file_name": "0.png", "text": prompts[0]}, {"file_name": "1.png", "text": None}]
@@ -189,9 +181,7 @@ def test_each_image_of_a_folder_is_as_from_a_command_of_its_own(
     assert [path for path in written if path.stat().st_mtime_ns != times[path]] == [written[3]]
 
 
-def test_images_that_cannot_be_edited_are_named_and_the_others_are_edited(
-    model: Path, folder: Path, tmp_path: Path, capsys: Said
-) -> None:
+def test_images_that_cannot_be_edited_are_named(model: Path, folder: Path, tmp_path: Path, capsys: Said) -> None:
     (folder / "1.png").write_bytes(b"no image")
     (folder / "2.txt").write_text("zebra")
     assert edit(model, "upper half", tmp_path / "out", image=folder) == 2
@@ -203,7 +193,7 @@ def test_images_that_cannot_be_edited_are_named_and_the_others_are_edited(
 
 
 @pytest.mark.parametrize("beside", [True, False])
-def test_an_image_without_a_mask_is_named_and_is_no_mask_itself(
+def test_an_image_lacking_a_mask_is_named(
     model: Path, folder: Path, tmp_path: Path, beside: bool, capsys: Said
 ) -> None:
     masks, out = folder if beside else tmp_path / "masks", tmp_path / "out"
@@ -217,9 +207,7 @@ def test_an_image_without_a_mask_is_named_and_is_no_mask_itself(
     assert len(list(out.glob("*.png"))) == COUNT - 1
 
 
-def test_from_nothing_to_an_edit_by_a_published_model(
-    upload: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Said
-) -> None:
+def test_from_nothing_to_an_edit(upload: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Said) -> None:
     home = apart_from_the_net(tmp_path, monkeypatch) / "imagebart"
     published, converted = home / "published" / PUBLISHED, home / "converted" / PUBLISHED
     write_tiny(tmp_path / "files")
@@ -261,10 +249,8 @@ EDIT_MANY = "edit --model model --image many --mask centre --out new"
     ("line", "said"),
     [
         (f"{EDIT} --temperature 0", "'--temperature': Input should be greater than or equal to 0.01"),
-        (f"{EDIT} --top-p 0", "top_p is 0, expected over 0"),
         (f"{EDIT} --mask nowhere.png", "nowhere.png"),
         (f"{EDIT} --best-of 2", "scorer"),
-        (f"{EDIT} --variants 2 --best-first", "scorer"),
         (f"{EDIT} --variants 2 --best-of 2", "leave out --variants"),
         (f"{EDIT} --steps-out run.mp4", "'run.mp4'; end the name in .webp"),
         (f"{EDIT} --out ../both.webp --steps-out ../x/../both.webp", "--out and --steps-out are both both.webp"),
@@ -283,9 +269,7 @@ EDIT_MANY = "edit --model model --image many --mask centre --out new"
         ("convert cats_3_scales", "python -m imagebart download cats_3_scales"),
         ("convert files", "say with --out where the new one is to be"),
         ("convert files --out .", "choose a new or empty folder"),
-        ("convert files --out x --dtype int3", "'int3', expected one of"),
         (f"convert {'x' * 5000}", "File name too long"),
-        ("x" * 5000, "No such command"),
     ],
     ids=lambda value: value[:60],
 )
@@ -312,13 +296,10 @@ def test_hostile_arguments_are_one_sentence(words: list[str], capsys: Said) -> N
 
 
 def test_help_names_commands_and_settings_with_their_ranges(capsys: Said) -> None:
-    assert main([]) == 0
-    said = capsys.readouterr().out
+    assert main([]) == main(["edit", "--help"]) == 0
+    said, settings = capsys.readouterr().out, [name.replace("_", "-") for name in SamplingSettings.model_fields]
     assert all(f" {name} " in said for name in ("demo", "generate", "edit", "vary", "describe", "train"))
-    assert main(["edit", "--help"]) == 0
-    said = capsys.readouterr().out
-    assert all(f"--{name.replace('_', '-')}" in said for name in SamplingSettings.model_fields)
-    assert "0.01<=x<=100" in said and "1<=x<=8" in said
+    assert all(f"--{name}" in said for name in settings) and "0.01<=x<=100" in said and "1<=x<=8" in said
 
 
 def test_a_file_that_ends_too_early_is_bad_input_and_no_ctrl_d(capsys: Said) -> None:
@@ -352,9 +333,7 @@ def test_a_taken_port_is_named(model: Path, capsys: Said) -> None:
 
 @pytest.mark.usefixtures("same_environment")
 @pytest.mark.parametrize("offered", [True, False])
-def test_the_demo_opens_the_model_and_offers_tools_where_the_environment_says_so(
-    model: Path, monkeypatch: pytest.MonkeyPatch, offered: bool
-) -> None:
+def test_the_demo_opens_the_model(model: Path, monkeypatch: pytest.MonkeyPatch, offered: bool) -> None:
     opened: list[Any] = []
     monkeypatch.setattr("imagebart.ui.page.build_page", lambda models, seconds: models)
     monkeypatch.setattr("imagebart.ui.page.launch_page", lambda page, **options: opened.append((page, options)))
@@ -365,9 +344,7 @@ def test_the_demo_opens_the_model_and_offers_tools_where_the_environment_says_so
     assert options == {"server_name": "0.0.0.0", "server_port": None, "mcp_server": offered}
 
 
-def test_the_default_model_is_found_from_any_folder_or_named_as_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Said
-) -> None:
+def test_the_default_model_is_found_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Said) -> None:
     (tmp_path / "avatars").mkdir()  # a folder of something else
     monkeypatch.chdir(tmp_path)
     shipped = models.locate("avatars")

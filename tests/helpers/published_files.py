@@ -7,7 +7,6 @@ import shutil
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import cache
 from io import BytesIO
 from math import prod
 from pathlib import Path
@@ -51,12 +50,6 @@ def assert_refused(path: Path, *reasons: str, read: Callable[[Path], Any] = load
     assert "weights_only" not in str(caught.value), "PyTorch's advice is to run the file"
 
 
-@cache
-def _repeated_pool(scale: float, mean: float) -> np.ndarray:
-    """The pool, scaled, moved and repeated, so that it is longer than any published tensor."""
-    return np.resize(POOL, 8_000_000) * np.float32(scale) + np.float32(mean)
-
-
 def scale_tensors(stage: PublishedStage, t: int, betas: tuple[float, ...], scale: float = 0.3) -> dict[str, Tensor]:
     """The state_dict of stage t; scale: the deviation of its weights."""
     config, first = stage.config.replace(t=t, beta=betas[t - 1]), stage.first_stage
@@ -68,7 +61,8 @@ def scale_tensors(stage: PublishedStage, t: int, betas: tuple[float, ...], scale
     def drawn(name: str, shape: tuple[int, ...]) -> Tensor:
         mean = 1.0 if len(shape) == 1 and name.endswith("weight") else 0.0  # of a norm
         begin = next(begins)
-        return torch.from_numpy(_repeated_pool(scale, mean)[begin : begin + prod(shape)].copy()).reshape(shape)
+        values = POOL.take(np.arange(begin, begin + prod(shape)), mode="wrap")
+        return torch.from_numpy(values * np.float32(scale) + np.float32(mean)).reshape(shape)
 
     shapes = mapping.published_shapes(shapes_of(network))
     raw = {f"transformer.{name}": drawn(name, shape) for name, shape in shapes.items()}

@@ -34,23 +34,20 @@ def inspected(folder: Path) -> tuple[StoreIndex, str]:
 
 
 def test_captions_classes_and_bare_images(tmp_path: Path) -> None:
+    """Parts called train and test are no classes."""
     captions, said = inspected(draw_folder(tmp_path / "text", "text"))
     assert captions.kind == "text" and captions.texts.count("a red circle") == 4
     assert "24 images, 4 of them held out" in said and "6 different words in captions, most frequent: a (24)" in said
     assert "short sides of 40 to 40 pixels, 40 in the middle" in said
     classes, said = inspected(draw_folder(tmp_path / "class", "class"))
     assert classes.kind == "class" and classes.texts.count("red") == 8 and "3 classes, most frequent: " in said
-    assert inspected(draw_folder(tmp_path / "none", "none"))[0].kind == "none"
-
-
-def test_parts_called_train_and_test_are_no_classes(tmp_path: Path) -> None:
-    draw_folder(tmp_path / "data" / "train", "none", 20)
-    (tmp_path / "data" / "test").mkdir()
+    train, test = draw_folder(tmp_path / "none" / "train", "none", 25), tmp_path / "none" / "test"
+    test.mkdir()
     for i in range(5):
-        shutil.move(tmp_path / "data" / "train" / f"{i}.png", tmp_path / "data" / "test" / f"other{i}.png")
-    index, _ = inspected(tmp_path / "data")
-    assert index.kind == "none"
-    assert {index.names[i] for i in index.numbers(True)} == {f"test/other{i}.png" for i in range(5)}
+        shutil.move(train / f"{i}.png", test / f"other{i}.png")
+    bare, _ = inspected(tmp_path / "none")
+    assert bare.kind == "none"
+    assert {bare.names[i] for i in bare.numbers(True)} == {f"test/other{i}.png" for i in range(5)}
 
 
 def test_what_cannot_be_used_is_named_and_left_out(tmp_path: Path) -> None:

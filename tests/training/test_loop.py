@@ -106,9 +106,7 @@ def test_a_run_killed_at_any_file_operation_is_resumed(tmp_path: Path) -> None:
         shutil.copytree(tmp_path / "begun", tmp_path / "broken")
 
 
-def test_a_run_ends_when_its_hours_are_over_and_goes_on_with_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_ends_after_its_hours_and_goes_on_with_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The hours before it was stopped count; the learning rate falls by the share of them that is over."""
     seconds = iter(range(10**6))  # one passes with each look at the clock
     monkeypatch.setattr(loop.time, "perf_counter", lambda: float(next(seconds)))
@@ -170,30 +168,18 @@ def test_orthogonal_keeps_directions_and_evens_out_singular_values(shape: tuple[
     assert (inner - inner.diag().diag()).abs().max() < 1e-9
 
 
-def test_a_step_has_the_size_of_an_adamw_step() -> None:
-    """Root mean square of 0.2 times the rate, against the gradient; decay on top."""
-    p, gradient = nn.Parameter(torch.randn(32, 128)), torch.randn(32, 128)
-    before, p.grad = p.detach().clone(), gradient
-    Muon([p], lr=0.01).step()
-    moved = p.detach() - before
-    assert moved.square().mean().sqrt().item() == pytest.approx(0.002, rel=0.2)
-    assert (moved * gradient).sum() < 0
-    now, p.grad = p.detach().clone(), torch.zeros_like(p)
-    Muon([p], lr=0.01, weight_decay=0.5).step()
-    assert torch.allclose(p.detach(), now * (1 - 0.005))
-
-
 def test_the_second_step_of_a_convolution_looks_ahead_along_the_momentum() -> None:
-    """Its kernel is a matrix with a row for each output channel."""
+    """Its kernel is a matrix with a row for each output channel; a step has the size of AdamW's; decay comes on top."""
     first, second = torch.randn(2, 6, 4, 3, 3)
-    p = nn.Parameter(torch.zeros(6, 4, 3, 3))
-    muon = Muon([p], lr=0.1, momentum=0.5)
+    p = nn.Parameter(torch.randn(6, 4, 3, 3))
+    muon = Muon([p], lr=0.1, momentum=0.5, weight_decay=0.5)
     for gradient in (first, second):
         before, p.grad = p.detach().clone(), gradient.clone()
         muon.step()
     ahead = second + 0.5 * (0.5 * first + second)  # Nesterov's
-    expected = -0.2 * 36**0.5 * 0.1 * orthogonal(ahead.flatten(1))
-    assert torch.allclose((p.detach() - before).flatten(1), expected, atol=1e-6)
+    step = 0.2 * 36**0.5 * orthogonal(ahead.flatten(1))
+    assert 0.14 < step.square().mean().sqrt() < 0.25 and (step * second.flatten(1)).sum() > 0
+    assert torch.allclose(p.detach().flatten(1), before.flatten(1) * (1 - 0.1 * 0.5) - 0.1 * step, atol=1e-6)
 
 
 def test_muon_has_the_matrices_of_blocks_and_adamw_all_else() -> None:

@@ -52,9 +52,7 @@ def same_files(folder: Path, other: Path) -> bool:
     return one == two
 
 
-def test_from_a_published_name_to_a_model_over_a_connection_that_breaks(
-    server: FileServer, package: bytes, model: Path
-) -> None:
+def test_from_a_name_to_a_model_by_a_broken_connection(server: FileServer, package: bytes, model: Path) -> None:
     server.breaks += [len(package) // 3, 2 * len(package) // 3]
     assert same_files(download(PUBLISHED), model)
     begins = [request.get("range") for request in server.requests]
@@ -117,9 +115,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
         yield hub
 
 
-def test_what_is_pushed_is_what_is_loaded_and_is_there_offline(
-    hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_what_is_pushed_is_loaded_even_offline(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The next one takes its place, whose card stays; each commit and branch can be named."""
     first, second, third = tiny_staged_model(stages=3), tiny_model(seed=2), tiny_model(seed=3)
     address = first.push_to_hub(OURS)

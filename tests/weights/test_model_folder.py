@@ -190,9 +190,7 @@ ODD: list[Any] = [
 
 
 @pytest.mark.parametrize(("name", "keys", "value", "reason"), ODD)
-def test_settings_that_do_not_fit_are_named(
-    saved: Path, tmp_path: Path, name: str, keys: tuple[str | int, ...], value: Any, reason: str
-) -> None:
+def test_odd_settings_are_named(saved: Path, tmp_path: Path, name: str, keys: Any, value: Any, reason: str) -> None:
     folder = Path(shutil.copytree(saved / name, tmp_path / name))
     change_config(folder, keys, value)
     assert_refused(folder, str(folder), reason)

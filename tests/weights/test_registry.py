@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from published_files import CLASS_MODEL, FIXTURES, assert_refused, load, scale_tensors, write_checkpoint
+from published_files import CLASS_MODEL, FIXTURES, assert_refused, scale_tensors, write_checkpoint
 
-from imagebart.core.errors import WeightsError
 from imagebart.imaging.files import read_recipe
 from imagebart.models.denoiser import Stage
 from imagebart.models.diffusion import Schedule
@@ -51,9 +50,7 @@ def test_all_seven_are_known_with_their_first_stages() -> None:
 
 
 @pytest.mark.parametrize(("name", "manifest"), EVERY_STAGE)
-def test_stages_match_tensor_by_tensor_and_are_read_from_their_configurations(
-    name: str, manifest: dict[str, Any], tmp_path: Path
-) -> None:
+def test_stages_match_tensor_by_tensor(name: str, manifest: dict[str, Any], tmp_path: Path) -> None:
     t, first_stage, described = manifest["stage"], MANIFESTS[name]["first_stage"], tmp_path / "scale.yaml"
     vqgan = {key: first_stage[key] for key in ("embed_dim", "n_embed", "ddconfig")} | {"remap": "x.npy"}
     params = {
@@ -76,17 +73,6 @@ def test_stages_match_tensor_by_tensor_and_are_read_from_their_configurations(
     assert mapping.published_shapes(ours) == recorded(manifest["transformer_state"])
     parameters = sum(p.numel() for p in stage.parameters()) + sum(map(math.prod, mapping.unused.values()))
     assert parameters == manifest["n_transformer_params"]
-
-
-def test_a_model_that_is_not_installed_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    installed = tmp_path / "checkpoints" / "cats_3_scales"
-    for _ in range(2):
-        with pytest.raises(WeightsError, match=f"https://ommer-lab.com/files/cats_3_scales.zip.*{installed.name}"):
-            load("cats_3_scales")
-        installed.mkdir(parents=True, exist_ok=True)  # an empty one is no better
-    with pytest.raises(WeightsError, match="dogs_3_scales is no published model, no folder.*cats_3_scales"):
-        load("dogs_3_scales")
 
 
 DESCRIBED = (CLASS_MODEL / "scale1.yaml").read_bytes()
