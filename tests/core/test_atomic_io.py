@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -55,12 +56,9 @@ def test_a_full_disk_leaves_the_old_image_and_says_what_it_takes(tmp_path: Path,
 
 
 def test_an_interrupted_writer_leaves_the_old_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
     path = tmp_path / "out.txt"
     write_text(path, "old")
-    monkeypatch.setattr("shutil.copymode", interrupted)
+    monkeypatch.setattr("shutil.copymode", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         write_text(path, "new")
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["out.txt"]

@@ -1,4 +1,4 @@
-"""Generated and hostile input: images, models, command lines; each is used within limits, or refused.
+"""Generated and hostile input: settings, images, models, command lines; each is used within limits, or refused.
 
 Each test has two forms: a short one in every run of the tests, always the same, and a long one in `make fuzz`.
 """
@@ -23,10 +23,10 @@ from PIL import Image
 from published_files import CLASS_MODEL, RESIDUAL_MODEL, zipped
 from tiny_models import tiny_model, tiny_staged_model
 
-from imagebart import InputError
+from imagebart import InputError, SamplingSettings
 from imagebart.cli import main
 from imagebart.core.errors import WeightsError
-from imagebart.imaging.files import FORMATS, MAX_PIXELS, MIN_SIDE, load_image
+from imagebart.imaging.files import FORMATS, MAX_PIXELS, MIN_SIDE, Recipe, load_image
 from imagebart.pipeline import Pipeline
 
 SECONDS = 10  # of the processor, for one case
@@ -77,6 +77,32 @@ def memory(name: str) -> float:
 
 
 SURROGATES = st.text(st.characters(), max_size=60)  # lone ones, too, which no recipe takes
+ANY_VALUE = st.one_of(
+    *(st.none(), st.booleans(), st.integers(), st.floats(), SURROGATES, st.binary(max_size=9), st.lists(st.integers())),
+    *(st.integers(0, 5).map(np.int64), st.floats(0, 5).map(np.float64), st.just(10**400), st.just(np.ones(2))),
+)
+
+
+def test_a_recipe_can_be_read_back_or_is_refused(fuzz: Fuzz) -> None:
+    made, refused = [], []
+
+    def check(values: tuple[dict[str, Any], dict[str, Any]]) -> None:
+        needed = {"model": "tiny", "task": "generate", "prompt": "a hat", "seed": 1}
+        try:
+            recipe = Recipe.parse(**{"settings": SamplingSettings.parse(**values[0]), **needed, **values[1]})
+        except InputError as error:
+            refused.append(error)
+            assert 0 < len(str(error)) < 300 and "\n" not in str(error)
+        else:
+            made.append(recipe)
+            assert Recipe.from_json(recipe.to_json()) == recipe
+
+    names = (sorted(kind.model_fields) for kind in (SamplingSettings, Recipe))
+    values = st.tuples(*(st.dictionaries(st.sampled_from(fields), ANY_VALUE, max_size=2) for fields in names))
+    fuzz(check, values, 300, 20_000)
+    assert made and refused
+
+
 LENGTHS = [b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", bytes(4), b"\x80\0\0\0"]
 
 
@@ -223,12 +249,13 @@ COMMANDS = {
     "convert": ["model", "--out", "converted", "--dtype", "bfloat16"],
     "download": ["cats_3_scales", "--from", "nowhere"],
     "evaluate": ["folder", "--model", "model", "--data", "model", "--samples", "4"],
-    "train": ["log", "--run", "model"],
+    "train log": ["--run", "model"],
+    "train stage": ["--config", "model/config.json", "--run", "model"],
 }
 OPTIONS = [
     *("--seed", "--variants", "--temperature", "--top-k", "--top-p", "--guidance", "--scales", "--resamples"),
     *("--like", "--steps-out", "--best-of", "--scorer", "--feather", "--context"),
-    *("--nonsense", "--help", "--", "-", "--out", "--mask", "--model", "--dtype", "--revision"),
+    *("--nonsense", "--help", "--", "-", "--=", "--seed=--", "--out", "--mask", "--model", "--dtype", "--revision"),
 ]
 VALUES = [
     *("", " ", "0", "-1", "1", "2", "1.5", "1e400", "nan", "inf", "9" * 5000, "x" * 5000, "auto", "centre"),
@@ -241,7 +268,7 @@ VALUES = [
 def odd_lines(draw: st.DrawFn) -> list[str]:
     """A command line that would do, with some of its words replaced, left out, said twice or added."""
     name = draw(st.sampled_from(sorted(COMMANDS)))
-    line = [name, *COMMANDS[name]]
+    line = [*name.split(), *COMMANDS[name]]
     for _ in range(draw(st.integers(1, 4))):
         place, length = draw(st.integers(1, len(line))), draw(st.integers(0, 1))
         option, value = draw(st.sampled_from(OPTIONS)), draw(st.sampled_from(VALUES) | SURROGATES)
@@ -272,5 +299,5 @@ def test_a_command_line_is_done_or_refused_in_one_sentence(
             assert last.startswith("imagebart") and len(last) < 1200, last
         assert all(path.read_bytes() == content for path, content in original.items())
 
-    fuzz(check, odd_lines(), 40, 300)
+    fuzz(check, odd_lines(), 60, 300)
     assert codes == {0, 2}

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -170,19 +171,10 @@ def test_painted_masks_cut_patches() -> None:
 
 
 def test_brush_strokes_are_one_piece_wherever_they_are() -> None:
-    """Grown from one of its tokens within itself, a stroke is reached whole; strokes bend, so that few are boxes."""
-    boxes = 0
-    for _ in range(200):
-        stroke = masks.brush_stroke(16)
-        reached = torch.zeros_like(stroke).view(-1).scatter(0, stroke.flatten().int().argmax()[None], True).view(16, 16)
-        for _ in range(256):
-            near = F.max_pool2d(reached[None, None].float(), 3, 1, 1)[0, 0] > 0
-            reached, before = near & stroke, reached
-            if torch.equal(reached, before):
-                break
-        assert stroke.any() and torch.equal(reached, stroke)
-        boxes += int(stroke.any(1).sum() * stroke.any(0).sum() == stroke.sum())
-    assert boxes < 40
+    """Strokes bend, so that few are boxes."""
+    strokes = [masks.brush_stroke(16).numpy().astype(np.uint8) for _ in range(200)]
+    assert all(cv2.connectedComponents(stroke)[0] == 2 for stroke in strokes), "the stroke, and what is around it"
+    assert sum(stroke.any(1).sum() * stroke.any(0).sum() == stroke.sum() for stroke in strokes) < 40
 
 
 def test_noise_levels_fall_and_have_their_shares() -> None:

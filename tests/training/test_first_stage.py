@@ -110,22 +110,18 @@ def test_a_new_decoder_is_initialized_from_another_and_keeps_the_tokens(tmp_path
             train_first_stage(run.replace(**other), tmp_path / "other", items)
 
 
-def adversarial_task() -> FirstStageTask:
-    torch.manual_seed(0)
-    model, items = FirstStage(SMALL.replace(resolution=32)), plain_images(6, 32)
-    for number, item in enumerate(items):
-        item["image"][:, 8:24, 4 + number : 20 + number] = 255
-    loss = FirstStageLoss(adversarial=AdversarialLoss(start=1 / 3, crop=32, channels=8))
-    return FirstStageTask(model, items, torch.ones(32, 32), loss)
-
-
 def test_a_resumed_run_has_the_same_discriminator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def task() -> FirstStageTask:
+        torch.manual_seed(0)
+        loss = FirstStageLoss(adversarial=AdversarialLoss(start=1 / 3, crop=32, channels=8))
+        return FirstStageTask(FirstStage(SMALL.replace(resolution=32)), plain_images(6, 32), torch.ones(32, 32), loss)
+
     monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
     config = LoopConfig(steps=6, batch_size=4, lr=3e-3, warmup=2, ema=0.5, mixed_precision="no", log_every=1)
-    unbroken, resumed = adversarial_task(), adversarial_task()
+    unbroken, resumed = task(), task()
     whole = train(unbroken, config, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        train(stop_after(4, adversarial_task()), config, tmp_path / "broken")
+        train(stop_after(4, task()), config, tmp_path / "broken")
     again = train(resumed, config, tmp_path / "broken")
     assert unbroken.discriminator is not None and resumed.discriminator is not None
     for ours, theirs in ((whole, again), (unbroken.discriminator.model, resumed.discriminator.model)):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from oracles import binomial_z
 from tiny_models import tiny_first_stage, tiny_model, tiny_staged_model
-from tiny_runs import SHAPE
+from tiny_runs import SHAPE, draw_folder
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
@@ -21,7 +21,7 @@ from imagebart.models.vqgan import FirstStage
 from imagebart.sampling.inpainting import encode_color_hints
 from imagebart.training import masks
 from imagebart.training.config import DenoiserRun, LoopConfig, StageRun
-from imagebart.training.data import INDEX, PIXELS, ImageStore, StoreIndex
+from imagebart.training.data import ImageStore, stored_dataset
 from imagebart.training.denoiser import DenoiserTask, denoiser_config
 from imagebart.training.loop import Batch
 from imagebart.training.stage import Stages, StagesTask, stage_loss
@@ -217,11 +217,8 @@ def test_captions_that_alone_tell_what_a_mask_shows_are_never_dropped() -> None:
 def test_partial_patches_are_known_where_tokens_are_of_one_patch(tmp_path: Path, encoder: Any) -> None:
     """On cached tokens. Elsewhere the tokens beside a mask depend on what is masked."""
     first_stage = FirstStage(tiny_first_stage(encoder=encoder)).eval()
-    pixels, names = torch.randint(256, (30, 36, 36, 3), dtype=torch.uint8), tuple(map(str, range(30)))
-    (tmp_path / PIXELS).write_bytes(pixels.numpy().tobytes())
-    index = StoreIndex(resolution=32, kind="none", names=names, texts=("",) * 30, held_out=(False,) * 30)
-    (tmp_path / INDEX).write_text(index.model_dump_json())
-    store = ImageStore(tmp_path)
+    stored_dataset(str(draw_folder(tmp_path / "data", "none", 30)), 32, tmp_path / "store")
+    store = ImageStore(tmp_path / "store")
     encode_store(store, first_stage, 2, tmp_path / "tokens.safetensors")
     tokens = TokenDataset(tmp_path / "tokens.safetensors", store, range(30))
     conditioner = conditioner_of("none", [])

@@ -149,20 +149,17 @@ def test_a_model_is_trained_further_on_other_images(trained: Path, tmp_path: Pat
     assert same_tensors(*(load_first_stage(folder).state_dict() for folder in (tmp_path / "model", initial)))
 
 
-@pytest.mark.parametrize(
-    ("option", "value", "said"),
-    [
+def test_bad_settings_are_said(tmp_path: Path, capsys: Said) -> None:
+    for option, value, said in (
         ("--resolution", "100", "resolution is 100, expected one of 32, 64"),
         ("--init-from", "nowhere", "nowhere has its own shape"),
         ("--data", "./nowhere", "./nowhere is no folder"),
         ("--out", f"{__file__}/model", f"{__file__} is a file"),
-    ],
-)
-def test_bad_settings_are_said(tmp_path: Path, capsys: Said, option: str, value: str, said: str) -> None:
-    assert train_model(tmp_path, tmp_path, option, value) == 2
-    error = capsys.readouterr().err
-    assert said in error and len(error.splitlines()) == 1
-    assert not (tmp_path / "model").exists()
+    ):
+        assert train_model(tmp_path, tmp_path, option, value) == 2
+        error = capsys.readouterr().err
+        assert said in error and len(error.splitlines()) == 1
+        assert not (tmp_path / "model").exists()
 
 
 def test_a_denoiser_to_finetune_computes_the_same_for_the_words_it_knew(tmp_path: Path) -> None:
@@ -225,13 +222,18 @@ def test_a_model_that_a_command_trained_on_classes_draws_their_colors(tmp_path: 
             assert (drawn == wanted).float().mean() > 0.8, (index, count)
 
 
-def test_a_denoiser_of_the_same_shape_initializes_another(tmp_path: Path) -> None:
-    """Steps at a learning rate of 0 leave it as it was."""
-    run = two_classes(DenoiserRun, tmp_path)
-    run = run.replace(loop=run.loop.replace(steps=2))
-    whole = train_denoiser(run, tmp_path / "whole")
-    standing = run.replace(init_from=str(tmp_path / "whole"), loop=run.loop.replace(lr=0.0))
-    assert same_tensors(train_denoiser(standing, tmp_path / "further").state_dict(), whole.state_dict())
+def test_what_was_trained_initializes_another_of_its_shape(tmp_path: Path) -> None:
+    """A step at a learning rate of 0 leaves it as it was."""
+    run = two_classes(DenoiserRun, tmp_path / "of denoiser")
+    run = run.replace(loop=run.loop.replace(steps=1, warmup=0, ema=0.0))
+    stage_run = two_classes(StageRun, tmp_path / "of stage", betas=(0.5, 1.0), t=1, kind="residual")
+    for train, one in ((train_denoiser, run), (train_stages, stage_run.replace(loop=run.loop))):
+        folder = tmp_path / train.__name__
+        standing = one.replace(init_from=str(folder / "first"), loop=run.loop.replace(lr=0.0))
+        trained, again = train(one, folder / "first"), train(standing, folder / "again")
+        assert same_tensors(again.state_dict(), trained.state_dict())
+    with pytest.raises(InputError, match="has no stage 2 to start from"):
+        train_stages(standing.replace(t=2), tmp_path / "other")
     with pytest.raises(ValueError, match="color_hint_grid is 2; it needs a first stage with encoder 'patch'"):
         train_denoiser(run.replace(color_hint_grid=2), tmp_path / "refused")
 
@@ -247,18 +249,6 @@ def test_a_trained_text_encoder_is_used_and_stays_as_it_is(tmp_path: Path) -> No
     free = train_denoiser(run.replace(init_from=str(tmp_path / "frozen")), tmp_path / "free", avatar_data)
     weight = "transformer.token_embedding.weight"
     assert not torch.equal(encoder[weight], free.text.state_dict()[weight])
-
-
-def test_one_stage_alone_initializes_another(tmp_path: Path) -> None:
-    """A step at a learning rate of 0 leaves it as it was."""
-    run = two_classes(StageRun, tmp_path, betas=(0.5, 1.0), t=1, kind="residual")
-    run = run.replace(conditioning="none", loop=run.loop.replace(steps=1, warmup=0, ema=0.0))
-    (trained,) = train_stages(run, tmp_path / "stage1").stages
-    standing = run.replace(init_from=str(tmp_path / "stage1"), loop=run.loop.replace(lr=0.0))
-    (again,) = train_stages(standing, tmp_path / "again").stages
-    assert same_tensors(again.state_dict(), trained.state_dict())
-    with pytest.raises(InputError, match="has no stage 2 to start from"):
-        train_stages(standing.replace(t=2), tmp_path / "other")
 
 
 LOSSES = {

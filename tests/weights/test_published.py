@@ -34,68 +34,46 @@ from imagebart.weights.registry import read_stage_yaml
 State = dict[str, Any]
 
 
-class Recorded:
-    """A model and what the original computed with its weights."""
-
-    def __init__(self, folder: Path) -> None:
-        self.model = load(folder)
-        self.expected = load_file(folder / "expected.safetensors")
-        self.cond = self.expected.pop("cond", None)
-
-    def __getitem__(self, key: str) -> Tensor:
-        return self.expected[key]
-
-
 def assert_close(ours: Tensor, theirs: Tensor) -> None:
     assert ours.shape == theirs.shape
     assert (ours - theirs).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("folder", [CLASS_MODEL, RESIDUAL_MODEL], ids=lambda folder: folder.name)
-def test_recorded_outputs_are_computed_again(folder: Path) -> None:
-    recorded = Recorded(folder)
-    assert recorded.model.schedule.betas == pytest.approx((0.37, 1) if recorded.cond is not None else (1 / 3, 1 / 2, 1))
-    assert_codes(recorded)
-    assert_decoding(recorded)
-    for t, stage in enumerate(recorded.model.stages, 1):
-        logits = stage(recorded[f"stage{t}.x"], recorded[f"stage{t}.c"], recorded.cond)
-        assert_close(logits, recorded[f"stage{t}.logits"])
-    for kind in ("free", "masked"):
-        assert_chains(recorded, kind)
+RECORDED = pytest.mark.parametrize("folder", [CLASS_MODEL, RESIDUAL_MODEL], ids=lambda folder: folder.name)
 
 
-def assert_codes(recorded: Recorded) -> None:
-    first_stage, entries = recorded.model.first_stage, recorded["vqgan.full_indices"]
-    latents, used = first_stage.latents(recorded["vqgan.image"]), first_stage.quantize.used
+@RECORDED
+def test_recorded_tokens_and_pixels_are_computed_again(folder: Path) -> None:
+    first_stage, recorded = load(folder).first_stage, load_file(folder / "expected.safetensors")
+    codebook, used = first_stage.quantize.embedding.weight, first_stage.quantize.used
+    latents, entries = first_stage.latents(recorded["vqgan.image"]), recorded["vqgan.full_indices"]
     assert_close(latents.permute(0, 3, 1, 2), recorded["vqgan.prequant"])
-    codebook = first_stage.quantize.embedding.weight
     assert torch.equal(torch.cdist(latents.flatten(1, 2), codebook[None]).argmin(-1), entries)
     tokens, in_use = first_stage.encode(recorded["vqgan.image"]), torch.isin(entries, used)
     assert 0.3 < in_use.float().mean() < 1  # both cases occur
     assert torch.equal(used[tokens][in_use], entries[in_use])
-
-
-def assert_decoding(recorded: Recorded) -> None:
-    first_stage = recorded.model.first_stage
     assert_close(first_stage.decode(recorded["vqgan.tokens"]), recorded["vqgan.decoded"])
-    entries = recorded["vqgan.full_indices"]  # all codes, used or not
-    side = round(entries.shape[1] ** 0.5)
-    entries = entries.unflatten(1, (side, side))
-    decoded = first_stage.pixels(first_stage.quantize.embedding.weight[entries], entries)
-    assert_close(decoded, recorded["vqgan.recon_from_quant"])
+    entries = entries.unflatten(1, [round(entries.shape[1] ** 0.5)] * 2)  # all codes, used or not
+    assert_close(first_stage.pixels(codebook[entries], entries), recorded["vqgan.recon_from_quant"])
 
 
-def assert_chains(recorded: Recorded, kind: str) -> None:
-    model, start = recorded.model, recorded["chain.start"]
+@RECORDED
+def test_recorded_chains_are_drawn_again(folder: Path) -> None:
+    model, recorded = load(folder), load_file(folder / "expected.safetensors")
+    cond = recorded.get("cond")
+    assert model.schedule.betas == pytest.approx((1 / 3, 1 / 2, 1) if cond is None else (0.37, 1))
+    for t, stage in enumerate(model.stages, 1):
+        assert_close(stage(recorded[f"stage{t}.x"], recorded[f"stage{t}.c"], cond), recorded[f"stage{t}.logits"])
     known = {"known": recorded["chain.known"], "keep": recorded["chain.keep_mask"].bool()}
-    kept: State = known if kind == "masked" else {}
-    tokens = model.sample(len(start), start=start, cond=recorded.cond, top_k=1, **kept)
-    assert torch.equal(tokens, recorded[f"chain.{kind}.after_stage1"])
-    assert_close(model.first_stage.decode(tokens), recorded[f"chain.{kind}.image"])
-    for t in range(1, model.schedule.stages):  # a chain that ends before stage t
-        start, strength = recorded[f"chain.{kind}.after_stage{t + 1}"], 1 - model.schedule.alphacum(t)
-        after = model.sample(len(start), start=start, cond=recorded.cond, top_k=1, strength=strength, **kept)
-        assert torch.equal(after, tokens)
+    for kind, kept in (("free", {}), ("masked", known)):
+        start = recorded["chain.start"]
+        tokens = model.sample(len(start), start=start, cond=cond, top_k=1, **kept)
+        assert torch.equal(tokens, recorded[f"chain.{kind}.after_stage1"])
+        assert_close(model.first_stage.decode(tokens), recorded[f"chain.{kind}.image"])
+        for t in range(1, model.schedule.stages):  # a chain that ends before stage t
+            start, strength = recorded[f"chain.{kind}.after_stage{t + 1}"], 1 - model.schedule.alphacum(t)
+            after = model.sample(len(start), start=start, cond=cond, top_k=1, strength=strength, **kept)
+            assert torch.equal(after, tokens)
 
 
 def test_device_and_dtype_are_those_that_there_are() -> None:
