@@ -15,10 +15,7 @@ from imagebart.sampling.steps import Step
 
 
 def chi_squared_p(counts: Tensor, probabilities: Tensor) -> float:
-    """How likely counts [M] at least this far from the probabilities [M] are; rare outcomes are pooled.
-
-    Outcomes of probability 0 must not occur: then the result is 0.
-    """
+    """How likely counts [M] at least this far from probabilities [M] are, rare ones pooled; 0 for impossible ones."""
     counts, expected = counts.double(), probabilities.double() / probabilities.sum() * counts.sum()
     if (counts[expected == 0] > 0).any():
         return 0.0
