@@ -239,9 +239,8 @@ def plain_stage(stage: Stage, x: list[int], c: list[int], cond: list[int]) -> Te
     logits = linear(weights, "decoder.head", hidden[len(prefix) - 1 :])
     if config.kind != "residual":
         return logits
-    return logits * weights["log_scalors"][config.t - 1].exp() + log_likelihoods(
-        c, [config.beta] * len(c), len(logits.T)
-    )
+    likelihood = log_likelihoods(c, [config.beta] * len(c), config.vocab_size)
+    return logits * weights["log_scalors"][config.t - 1].exp() + likelihood
 
 
 @pytest.mark.parametrize(("cond_length", "query_tokens"), [(0, 0), (2, 0), (5, 3)])
