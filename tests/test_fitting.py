@@ -122,24 +122,20 @@ def test_a_square_is_as_large_as_the_box_around_a_stroke_with_gaps() -> None:
     assert abs(shape_of(dot)[0] - 12_345) < 40, "the thinnest stroke on the largest image is not lost"
 
 
-@pytest.mark.parametrize(
-    ("boxes", "count", "relation", "centers"),
-    [
-        ([(20, 50, 180, 100)], 2, "", [(60, 75), (140, 75)]),
-        ([(50, 20, 100, 180)], 3, "", [(75, 47), (75, 100), (75, 153)]),
-        ([(20, 20, 120, 120)], 4, "", [(45, 45), (95, 45), (45, 95), (95, 95)]),
-        ([(20, 20, 120, 120)], 2, "above", [(70, 45), (70, 95)]),
-        ([(20, 20, 120, 120)], 2, "below", [(70, 95), (70, 45)]),
-        ([(20, 20, 120, 120)], 2, "right", [(95, 70), (45, 70)]),
-        ([(120, 20, 160, 60), (20, 100, 80, 160)], 2, "", [(50, 130), (140, 40)]),
-    ],
-)
-def test_several_things_lie_side_by_side_or_in_a_part_of_the_mask_each(
-    boxes: list[tuple[int, int, int, int]], count: int, relation: str, centers: list[tuple[int, int]]
-) -> None:
-    found = squares_in(painted(*boxes, size=(200, 200)), count, relation)
-    for box, (x, y) in zip(found, centers, strict=True):
-        assert abs(box.left + box.side / 2 - x) <= 1 and abs(box.top + box.side / 2 - y) <= 1
+def test_several_things_lie_side_by_side_or_in_a_part_of_the_mask_each() -> None:
+    wide, high, even, parts = [(20, 50, 180, 100)], [(50, 20, 100, 180)], [(20, 20, 120, 120)], [(120, 20, 160, 60)]
+    for boxes, count, relation, centers in (
+        (wide, 2, "", [(60, 75), (140, 75)]),
+        (high, 3, "", [(75, 47), (75, 100), (75, 153)]),
+        (even, 4, "", [(45, 45), (95, 45), (45, 95), (95, 95)]),
+        (even, 2, "above", [(70, 45), (70, 95)]),
+        (even, 2, "below", [(70, 95), (70, 45)]),
+        (even, 2, "right", [(95, 70), (45, 70)]),
+        ([*parts, (20, 100, 80, 160)], 2, "", [(50, 130), (140, 40)]),
+    ):
+        found = squares_in(painted(*boxes, size=(200, 200)), count, relation)
+        for box, (x, y) in zip(found, centers, strict=True):
+            assert abs(box.left + box.side / 2 - x) <= 1 and abs(box.top + box.side / 2 - y) <= 1
 
 
 def test_a_scorer_says_where_a_result_misses_the_words() -> None:

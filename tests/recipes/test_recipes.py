@@ -3,8 +3,7 @@
 import io
 import json
 import re
-import tarfile
-import zipfile
+import shutil
 from collections import Counter
 from dataclasses import replace
 from hashlib import sha256
@@ -163,24 +162,19 @@ def test_trained_parts_become_a_model(tmp_path: Path, capsys: pytest.CaptureFixt
     paths = {"first_stage": str(tmp_path / "first"), "text_from": str(tmp_path / "captions")}
     model = {"first_stage": paths["first_stage"], "denoiser": str(tmp_path / "denoiser"), "about": {"name": "tiny"}}
     configs = {"captions": trained, "denoiser": {**trained, **paths, "data": "avatars"}, "model": model}
-    configs["faces"] = configs["denoiser"] | {"data": "faces"}
-
-    def run(command: str, name: str, *more: str) -> int:
-        return avatars_main([*command.split(), "--config", str(tmp_path / f"{name}.json"), *more])
-
     for name, values in configs.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(values))
-    for part in ("captions", "denoiser"):
-        assert run(f"train {part}", part, "--run", str(tmp_path / part)) == 0
-    assert run("assemble", "model", "--out", str(tmp_path / "model")) == 0
+        command = ["assemble", "--out"] if name == "model" else ["train", name, "--run"]
+        assert avatars_main([*command, str(tmp_path / name), "--config", str(tmp_path / f"{name}.json")]) == 0
     pipe = Pipeline.from_pretrained(tmp_path / "model")
     assert pipe.name == "tiny" and pipe.model.conditioner == avatar_conditioner(60)
+    (tmp_path / "faces.json").write_text(json.dumps(configs["denoiser"] | {"data": "faces"}))
     for given, said in (
-        (["train", "denoiser", "--config", str(tmp_path / "faces.json")], "expected 'avatars' or 'avatar edits'"),
-        (["train", "nose"], "There is no part 'nose'; there are first-stage"),
-        (["train", "classifier"], "--config is missing"),
+        (["denoiser", "--config", str(tmp_path / "faces.json")], "expected 'avatars' or 'avatar edits'"),
+        (["nose"], "There is no part 'nose'; there are first-stage"),
+        (["classifier"], "--config is missing"),
     ):
-        assert avatars_main([*given, "--run", str(tmp_path / "other")]) == 2
+        assert avatars_main(["train", *given, "--run", str(tmp_path / "other")]) == 2
         assert said in capsys.readouterr().err
 
 
@@ -341,33 +335,37 @@ def test_a_model_of_things_is_measured(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def photograph(middle: tuple[int, int, int], around: tuple[int, int, int], size: tuple[int, int]) -> bytes:
-    pixels = np.full((size[1], size[0], 3), around, np.uint8)
-    pixels[size[1] // 4 : -size[1] // 4, size[0] // 4 : -size[0] // 4] = middle
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=95)
+    image, file = Image.new("RGB", size, around), io.BytesIO()
+    image.paste(middle, (size[0] // 4, size[1] // 4, size[0] * 3 // 4, size[1] * 3 // 4))
+    image.save(file, "JPEG", quality=95)
     return file.getvalue()
 
 
+def archive(folder: Path, kind: str, contents: dict[str, bytes]) -> str:
+    for name, content in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return shutil.make_archive(str(folder), kind, folder)
+
+
 def test_archives_become_a_folder_with_captions_and_credits(tmp_path: Path) -> None:
-    rose, daisy = photograph((200, 10, 10), (20, 140, 20), (600, 300)), photograph((250,) * 3, (9, 9, 9), (300, 400))
-    licence = b"head\nroses/1.jpg CC-BY by Ann - Lee - https://www.flickr.com/photos/1/\n"
-    with tarfile.open(tmp_path / "f.tgz", "w:gz") as files:
-        named = {"roses/1.jpg": rose, "daisy/3.jpg": daisy, "LICENSE.txt": licence}
-        for name, content in named.items():
-            member = tarfile.TarInfo(f"flower_photos/{name}")
-            member.size = len(content)
-            files.addfile(member, io.BytesIO(content))
-    with zipfile.ZipFile(tmp_path / "g.zip", "w") as archive:
-        carrot = photograph((240, 120, 10), (120, 120, 120), (348, 348))
-        archive.writestr("G-master/dataset/train/Vegetables/Carrots/Carrots_001.jpg", carrot)
-        archive.writestr("G-master/dataset/iconic-images-and-descriptions/Fruit/Kiwi/Kiwi_Iconic.jpg", carrot)
-        archive.writestr("G-master/dataset/train/Packages/Milk/Milk_001.jpg", carrot)
-    given = [str(tmp_path / "out"), "--flowers", str(tmp_path / "f.tgz"), "--groceries", str(tmp_path / "g.zip")]
-    app = Typer()
+    carrot = photograph((240, 120, 10), (120, 120, 120), (348, 348))
+    flowers = {
+        "flower_photos/roses/1.jpg": photograph((200, 10, 10), (20, 140, 20), (600, 300)),
+        "flower_photos/daisy/3.jpg": photograph((250, 250, 250), (9, 9, 9), (300, 400)),
+        "flower_photos/LICENSE.txt": b"head\nroses/1.jpg CC-BY by Ann - Lee - https://www.flickr.com/photos/1/\n",
+    }
+    groceries = {
+        "G-master/dataset/train/Vegetables/Carrots/Carrots_001.jpg": carrot,
+        "G-master/dataset/iconic-images-and-descriptions/Fruit/Kiwi/Kiwi_Iconic.jpg": carrot,
+        "G-master/dataset/train/Packages/Milk/Milk_001.jpg": carrot,
+    }
+    archives = archive(tmp_path / "f", "gztar", flowers), archive(tmp_path / "g", "zip", groceries)
+    app, out = Typer(), tmp_path / "out"
     app.command()(get_photographs)
-    assert CliRunner().invoke(app, given).exit_code == 0
-    rows = {row["text"]: row for row in map(json.loads, (tmp_path / "out" / "metadata.jsonl").read_text().splitlines())}
+    assert CliRunner().invoke(app, [str(out), "--flowers", archives[0], "--groceries", archives[1]]).exit_code == 0
+    rows = {row["text"]: row for row in map(json.loads, (out / "metadata.jsonl").read_text().splitlines())}
     assert set(rows) == {"red roses, green background", "white daisies, dark background", "carrots"}
     assert rows["red roses, green background"]["author"] == "Ann - Lee"
-    sizes = {path.name: Image.open(path).size for path in (tmp_path / "out").rglob("*.webp")}
+    sizes = {path.name: Image.open(path).size for path in out.rglob("*.webp")}
     assert sizes == {"flower-1.webp": (213, 160), "flower-3.webp": (160, 213), "produce-Carrots_001.webp": (160, 160)}
