@@ -64,16 +64,6 @@ def test_equal_scores_keep_their_order_and_what_cannot_be_ranked_is_said() -> No
 # Scorers from elsewhere, as small random networks of transformers' own kinds.
 
 
-def clip(folder: Path) -> Path:
-    torch.manual_seed(1)
-    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    seeing = {**small, "image_size": 32, "patch_size": 16}
-    config = CLIPConfig(text_config=small, vision_config=seeing, projection_dim=8)
-    CLIPModel(config).save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps({"crop_size": 32, "size": {"shortest_edge": 40}}))
-    return folder
-
-
 @pytest.mark.parametrize(
     ("names", "asked"),
     [
@@ -96,10 +86,14 @@ def test_a_classifier_scores_by_the_class_asked_for(tmp_path: Path, names: list[
 
 
 def test_clip_scores_by_likeness(tmp_path: Path) -> None:
-    scorer = load_scorer(str(clip(tmp_path)), tiny_model("text"))
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    seeing = {**small, "image_size": 32, "patch_size": 16}
+    network = CLIPModel(CLIPConfig(text_config=small, vision_config=seeing, projection_dim=8)).eval()
+    network.save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"crop_size": 32, "size": {"shortest_edge": 40}}))
+    scorer = load_scorer(str(tmp_path), tiny_model("text"))
     assert isinstance(scorer, ClipScorer)
     images = torch.rand(3, 3, 32, 32) * 2 - 1
-    network = CLIPModel.from_pretrained(tmp_path).eval()
     words = ClipTextConditioner().encode(["red hair"]).tokens
     text = network.get_text_features(words[:, : words[0].tolist().index(END) + 1])
     image = network.get_image_features(scorer.prepare(images))
