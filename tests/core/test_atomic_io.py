@@ -38,10 +38,7 @@ def test_a_full_disk_leaves_the_old_image_and_says_what_it_takes(tmp_path: Path,
     path, images = tmp_path / name, [noise(1), noise(2)]
 
     def write() -> None:
-        if path.suffix == ".webp":
-            save_animation(images, path, 1.0)
-        else:
-            save_image(images[0], path)
+        save_animation(images, path, 1.0) if name == "out.webp" else save_image(images[0], path)
 
     run_in_fork(write)
     size = path.stat().st_size

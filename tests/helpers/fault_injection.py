@@ -50,10 +50,7 @@ def killed_at_every_step(work: Callable[[], Any]) -> Iterator[int]:
 
 
 def with_full_disk(work: Callable[[], Any], size: int) -> str:
-    """Does the work where no file can grow over `size` bytes, as on a disk that is full by then.
-
-    Returns what the work raised, as a text; "" where it found the room.
-    """
+    """Does the work where no file can grow over `size` bytes, as on a full disk; returns what it raised, as a text."""
     here, there = os.pipe()
 
     def limited() -> None:

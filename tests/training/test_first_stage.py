@@ -76,10 +76,6 @@ def test_training_learns_is_written_and_goes_on_from_what_was_written(tmp_path: 
     output = loaded.decode(loaded.encode(images))
     assert torch.equal(output, trained.decode(trained.encode(images)))
     assert (output - images).abs().mean() < 0.25
-
-    standing = run.replace(init_from=str(tmp_path / "run"), loop=config.replace(steps=1, lr=0.0, warmup=0))
-    again = train_first_stage(standing, tmp_path / "again", items)
-    assert torch.allclose(again.encoder.state_dict()["conv_in.weight"], trained.encoder.state_dict()["conv_in.weight"])
     further = run.replace(init_from=str(tmp_path / "run"), decoder_only=True, loop=config.replace(steps=15))
     tuned = train_first_stage(further, tmp_path / "tuned", items)
     noise = torch.rand(4, 3, 16, 16) * 2 - 1
@@ -89,7 +85,7 @@ def test_training_learns_is_written_and_goes_on_from_what_was_written(tmp_path: 
     with pytest.raises(ValueError, match="init_from has to name one"):
         run.replace(decoder_only=True)
     with pytest.raises(InputError, match="has no .* of shape"):
-        train_first_stage(standing.replace(model=SMALL.replace(codebook_size=12)), tmp_path / "other", items)
+        train_first_stage(further.replace(model=SMALL.replace(codebook_size=12)), tmp_path / "other", items)
 
 
 def test_a_new_decoder_is_initialized_from_another_and_keeps_the_tokens(tmp_path: Path) -> None:
@@ -154,8 +150,7 @@ def test_a_perceptual_loss_counts_and_needs_its_package(monkeypatch: pytest.Monk
         task = FirstStageTask(FirstStage(SMALL), [], torch.ones(16, 16), FirstStageLoss(perceptual=weight))
         return task.loss(task.model, {"image": torch.full((4, 3, 16, 16), 200)}, cpu())
 
-    in_its_place = SimpleNamespace(LPIPS=lambda net, verbose: nn.MSELoss())  # whose weights are a download
-    monkeypatch.setitem(sys.modules, "lpips", in_its_place)
+    monkeypatch.setitem(sys.modules, "lpips", SimpleNamespace(LPIPS=lambda net, verbose: nn.MSELoss()))
     losses = loss(0.5)
     assert losses["perceptual"] > 0
     torch.testing.assert_close(losses["loss"], loss(0.0)["loss"] + 0.5 * losses["perceptual"])

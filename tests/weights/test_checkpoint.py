@@ -83,12 +83,10 @@ def test_programs_are_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.Mo
     [
         (PROGRAMS["shell"], "names os.system, expected tensors"),
         (b"cpytorch_lightning.core.saving\nload\n.", "names pytorch_lightning.core.saving.load"),
-        (b"ctorch.hub\nload\n.", "names torch.hub.load"),
         (b"c" + b"x" * 1000 + b"\ny\n.", "names xxx"),
         (b"X\x02\x00\x00\x00hi)R.", "unrecognized function hi"),
         (b"\x80\x02}q", "no PyTorch checkpoint"),
         (b"K\x01.", "state_dict"),
-        (b"}.", "state_dict"),
         (b"}X\x0a\0\0\0state_dict}K\x01K\x01ss.", "state_dict"),
     ],
 )

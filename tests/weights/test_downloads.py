@@ -139,25 +139,24 @@ def test_what_is_pushed_is_loaded_even_offline(hub: Hub, monkeypatch: pytest.Mon
     assert len(hub.asked) == asked
 
 
-def test_what_a_hub_does_not_have_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with serving_hub(monkeypatch, tmp_path / "cache"):
+def test_what_a_hub_does_not_have_is_said(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    hub.commit(OURS, "main", {"config.json": b"{}"})
+    with pytest.raises(WeightsError, match="someone/else is no model on http://127"):
+        locate("someone/else")
+    with pytest.raises(WeightsError, match="has no revision nowhere, expected a branch, tag or commit"):
+        locate(OURS, revision="nowhere")
+    asked = len(hub.asked)
+    with pytest.raises(WeightsError, match="but .* is no model on the Hub"):
+        locate(tmp_path, revision="main")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(WeightsError, match="checkpoints/avatars is no published model, no folder"):
+        locate("checkpoints/avatars")
+    assert len(hub.asked) == asked, "what is mistyped is nobody else's business"
+    with serving_hub(monkeypatch, tmp_path / "other cache"):
         pass
     with pytest.raises(WeightsError, match="someone/faces is not on this machine, and http://127.* cannot be reached"):
         locate(OURS)
-    with serving_hub(monkeypatch, tmp_path / "cache") as hub:
-        hub.commit(OURS, "main", {"config.json": b"{}"})
-        with pytest.raises(WeightsError, match="someone/else is no model on http://127"):
-            locate("someone/else")
-        with pytest.raises(WeightsError, match="has no revision nowhere, expected a branch, tag or commit"):
-            locate(OURS, revision="nowhere")
-        asked = len(hub.asked)
-        with pytest.raises(WeightsError, match="but .* is no model on the Hub"):
-            locate(tmp_path, revision="main")
-        monkeypatch.chdir(tmp_path)
-        (tmp_path / "checkpoints").mkdir()
-        with pytest.raises(WeightsError, match="checkpoints/avatars is no published model, no folder"):
-            locate("checkpoints/avatars")
-        assert len(hub.asked) == asked, "what is mistyped is nobody else's business"
 
 
 def test_code_in_a_repository_is_never_run(hub: Hub) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -23,8 +22,7 @@ from imagebart.weights.folder import config_of, load_networks, save_folder
 
 def assert_same(one: Any, other: Any) -> None:
     """The same model, tensor by tensor and setting by setting."""
-    assert same_weights(one, other)
-    assert config_of(one) == config_of(other)
+    assert same_weights(one, other) and config_of(one) == config_of(other)
 
 
 @pytest.mark.parametrize("model", [*map(tiny_model, ("text", "class", "none")), tiny_staged_model("text")])
@@ -121,7 +119,6 @@ def test_saving_again_replaces_the_model_and_nothing_else(tmp_path: Path) -> Non
 def test_a_failed_save_leaves_the_old_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model()
     model.save_pretrained(tmp_path / "model")
-
     monkeypatch.setattr(weights, "save_torch_state_dict", Mock(side_effect=OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="^model cannot be written to .* it takes .* are free there"):
         tiny_model(seed=1).save_pretrained(tmp_path / "model")
@@ -129,11 +126,7 @@ def test_a_failed_save_leaves_the_old_model(tmp_path: Path, monkeypatch: pytest.
     assert {path.name for path in (tmp_path / "model").iterdir()} == {"config.json", "model.safetensors"}
 
 
-@pytest.mark.parametrize(
-    ("old", "new_bytes"),
-    [(tiny_model("none"), 700_000), (tiny_staged_model("none"), 10**9)],
-    ids=["shards over shards", "one file over shards"],
-)
+@pytest.mark.parametrize(("old", "new_bytes"), [(tiny_model("none"), 700_000), (tiny_staged_model("none"), 10**9)])
 def test_a_killed_save_leaves_the_old_model_or_the_new(tmp_path: Path, old: ImageBART, new_bytes: int) -> None:
     """Killed before each file operation."""
     new, replaced = tiny_model("none", seed=1), []
@@ -150,18 +143,11 @@ def test_a_killed_save_leaves_the_old_model_or_the_new(tmp_path: Path, old: Imag
     assert names == {path.name for path in (tmp_path / "fresh").iterdir()}, "nothing is left over"
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of two stages and one with a denoiser."""
-    path = tmp_path_factory.mktemp("saved")
-    tiny_staged_model("class").save_pretrained(path / "stages")
-    tiny_model("class").save_pretrained(path / "denoiser")
-    return path
-
-
 @pytest.fixture
-def copy(saved: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(saved / "stages", tmp_path / "model"))
+def copy(tmp_path: Path) -> Path:
+    """The folder of a model of two stages."""
+    tiny_staged_model("class").save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
 
 
 def change_config(path: Path, keys: tuple[str | int, ...], value: Any) -> None:
@@ -174,26 +160,30 @@ def change_config(path: Path, keys: tuple[str | int, ...], value: Any) -> None:
 
 # Keys of config.json, another value, and what is said of it.
 ODD: list[Any] = [
-    ("stages", ("version",), 1, "version is 1, expected"),
-    ("stages", ("first_stage", "channels"), 33, "cannot be built"),
-    ("stages", ("first_stage",), None, "has the tensor first_stage."),
-    ("stages", ("stages", 0, "encoder"), None, "cannot be built"),
-    ("stages", ("stages", 0, "decoder", "width"), 64, "shape"),
-    ("stages", ("stages", 0, "beta"), 0.25, "stage 1 has beta 0.25, expected the schedule's"),
-    ("stages", ("stages", 0, "cond_length"), 3, "stage 1 has cond_length 3"),
-    ("stages", ("stages", 0, "start_token"), 5000, "stage 1 has the start_token 5000, expected one of"),
-    ("stages", ("betas",), [0.5, 0.5], "betas are (0.5, 0.5), expected numbers in (0, 1] of which the last is 1"),
-    ("stages", ("betas",), [1.0], "stages are for t = [1, 2], expected ascending ones of 1 to 1"),
-    ("denoiser", ("betas",), [1.0], "expected either a denoiser or stages with betas"),
-    ("denoiser", ("denoiser", "cond_length"), 3, "the denoiser has cond_length 3, expected the conditioner's 1"),
+    (tiny_staged_model, ("version",), 1, "version is 1, expected"),
+    (tiny_staged_model, ("first_stage",), None, "has the tensor first_stage."),
+    (tiny_staged_model, ("stages", 0, "encoder"), None, "cannot be built"),
+    (tiny_staged_model, ("stages", 0, "decoder", "width"), 64, "shape"),
+    (tiny_staged_model, ("stages", 0, "beta"), 0.25, "stage 1 has beta 0.25, expected the schedule's"),
+    (tiny_staged_model, ("stages", 0, "cond_length"), 3, "stage 1 has cond_length 3"),
+    (tiny_staged_model, ("stages", 0, "start_token"), 5000, "stage 1 has the start_token 5000, expected one of"),
+    (
+        tiny_staged_model,
+        ("betas",),
+        [0.5, 0.5],
+        "betas are (0.5, 0.5), expected numbers in (0, 1]",
+    ),
+    (tiny_staged_model, ("betas",), [1.0], "stages are for t = [1, 2], expected ascending ones of 1 to 1"),
+    (tiny_model, ("betas",), [1.0], "expected either a denoiser or stages with betas"),
+    (tiny_model, ("denoiser", "cond_length"), 3, "the denoiser has cond_length 3, expected the conditioner's 1"),
 ]
 
 
-@pytest.mark.parametrize(("name", "keys", "value", "reason"), ODD)
-def test_odd_settings_are_named(saved: Path, tmp_path: Path, name: str, keys: Any, value: Any, reason: str) -> None:
-    folder = Path(shutil.copytree(saved / name, tmp_path / name))
-    change_config(folder, keys, value)
-    assert_refused(folder, str(folder), reason)
+@pytest.mark.parametrize(("make", "keys", "value", "reason"), ODD)
+def test_odd_settings_are_named(tmp_path: Path, make: Any, keys: tuple[str], value: Any, reason: str) -> None:
+    make("class").save_pretrained(tmp_path)
+    change_config(tmp_path, keys, value)
+    assert_refused(tmp_path, str(tmp_path), reason)
 
 
 NORM = "stages.0.decoder.norm.bias"
@@ -205,7 +195,6 @@ NORM = "stages.0.decoder.norm.bias"
         (lambda t: t.pop(NORM), f"lacks the tensor {NORM}, expected it with shape [32]"),
         (lambda t: t.update(extra=torch.zeros(1)), "has the tensor extra"),
         (lambda t: t.update({NORM: torch.zeros(31)}), "of shape [31], expected [32]"),
-        (lambda t: t.update({NORM: torch.zeros(32).long()}), "expected floating point"),
         (lambda t: t["first_stage.quantize.used"][-1].fill_(24), "from 0 to 23"),
         (lambda t: t["first_stage.quantize.used"][0].fill_(-1), "from 0 to 23"),
         (lambda t: t["first_stage.quantize.used"][1].fill_(0), "not ascending"),

@@ -117,17 +117,20 @@ def test_averaged_weights_are_taken_where_there_are_some(copy: Path) -> None:
     assert torch.equal(load(copy).stages[1].decoder.token_embedding.weight, raw)
 
 
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
+def test_what_is_missing_is_named(copy: Path, tmp_path: Path) -> None:
+    for name, said in (
         ("scale2.yaml", "is missing, expected in a folder without a published model's name"),
         ("scale2.ckpt", "is missing, expected scale1.ckpt to scale2.ckpt"),
         ("scale1.ckpt", "holds no model"),
-    ],
-)
-def test_missing_files_are_named(copy: Path, name: str, said: str) -> None:
-    (copy / name).unlink()
-    assert_refused(copy, str(copy), name, said)
+    ):
+        aside = (copy / name).rename(tmp_path / "aside")
+        assert_refused(copy, str(copy), name, said)
+        aside.rename(copy / name)
+    (tmp_path / "empty").mkdir()
+    assert_refused(tmp_path / "empty", str(tmp_path), "expected config.json", "scale1.ckpt")
+    assert_refused(CLASS_MODEL / "scale1.ckpt", "scale1.ckpt is no published model, no folder")
+    (tmp_path / "cats_3_scales").mkdir()
+    assert_refused(tmp_path / "cats_3_scales", "lacks scale1.ckpt", "https://ommer-lab.com/files/cats_3_scales.zip")
 
 
 def test_a_published_name_needs_no_configuration_but_its_own_files(copy: Path, tmp_path: Path) -> None:
@@ -137,13 +140,6 @@ def test_a_published_name_needs_no_configuration_but_its_own_files(copy: Path, t
     assert_refused(tmp_path / "cats_3_scales", "is of 2 stages, but cats_3_scales has 3")
     (tmp_path / "cats_3_scales").rename(tmp_path / "ffhq_2_scales_custom")
     assert_refused(tmp_path / "ffhq_2_scales_custom", "scale1.ckpt", "expected [", "first_stage_model.encoder")
-
-
-def test_what_holds_no_model_is_named(tmp_path: Path) -> None:
-    assert_refused(tmp_path, str(tmp_path), "expected config.json", "scale1.ckpt")
-    assert_refused(CLASS_MODEL / "scale1.ckpt", "scale1.ckpt is no published model, no folder")
-    (tmp_path / "cats_3_scales").mkdir()
-    assert_refused(tmp_path / "cats_3_scales", "lacks scale1.ckpt", "https://ommer-lab.com/files/cats_3_scales.zip")
 
 
 def test_descriptions_that_do_not_fit_are_refused(copy: Path, tmp_path: Path) -> None:

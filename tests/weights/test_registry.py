@@ -17,7 +17,6 @@ import pytest
 from PIL import Image
 from published_files import CLASS_MODEL, FIXTURES, assert_refused, scale_tensors, write_checkpoint
 
-from imagebart.imaging.files import read_recipe
 from imagebart.models.denoiser import Stage
 from imagebart.models.diffusion import Schedule
 from imagebart.models.vqgan import FirstStage
@@ -91,23 +90,18 @@ BOMB = b"a0: &a0 [x]\n" + b"".join(NINE) + b"model: {params: *a9, target: *a9}\n
         (b"tie_token_emb: false", b"tie_token_emb: true", "tie_token_emb is True, expected"),
         (b"x_transformer.XTransformer", b"x_transformer.Other", "x_transformer.Other"),
         (b"imagebart.util.ClassProvider", b"os.system", "os.system"),
-        (b"imagebart.util.ClassProvider", b"x" * 5000, "the conditioner is 'xxx"),
         (b"dim: 32", b"dim: !!python/object/apply:os.mkdir [executed]", "could not determine a constructor"),
         (b"dim: 32", b"dim: !!" + b"x" * 5000 + b" 1", "could not determine a constructor"),
     ],
 )
-def test_odd_configurations_are_named_and_nothing_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: bytes, new: bytes, reason: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_odd_configurations_are_named_and_nothing_runs(tmp_path: Path, old: bytes, new: bytes, reason: str) -> None:
     path = tmp_path / "scale1.yaml"
     assert old in DESCRIBED
     path.write_bytes(DESCRIBED.replace(old, new, 1))
     assert_refused(path, str(path), reason, read=read_stage_yaml)
-    assert not (tmp_path / "executed").exists()
+    assert not Path("executed").exists()
 
 
-GB = 10**9
 PROMPTS = {"cin_5_scales_custom": ("--prompt", "golden retriever")}  # it was not trained without a class
 
 
@@ -136,14 +130,12 @@ def test_a_conversion_and_an_edit_in_full_size(tmp_path: Path, name: str) -> Non
     for t in range(1, len(betas) + 1):
         write_checkpoint(published / f"scale{t}.ckpt", scale_tensors(MODELS[name].stage(t), t, betas, scale=0.05))
     said, memory = run(home, "convert", name, "--dtype", "bfloat16", "--replace")
-    assert said == f"{converted}\n" and memory < 7 * GB
+    assert said == f"{converted}\n" and memory < 7e9
     assert not list(published.glob("*.ckpt"))
     pixels = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "in.png")
     asked = ("--mask", "upper half", *PROMPTS.get(name, ()), "--seed", "1", "--out", "out.png")
     _, memory = run(home, "edit", "--model", name, "--image", "in.png", *asked)
-    assert memory < 14 * GB
+    assert memory < 14e9
     edited = np.asarray(Image.open(tmp_path / "out.png"))
     assert (edited[128:] == pixels[128:]).all() and (edited[:128] != pixels[:128]).any()
-    recipe = read_recipe(tmp_path / "out.png")
-    assert recipe is not None and recipe.model == name
