@@ -10,6 +10,7 @@ import { setTimeout } from "node:timers/promises";
 const [program, url] = process.argv.slice(2);
 const profile = await mkdtemp(join(tmpdir(), "firefox-"));
 const firefox = spawn(program, ["--headless", "--no-remote", "--profile", profile, "--remote-debugging-port=0"]);
+const ended = once(firefox, "exit");
 const address = await new Promise((found) => {
   let said = "";
   firefox.stderr.on("data", (data) => {
@@ -74,6 +75,6 @@ try {
     `{ mask: document.querySelector(".sp").sketchpad.props.value.mask, result: document.querySelector("[data-part=save]").href }`)));
 } finally {
   firefox.kill();
-  await once(firefox, "exit");
+  await ended;
   await rm(profile, { recursive: true, force: true });
 }

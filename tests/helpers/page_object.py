@@ -103,11 +103,9 @@ class PageObject:
         """Wait until there is an image, and the server has said what Edit will change."""
         self.wait_for("document.querySelector('.sp[data-shown]')?.dataset.fit === 'known'")
 
-    @contextmanager
-    def expect_answer(self, name: str) -> Iterator[None]:
-        """Wait for the server's next answer to one of its functions, by its name."""
-        with self.page.expect_response(lambda answer: f'"{name}"' in (answer.request.post_data or "")):
-            yield
+    def expect_answer(self, name: str) -> Any:
+        """While this lasts, the server answers to one of its functions, by its name."""
+        return self.page.expect_response(lambda answer: f'"{name}"' in (answer.request.post_data or ""))
 
     def middle(self, dx: float = 0, dy: float = 0, of: Locator | None = None) -> tuple[float, float]:
         """A place so far from the middle of the canvas, or of something else, in pixels of the screen."""
@@ -226,9 +224,9 @@ class PageObject:
         self.page.mouse.down()
         self.page.mouse.move(*self.middle(dx, dy), steps=12)
 
-    def paint(self, down: int = 6) -> None:
+    def paint(self) -> None:
         """A stroke across the middle of the image."""
-        self.begin_stroke(dy=down)
+        self.begin_stroke()
         self.page.mouse.up()
 
     def place(self, at: tuple[float, float]) -> tuple[float, float]:
