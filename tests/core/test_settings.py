@@ -61,6 +61,7 @@ class Outer(Settings):
 def test_whole_numbers_are_numbers_and_replaced_settings_a_copy() -> None:
     assert Outer.from_json('{"name": "x", "pair": [1, 2]}').pair == (1.0, 2.0)
     assert SamplingSettings(top_k=3).replace(resamples=2) == SamplingSettings(top_k=3, resamples=2)
+    assert len({SamplingSettings(), SamplingSettings()}) == 1, "what does not change can be a key"
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)

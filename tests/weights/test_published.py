@@ -77,7 +77,6 @@ def test_recorded_chains_are_drawn_again(folder: Path) -> None:
 
 
 def test_device_and_dtype_are_those_that_there_are() -> None:
-    assert load(CLASS_MODEL, device="cpu").device.type == "cpu"
     for name in ("coffee", "cuda:999"):
         with pytest.raises(ValueError, match=f"device is '{name}', expected one that this machine has"):
             load(CLASS_MODEL, device=name)
