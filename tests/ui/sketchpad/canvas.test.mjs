@@ -157,6 +157,13 @@ test("the wand selects what is connected and of one color, as spreading step by 
   }
 });
 
+test("bounds hold all that is painted", () => {
+  const mask = masks.blank({ width: 9, height: 7 });
+  assert.equal(masks.bounds(mask), null);
+  Object.assign(mask.data, { [2 * 9 + 3]: 1, [5 * 9 + 8]: 255 });
+  assert.deepEqual(masks.bounds(mask), { left: 3, top: 2, right: 9, bottom: 6 });
+});
+
 test("the lines around a mask are all edges between what is painted and what is not, each once", () => {
   const draw = randomNumbers(6);
   for (let trial = 0; trial < 20; trial++) {
