@@ -202,7 +202,7 @@ def test_a_chain_equals_the_plain_computation(
 
 # The corrector
 
-SIDE, ROWS, STEPS = 3, 3, 3
+SIDE, ROWS, STEPS = 4, 3, 3  # an even side, whose chessboard is no stripes
 N = SIDE**2
 CORRECTED = SamplingSettings(corrector_steps=STEPS, corrector_threshold=0.1, guidance=1.5, temperature=0.8)
 CORRECTING = random_denoiser(N, K, color_hint_grid=2)
@@ -232,7 +232,7 @@ def plainly_corrected(state: ChainState, color_hints: Tensor, x: Tensor, seed: i
     return x
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_equals_the_plain_computation(seed: int) -> None:
     """With a condition, rows that keep different tokens, and tokens that a mask covers in part."""
     torch.manual_seed(seed)
