@@ -93,7 +93,7 @@ def jobs(pipe: Pipeline) -> Iterator[Iterator[PipelineEvent]]:
     given: dict[str, Any] = {"prompt": "red hair", "seed": 1, "settings": settings}
     yield pipe.generate(variants=2, **given)
     for mask in (masks[0], Image.linear_gradient("L").resize(NOISE.size)):
-        yield pipe.edit(NOISE, mask, feather=2, **given)
+        yield pipe.edit(NOISE, mask, feather=2, exact=True, **given)  # patches are painted in part
     yield pipe.edit_batch(
         [Edit(NOISE, mask, prompt, 3) for mask, prompt in zip(masks, ("red hair", None), strict=True)]
     )
