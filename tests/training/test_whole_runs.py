@@ -125,7 +125,7 @@ def test_a_stopped_run_ends_where_an_unbroken_one_does(trained: Path, tmp_path: 
     assert train_model(tmp_path, trained / "data") == 0
     assert same_tensors(*(load_file(folder / "model" / "model.safetensors") for folder in (trained, tmp_path)))
     # More hours train the denoiser alone.
-    used = sum(read_log(trained / "model" / "run" / part)[-1]["hours"] for part in ("first-stage", "denoiser"))
+    used = sum(read_log(tmp_path / "model" / "run" / part)[-1]["hours"] for part in ("first-stage", "denoiser"))
     assert train_model(tmp_path, trained / "data", "--hours", str(used + 0.001)) == 0
     assert held_out(tmp_path, "denoiser")[-1]["step"] > 12
     assert same_tensors(*(load_first_stage(folder / "model").state_dict() for folder in (trained, tmp_path)))
