@@ -32,6 +32,7 @@ from imagebart.imaging.files import Recipe, to_tensor
 from imagebart.imaging.masks import Bools, Bytes, Size
 from imagebart.models.imagebart import ImageBARTModel
 from imagebart.sampling.inpainting import fill_nearest, suggest_mask
+from imagebart.sampling.sampler import Sampler
 from imagebart.text.prompts import Prompt
 from imagebart.worlds.ranking import Describer, Scorer
 from imagebart.worlds.things import Asked, Found, ThingScorer, relation
@@ -85,7 +86,7 @@ class FittedMask:
 
 
 def fit_patches(
-    model: ImageBARTModel,
+    sampler: Sampler,
     scorer: Scorer | None,
     upload: Image.Image,
     mask: Image.Image | None,
@@ -96,14 +97,15 @@ def fit_patches(
 
     Raises InputError where there is neither a mask nor such a place.
     """
-    config, settings = model.first_stage.config, recipe.settings
+    model, settings = sampler.model, recipe.settings
+    config, denoiser = model.first_stage.config, None if model.denoiser is None else sampler.packed(model.denoiser)
     whole = crop.whole_box(upload.size)
     box = whole if mask is None else crop.crop_box(mask, config.resolution, recipe.context)
     pixels = to_tensor(crop.extract(upload, box, config.resolution)).to(model.device)
     texts = scorer.contrast(pixels, words) if words and isinstance(scorer, Describer) else None
     place = np.zeros((config.side, config.side), np.uint8)  # 255 where the words need it
     try:
-        place[suggest_mask(model, pixels, words, texts).numpy()] = 255
+        place[suggest_mask(model, denoiser, pixels, words, texts).numpy()] = 255
     except InputError:
         if mask is None:
             raise

@@ -27,10 +27,11 @@ from imagebart.core.errors import InputError
 from imagebart.core.settings import SamplingSettings
 from imagebart.fitting import ELSEWHERE, FittedMask, Frames, Pass, fit_patches
 from imagebart.imaging import masks
-from imagebart.imaging.crop import Region, extract, whole_box
+from imagebart.imaging.blending import blend
+from imagebart.imaging.crop import Region, extract, paste_back, whole_box
 from imagebart.imaging.files import LONGEST_NAME, Recipe, Source, Task, load_image, to_images, to_tensor
 from imagebart.model import ImageBART, locate
-from imagebart.sampling.inpainting import ADVICE, encode_masked, out_of_domain, paste_blended
+from imagebart.sampling.inpainting import ADVICE, encode_masked, out_of_domain
 from imagebart.sampling.steps import ChainEvent, KnownTokens
 from imagebart.text.conditioners import Prompt, TextConditioner
 from imagebart.text.prompts import Prompts, check_prompt, prompt_per_variant
@@ -171,14 +172,20 @@ class Run:
         sizes = [1.0 if part.region is None else float(part.region.regenerated.mean()) for part, *_ in turns]
         return [1 + size for size in sizes for _ in range(steps // len(turns))]
 
-    def paste(self, generated: Sequence[Image.Image]) -> list[Image.Image]:
-        """The images of the first variants or all, with the squares that the current pass has generated for them."""
+    def paste(self, generated: Sequence[Image.Image], seamless: bool = True) -> list[Image.Image]:
+        """The images of the first variants or all, with the squares that the current pass has generated for them.
+
+        seamless: as `blend` makes them, which takes as long as to decode them.
+        """
         pasted = []
         for image, part, before, square in zip(self.images, self.current, self.squares, generated, strict=False):
             if image is None or before is None:
                 pasted.append(square)
+            elif part.region is None:
+                pasted.append(image)
             else:
-                pasted.append(image if part.region is None else paste_blended(image, part.region, before, square))
+                joined = blend(square, before, part.region.unknown(image.size)) if seamless else square
+                pasted.append(paste_back(image, joined, part.region.alpha, part.region.box))
         return pasted
 
 
@@ -272,7 +279,7 @@ class Pipeline:
             fitted = FittedMask.of([Pass(prompt, region)], recipe.settings)
         else:
             thing = self._frames.fit(upload, mask, words, recipe) if self._frames is not None else None
-            fitted = thing or fit_patches(self.model, self.scorer, upload, mask, words, recipe)
+            fitted = thing or fit_patches(self.model.sampler, self.scorer, upload, mask, words, recipe)
             if not words and thing is None:  # a class
                 fitted = replace(fitted, passes=(Pass(prompt, fitted.passes[0].region),))
         if fitted.mask.getbbox() is None:  # patches past a long, narrow image's edge, or smaller than a pixel
@@ -587,7 +594,7 @@ class Pipeline:
 
         def images() -> list[Image.Image]:
             began = time.perf_counter()
-            pasted = this_pass.paste(generated)
+            pasted = this_pass.paste(generated, kind in ("stage", "result"))
             clock.record(kind, time.perf_counter() - began, pasted=True)
             return [pasted[number] for number in order]
 

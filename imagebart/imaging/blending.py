@@ -32,8 +32,10 @@ def blend(generated: Image.Image, before: Image.Image, painted: Bools) -> Image.
         return generated
     if not painted.any():
         return before
-    residual = kept_pixels.astype(np.float32) - generated_pixels
-    error = np.abs(residual).max(2)
+    residual, error = (
+        np.subtract(kept_pixels, generated_pixels, dtype=np.float32),
+        _apart(kept_pixels, generated_pixels),
+    )
     unknown = painted | (error > max(OTHER_CONTENT, OTHER_MEDIANS * np.median(error[~painted])))
     continued = membrane(np.where(unknown[..., None], np.float32(0), residual), unknown)
     blended = (generated_pixels + continued).round().clip(0, 255).astype(np.uint8)
@@ -91,20 +93,25 @@ def continue_flat_colors(image: Bytes, painted: Bools) -> Bytes:
     no flat colors, and stay as they are.
     """
     near = _around(painted)
-    result, inside, pixels = image.copy(), painted[near], image[near].astype(np.int16)
-    nearest = np.full(inside.shape, DIFFERENT, np.int16)
+    result, inside, pixels = image.copy(), painted[near], np.ascontiguousarray(image[near])
+    nearest = np.full(inside.shape, DIFFERENT, np.uint8)
     for color in _flat_colors(image, ~painted):
-        off = pixels - color
-        away = np.abs(off).max(2)
+        away = _apart(pixels, np.full_like(pixels, color))
         kept = ~inside & (away == 0)
         _, parts = cv2.connectedComponents((inside & (away < DIFFERENT) | kept).astype(np.uint8), connectivity=4)
         connected = np.zeros(parts.max() + 1, np.bool_)
         connected[parts[kept]] = True
         own = inside & connected[parts] & (away < nearest)
-        share = np.clip((away[own, None] - SAME) / (DIFFERENT - SAME), 0, 1)
-        result[near][own] = np.rint(color + off[own] * share * share * (3 - 2 * share))
+        share = np.clip((away[own, None] - float(SAME)) / (DIFFERENT - SAME), 0, 1)
+        result[near][own] = np.rint(color + (pixels[own] - color.astype(np.float64)) * share * share * (3 - 2 * share))
         nearest[own] = away[own]
     return result
+
+
+def _apart(first: Bytes, second: Bytes) -> Bytes:
+    """The largest difference of two images in a channel, [S, S]."""
+    red, green, blue = cv2.split(cv2.absdiff(first, second))
+    return np.asarray(cv2.max(cv2.max(red, green), blue), np.uint8)
 
 
 def _flat_colors(image: Bytes, kept: Bools) -> Bytes:

@@ -73,8 +73,8 @@ def add_noise_rows(x: Tensor, probability: float, vocab_size: int, generators: l
 
 def gumbel_noise(shape: tuple[int, ...], generators: list[torch.Generator]) -> Tensor:
     """Gumbel noise [B, *shape], row b from generator b."""
-    rows = [torch.empty(shape).exponential_(generator=generator) for generator in generators]
-    return -torch.stack(rows).log()
+    uniform = torch.stack([torch.rand(shape, generator=generator) for generator in generators])
+    return -(-uniform.log()).log()
 
 
 # The reverse process: x_{t-1} given x_t and x_0, or a prediction of x_0 (ImageBART, section 3.1, eq. 4).

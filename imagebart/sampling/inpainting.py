@@ -16,12 +16,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from PIL import Image
 from torch import Tensor
 
 from imagebart.core.errors import InputError
-from imagebart.imaging.blending import blend
-from imagebart.imaging.crop import Region, paste_back
 from imagebart.models.denoiser import Denoiser
 from imagebart.models.diffusion import add_noise_rows, row_generators
 from imagebart.models.imagebart import ImageBARTModel
@@ -107,11 +104,6 @@ def fill_nearest(pixels: Tensor, painted: Tensor) -> Tensor:
     return result
 
 
-def paste_blended(upload: Image.Image, region: Region, before: Image.Image, square: Image.Image) -> Image.Image:
-    """The upload with a generated square in its region, without a seam. before: the region's square in the upload."""
-    return paste_back(upload, blend(square, before, region.unknown(upload.size)), region.alpha, region.box)
-
-
 def out_of_domain(
     model: ImageBARTModel, before: Tensor, after: Tensor, keep: Tensor, margin: float = 0.0
 ) -> tuple[str, ...]:
@@ -141,14 +133,17 @@ ADVICE = "paint over what should change"
 
 
 @torch.no_grad()
-def suggest_mask(model: ImageBARTModel, pixels: Tensor, prompt: str, texts: tuple[str, str] | None = None) -> Tensor:
+def suggest_mask(
+    model: ImageBARTModel, denoiser: Denoiser | None, pixels: Tensor, prompt: str, texts: tuple[str, str] | None = None
+) -> Tensor:
     """The tokens of an image that a prompt would change: bool [rows, columns].
 
-    pixels: float [1, 3, size, size] in [-1, 1]. texts: the prompt completed by what else the image shows, and a
-    caption of the image; None: the prompt alone, and no words. Raises InputError where nothing is found.
+    denoiser: the model's, which may be packed. pixels: float [1, 3, size, size] in [-1, 1]. texts: the prompt completed
+    by what else the image shows, and a caption of the image; None: the prompt alone, and no words. Raises InputError
+    where nothing is found.
     """
     conditioner = model.conditioner
-    if model.denoiser is None or conditioner.kind != "text":
+    if denoiser is None or conditioner.kind != "text":
         raise InputError(f"This model cannot find a place by words; {ADVICE}.")
     if not prompt.strip():
         raise InputError(f"Without words there is no place to find; say what should be there, or {ADVICE}.")
@@ -158,7 +153,7 @@ def suggest_mask(model: ImageBARTModel, pixels: Tensor, prompt: str, texts: tupl
     if texts is not None:
         cond, other = conditioner.encode(texts).tokens.split(1)
     tokens = model.first_stage.encode(pixels)
-    distance = distances(model.denoiser, tokens, cond.to(model.device), other.to(model.device)).cpu()
+    distance = distances(denoiser, tokens, cond.to(model.device), other.to(model.device)).cpu()
     found = threshold(distance.view(-1, model.first_stage.config.side))
     if not found.any():
         raise InputError(f'The model finds nothing that "{prompt:.60}" would change in this image; {ADVICE}.')

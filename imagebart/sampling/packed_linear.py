@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imagebart.models.denoiser import Stage
 from imagebart.models.transformer import Transformer
 
 Matrix = Callable[[Tensor], Tensor]  # [rows, in] -> [rows, out]
@@ -54,11 +56,11 @@ def fp16(linear: nn.Linear) -> Matrix:
     return apply
 
 
-def best_kernel(transformer: Transformer) -> Kernel | None:
-    """The fastest kernel that changes none of a transformer's weights; None: PyTorch's own, also on other devices."""
-    weights = [module.weight for module in transformer.modules() if isinstance(module, nn.Linear)]
-    on_cpu = transformer.position_embedding.device.type == "cpu"
-    if not on_cpu or transformer.position_embedding.dtype != torch.float32:
+def best_kernel(network: nn.Module) -> Kernel | None:
+    """The fastest kernel that changes none of a network's weights; None: PyTorch's own, also on other devices."""
+    weights = [module.weight for module in network.modules() if isinstance(module, nn.Linear)]
+    first = next(network.parameters())
+    if first.device.type != "cpu" or first.dtype != torch.float32:
         return None
     exact_in_fp16 = all(torch.equal(weight.float(), weight.half().float()) for weight in weights)
     if exact_in_fp16 and "fbgemm" in torch.backends.quantized.supported_engines:
@@ -72,26 +74,30 @@ class PackedLinear(nn.Module):
 
     def __init__(self, linear: nn.Linear, kernel: Kernel) -> None:
         super().__init__()
-        self.multiply = kernel(linear)
+        self.weight, self.multiply = linear.weight, kernel(linear)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.multiply(x.flatten(0, -2)).view(*x.shape[:-1], -1)
 
 
-def with_kernel(module: Transformer, kernel: Kernel) -> Transformer:
-    """A copy of a transformer that computes with a kernel and shares all other parts.
+Network = TypeVar("Network", bound=nn.Module)
 
-    The maps to cross-attention's keys and values, computed once a step, stay as they are.
+
+def with_kernel(network: Network, kernel: Kernel) -> Network:
+    """A copy of a network that computes with a kernel and shares all parameters.
+
+    Of a stage its decoder does: the rest runs once a step, and takes less time than to pack it.
     """
-    copied = deepcopy(module, {id(shared): shared for shared in (*module.parameters(), *module.buffers())})
-    for name, child in module.named_modules():
-        if isinstance(child, nn.Linear) and not name.endswith(".kv"):
+    copied = deepcopy(network, {id(shared): shared for shared in (*network.parameters(), *network.buffers())})
+    for name, child in network.named_modules():
+        once = isinstance(network, Stage) and (not name.startswith("decoder.") or name.endswith(".kv"))
+        if isinstance(child, nn.Linear) and not once:
             copied.set_submodule(name, PackedLinear(child, kernel))
     return copied
 
 
-class PackedDecoder:
-    """The last decoder that was packed; packed again when another is asked for, or the weights have changed.
+class PackedNetwork:
+    """The last network that was packed; packed again when another is asked for, or the weights have changed.
 
     Of a model of stages one at a time is in memory: packing takes less time than sampling. It is never copied or saved
     with the model.
@@ -99,19 +105,19 @@ class PackedDecoder:
 
     def __init__(self) -> None:
         self._state: object = None
-        self._packed: Transformer | None = None
+        self._packed: nn.Module | None = None
 
-    def __reduce__(self) -> tuple[type["PackedDecoder"], tuple[()]]:
-        return PackedDecoder, ()  # also of a copy
+    def __reduce__(self) -> tuple[type["PackedNetwork"], tuple[()]]:
+        return PackedNetwork, ()  # also of a copy
 
     @torch.no_grad()
-    def __call__(self, decoder: Transformer) -> Transformer:
-        state = [(weight.data_ptr(), weight._version) for weight in decoder.parameters()]
+    def __call__(self, network: Network) -> Network:
+        state = [(weight.data_ptr(), weight._version) for weight in network.parameters()]
         if self._packed is None or self._state != state:
             self._packed = None  # its memory is freed before more is taken
-            kernel = best_kernel(decoder)
-            self._state, self._packed = state, decoder if kernel is None else with_kernel(decoder, kernel)
-        return self._packed
+            kernel = best_kernel(network)
+            self._state, self._packed = state, network if kernel is None else with_kernel(network, kernel)
+        return self._packed  # type: ignore[return-value]
 
 
 class FreeProcessors:

@@ -2,7 +2,7 @@
 
 import math
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -14,20 +14,17 @@ from imagebart.core.settings import SamplingSettings
 from imagebart.models.denoiser import Denoiser, Stage, context_window, mask_sides
 from imagebart.models.diffusion import add_noise_rows, row_generators, uniform_tokens
 from imagebart.models.imagebart import ImageBARTModel
-from imagebart.models.transformer import Transformer
-from imagebart.sampling.packed_linear import PackedDecoder
+from imagebart.sampling.packed_linear import PackedNetwork
 from imagebart.sampling.steps import ChainEvent, ChainState, KnownTokens, Step, sample_step
 
 SEED_OFFSET = 0x9E3779B9  # added to a seed for the noise that a variation starts from, which is not the chain's own
 
 
 @torch.no_grad()
-def sample_chain(
-    state: ChainState, packed: Callable[[Transformer], Transformer], settings: SamplingSettings
-) -> Iterator[ChainEvent]:
+def sample_chain(state: ChainState, packed: PackedNetwork, settings: SamplingSettings) -> Iterator[ChainEvent]:
     """From x_T down to x_0, and through the corrector; an event after every pass of a network, the last holds x_0.
 
-    packed: packs a decoder's weights. Resample r of n first adds noise to the last result, with probability
+    packed: packs a network's weights. Resample r of n first adds noise to the last result, with probability
     (1 - r/n) beta_t (section 3.4). The iterator can be closed at any moment.
     """
     x, resamples = state.x, settings.resamples
@@ -42,9 +39,9 @@ def sample_chain(
                 x = state.add_noise(x, (1 - repeat / resamples) * step.beta)
             x_t = torch.where(step.sees(state.noise_level), state.x, x)
             begun = ChainEvent(tokens=x_t, stage=t, stages=state.scales, resample_index=repeat, resamples=resamples)
-            at_x_t, decoder = replace(state, x=x_t), packed(step.network.decoder)
-            for event in sample_step(step, decoder, at_x_t, of_step, state.gumbel(), begun):
-                x = event.tokens
+            step = replace(step, network=packed(step.network))
+            for event in sample_step(step, replace(state, x=x_t), of_step, state.gumbel(), begun):
+                x = event.tokens.clone()
                 yield event
     if settings.corrector_steps:
         yield from correct(state, replace(begun, tokens=x), packed, settings)
@@ -63,7 +60,7 @@ TOP_P = 0.5  # at most, for tokens that are sampled again
 
 @torch.no_grad()
 def correct(
-    state: ChainState, event: ChainEvent, packed: Callable[[Transformer], Transformer], settings: SamplingSettings
+    state: ChainState, event: ChainEvent, packed: PackedNetwork, settings: SamplingSettings
 ) -> Iterator[ChainEvent]:
     """Corrects the x_0 of a chain `settings.corrector_steps` times; an event after every pass.
 
@@ -72,7 +69,7 @@ def correct(
     """
     denoiser = state.steps[0].network
     assert isinstance(denoiser, Denoiser), "stages predict x_{t-1} and have no corrector"
-    step, decoder, state = Step(denoiser, 1.0, 0.0), packed(denoiser.decoder), state.without_guidance()
+    denoiser, state = packed(denoiser), state.without_guidance()
     settings = settings.replace(guidance=1.0, top_p=min(settings.top_p or 1.0, TOP_P))
     again = torch.ones_like(event.tokens, dtype=torch.bool)
     for number in range(1, settings.corrector_steps + 1):
@@ -86,7 +83,7 @@ def correct(
         again = torch.zeros_like(again).index_copy(0, rows, chances < settings.corrector_threshold)
         unknown = replace(state, x=torch.where(again, noisy, x), noise_level=state.noise_level.where(again, 0.0))
         begun = replace(event, corrector_step=number)
-        for event in sample_step(step, decoder, unknown, settings, noise, begun):
+        for event in sample_step(Step(denoiser, 1.0, 0.0), unknown, settings, noise, begun):
             yield event
 
 
@@ -117,11 +114,11 @@ class Sampler:
     """Samples from a model."""
 
     def __init__(self, model: ImageBARTModel) -> None:
-        self.model, self.packed = model, PackedDecoder()
+        self.model, self.packed = model, PackedNetwork()
 
     def warm_up(self) -> None:
         """Packs what the first run begins with."""
-        self.packed(self.steps(SamplingSettings())[-1].network.decoder)
+        self.packed(self.steps(SamplingSettings())[-1].network)
 
     def steps(self, settings: SamplingSettings, strength: float = 1.0) -> Sequence[Step]:
         """The chain's steps, t = 1 first, from noise level `strength`, over 0 and at most 1, on.
@@ -184,7 +181,7 @@ class Sampler:
         state = ChainState(steps, model.scales_of(settings.scales), x, levels, generators, cond)
         if denoiser is None:
             return state
-        color_hints = None if known is None else known.color_hints
+        denoiser, color_hints = self.packed(denoiser), None if known is None else known.color_hints
         hint_embeds = denoiser.embed_hints(color_hints, mask_sides(levels > 0) if denoiser.config.mask_sides else None)
         return replace(state, prompt_embeds=denoiser.encode_prompt(cond), hint_embeds=hint_embeds)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from imagebart.core.settings import SamplingSettings
 from imagebart.models.denoiser import Denoiser, Stage
 from imagebart.models.diffusion import add_noise_rows, gumbel_noise, reverse_step, uniform_tokens
-from imagebart.models.transformer import Cache, Transformer
+from imagebart.models.transformer import Cache
 from imagebart.sampling.packed_linear import PASS_ROWS, threads_for
 
 
@@ -182,13 +182,13 @@ class StepRun:
     The decoder gets token i of [prefix, x_s] at its position i; at its position `first` + n it predicts token n of x_s.
     """
 
-    def __init__(self, step: Step, decoder: Transformer, state: ChainState, guidance: float = 1.0) -> None:
-        """decoder: the step's, which may be packed; state: its x is x_t."""
-        self.step, self.decoder, self.guidance, self.guided = step, decoder, guidance, state.guided
+    def __init__(self, step: Step, state: ChainState, guidance: float = 1.0) -> None:
+        """state: its x is x_t."""
+        self.step, self.decoder, self.guidance, self.guided = step, step.network.decoder, guidance, state.guided
         self.copies = 2 if self.guided else 1  # of a row: with the condition, and without
         self.x_t, self.noise_level = state.x, state.noise_level
         self.cache, drafts = step.prepare(state.doubled())
-        self.cache.allocate(decoder)
+        self.cache.allocate(self.decoder)
         self.drafts = drafts if drafts is None or not self.guided else guided(drafts, guidance)  # [B, N, K]
         self.first = self.cache.prefix.shape[1] - 1
 
@@ -224,6 +224,9 @@ def guided(logits: Tensor, guidance: float) -> Tensor:
     return without + guidance * (with_cond - without)
 
 
+LIKELIEST = 64  # tokens among which top-p is looked for first: to sort all takes five times as long
+
+
 def filter_logits(logits: Tensor, settings: SamplingSettings) -> Tensor:
     """Temperature, top-k and top-p: logits [..., K] -> float32 [..., K], excluded tokens at -inf."""
     logits = logits.float() / settings.temperature
@@ -231,10 +234,12 @@ def filter_logits(logits: Tensor, settings: SamplingSettings) -> Tensor:
         least = logits.topk(settings.top_k).values[..., -1:]
         logits = logits.masked_fill(logits < least, -torch.inf)
     if settings.top_p is not None and settings.top_p < 1:
-        ordered, order = logits.softmax(-1).sort(descending=True)
-        sum_before = ordered.cumsum(-1) - ordered  # the likeliest token always stays
-        excluded = (sum_before >= settings.top_p).scatter(-1, order, sum_before >= settings.top_p)
-        logits = logits.masked_fill(excluded, -torch.inf)
+        shares = logits.softmax(-1)
+        ordered, order = shares.topk(min(LIKELIEST, shares.shape[-1]))
+        if (ordered.sum(-1) < settings.top_p).any():
+            ordered, order = shares.sort(descending=True)
+        kept = ordered.cumsum(-1) - ordered < settings.top_p  # the likeliest token always stays
+        logits = logits.masked_fill(~torch.zeros_like(shares, dtype=torch.bool).scatter(-1, order, kept), -torch.inf)
     return logits
 
 
@@ -314,7 +319,6 @@ class _Row:
 @torch.no_grad()
 def sample_step(
     step: Step,
-    decoder: Transformer,
     state: ChainState,
     settings: SamplingSettings,
     noise: Tensor,
@@ -323,7 +327,7 @@ def sample_step(
 ) -> Iterator[ChainEvent]:
     """Samples x_s given x_t; yields the step's own drafts, if it makes any, and an event after every pass.
 
-    decoder: the step's, which may be packed. state: its x is x_t, with the known tokens where they are kept. noise:
+    state: its x is x_t, with the known tokens where they are kept. noise:
     Gumbel [B, N, K]. event: holds the stage and resample of the events. drafts: of x_s, with the known tokens, int64
     [B, N]; None: the step's own. Rows advance on their own; one that is done leaves the batch.
     """
@@ -336,7 +340,7 @@ def sample_step(
     if not active:
         return
     batch = torch.tensor([row.index for row in active], device=x_t.device)
-    run = StepRun(step, decoder, state.select(batch), settings.guidance)
+    run = StepRun(step, state.select(batch), settings.guidance)
     if drafts is None and run.drafts is not None:
         unknown = ~keep
         logits = filter_logits(run.drafts[unknown[batch]], settings)

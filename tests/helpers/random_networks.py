@@ -119,7 +119,7 @@ def sampled(
     """The events of a state's last step; their tokens are overwritten as soon as they are read: they are ours."""
     step = state.steps[-1]
     begun = ChainEvent(tokens=state.x, stage=1, stages=1, resample_index=0, resamples=1)
-    for event in sample_step(step, step.network.decoder, state, settings, noise, begun, drafts):
+    for event in sample_step(step, state, settings, noise, begun, drafts):
         yield replace(event, tokens=event.tokens.clone())
         event.tokens.zero_()
 

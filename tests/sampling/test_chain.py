@@ -18,7 +18,7 @@ from imagebart.models.denoiser import mask_sides
 from imagebart.models.diffusion import Schedule, add_noise_rows, gumbel_noise, row_generators, uniform_tokens
 from imagebart.models.transformer import Cache, Transformer
 from imagebart.sampling import steps as steps_module
-from imagebart.sampling.packed_linear import PackedDecoder
+from imagebart.sampling.packed_linear import PackedNetwork
 from imagebart.sampling.sampler import TOP_P, correct, probabilities, sample_chain
 from imagebart.sampling.steps import ChainEvent, ChainState, Step
 
@@ -55,7 +55,7 @@ def stream(
 ) -> Iterator[ChainEvent]:
     """A chain; more: as for `chain_state`."""
     level = more.pop("noise_level", None if keep is None else (~keep).float())
-    return sample_chain(chain_state(steps, start, level, seed=seed, **more), PackedDecoder(), settings)
+    return sample_chain(chain_state(steps, start, level, seed=seed, **more), PackedNetwork(), settings)
 
 
 def ends(*given: Any, **more: Any) -> Tensor:
@@ -241,7 +241,7 @@ def test_equals_the_plain_computation(seed: int) -> None:
     begun = x = torch.where(levels > 0, x, start)
     given = (random_cond(ROWS), torch.zeros(ROWS, 2).long(), color_hints, seed)
     end = ChainEvent(tokens=x, stage=1, stages=1, resample_index=0, resamples=1)
-    for event in correct(chain_state([STEP], start, levels, *given), end, lambda decoder: decoder, CORRECTED):
+    for event in correct(chain_state([STEP], start, levels, *given), end, PackedNetwork(), CORRECTED):
         assert event.stage == 1 and 1 <= event.corrector_step <= STEPS
         x = event.tokens
     expected = plainly_corrected(chain_state([STEP], start, levels, *given), color_hints, begun, seed)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from imagebart.models.transformer import Cache, Transformer, TransformerConfig
-from imagebart.sampling.packed_linear import PackedDecoder, best_kernel, fp16, fp32, threads_for
+from imagebart.sampling.packed_linear import PackedNetwork, best_kernel, fp16, fp32, threads_for
 
 TOLERANCE = {fp32: 1e-5, fp16: 2e-3}  # float16 keeps 11 bits of a weight
 SMALL = TransformerConfig(width=32, depth=2, heads=2, vocab_in=11, positions=40, head_size=16, vocab_out=9, cross=True)
@@ -53,13 +53,13 @@ def test_a_kernel_changes_no_weight() -> None:
     mixed.get_parameter("blocks.0.attention.out.weight").mul_(1.0001)
     assert best_kernel(mixed) is fp32
     for other in (small().double(), small().bfloat16()):
-        assert best_kernel(other) is None and PackedDecoder()(other) is other
+        assert best_kernel(other) is None and PackedNetwork()(other) is other
 
 
 @pytest.mark.parametrize("stored", [torch.float32, torch.float16])
 def test_a_packed_decoder_gives_the_same_at_any_number_of_threads(stored: torch.dtype) -> None:
     transformer, threads = small(stored), torch.get_num_threads()
-    packed, cross_kv = PackedDecoder()(transformer), transformer.cross_kv(torch.randn(2, 5, 32))
+    packed, cross_kv = PackedNetwork()(transformer), transformer.cross_kv(torch.randn(2, 5, 32))
     assert packed is not transformer
     for length in (5, 17):
         tokens, outcomes = torch.randint(11, (2, length)), []
@@ -76,10 +76,10 @@ def test_a_packed_decoder_gives_the_same_at_any_number_of_threads(stored: torch.
 
 
 def test_a_decoder_is_packed_once_and_again_when_its_weights_have_changed() -> None:
-    decoder, packed, hidden = small(), PackedDecoder(), torch.randn(3, 32)
+    decoder, packed, hidden = small(), PackedNetwork(), torch.randn(3, 32)
     made = packed(decoder)
     assert packed(decoder) is made
-    assert {*map(id, made.parameters())} < {*map(id, decoder.parameters())}, "what is not packed is shared"
+    assert {*map(id, made.parameters())} < {*map(id, decoder.parameters())}, "parameters are shared"
     decoder.get_parameter("head.weight").mul_(2)
     again = packed(decoder)
     assert again is not made
@@ -87,7 +87,7 @@ def test_a_decoder_is_packed_once_and_again_when_its_weights_have_changed() -> N
     decoder.load_state_dict({k: v.clone() for k, v in decoder.state_dict().items()}, assign=True)
     assert packed(decoder) is not again
     for other in (copy.deepcopy(packed), pickle.loads(pickle.dumps(packed))):
-        assert vars(other) == vars(PackedDecoder()), "nothing is copied"
+        assert vars(other) == vars(PackedNetwork()), "nothing is copied"
 
 
 def test_threads_are_given_back() -> None:

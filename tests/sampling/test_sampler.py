@@ -142,15 +142,13 @@ def test_noise_of_a_variation_is_not_that_of_its_chain(seed: int) -> None:
 def test_a_model_can_be_copied_and_pickled_after_sampling(make: Any) -> None:
     """The copy samples the same with weights of its own."""
     model = make("none")
-    known, keep = tokens_of(1), torch.ones(TOKENS, dtype=torch.bool)
-    keep[5:9] = False
-    expected = model.sample(1, known=known, keep=keep, seed=0)
+    expected = model.sample(1, seed=0)
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert torch.equal(other.sample(1, known=known, keep=keep, seed=0), expected)
+        assert torch.equal(other.sample(1, seed=0), expected)
         for parameter in other.parameters():
             parameter.zero_()
-        assert not torch.equal(other.sample(1, known=known, keep=keep, seed=0), expected)
-    assert torch.equal(model.sample(1, known=known, keep=keep, seed=0), expected)
+        assert not torch.equal(other.sample(1, seed=0), expected)
+    assert torch.equal(model.sample(1, seed=0), expected)
 
 
 def test_a_stage_may_have_its_own_temperature_and_top_k() -> None:

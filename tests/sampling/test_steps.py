@@ -62,7 +62,7 @@ def test_passes_predict_as_teacher_forcing(
         unconditional = torch.zeros_like(cond)
         without = teacher_forced(step, x, c, level, unconditional)
         expected = without + guidance * (expected - without)
-    run = StepRun(step, step.network.decoder, chain_state([step], c, level, cond, unconditional), guidance)
+    run = StepRun(step, chain_state([step], c, level, cond, unconditional), guidance)
     # Rows, the first token that a pass predicts of each, and the positions before it that are computed, too.
     for rows, places, skip in (([0, 1, 2], [0, 0, 0], run.first), ([0, 1, 2], [1, 2, 2], 1), ([2, 0], [4, 3], 0)):
         if len(rows) == 2:
