@@ -96,5 +96,5 @@ $(VENV)/.runtime: $(VENV)/pyvenv.cfg requirements.txt
 	@touch $@
 
 $(VENV)/.everything: $(VENV)/.runtime pyproject.toml
-	$(PIP) -e ".[dev,train,eval,mcp]"
+	$(PIP) -e ".[dev,train,eval,mcp,onnx]"
 	@touch $@

@@ -14,6 +14,7 @@ from contextlib import closing
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import reduce
+from hashlib import sha256
 from itertools import zip_longest
 from os import PathLike
 from typing import Any, Literal
@@ -214,6 +215,7 @@ class Pipeline:
         self.image_size, self.grid = shape.resolution, shape.side  # pixels a side of the model's images, tokens a side
         self.stages, self.any_scales = model.scales_of(None), model.denoiser is not None  # T, and whether others go too
         patches = about.frame
+        self._last_fit: tuple[Any, FittedMask] | None = None  # what was asked for, and what it gave
         self._frames = Frames(model, scorer, patches) if patches and isinstance(scorer, ThingScorer) else None
 
     @classmethod
@@ -269,6 +271,14 @@ class Pipeline:
         return self._fit(upload, mask, prompt, recipe)
 
     def _fit(self, upload: Image.Image, mask: Image.Image | None, prompt: Prompt, recipe: Recipe) -> FittedMask:
+        """See `fit_mask`. The last one is kept: whoever shows a mask first edits with it next."""
+        images = [one and (one.mode, one.size, sha256(one.tobytes()).digest()) for one in (upload, mask)]
+        asked = images, prompt, recipe.replace(seed=0, variant=0, prompt=None)
+        if self._last_fit is None or self._last_fit[0] != asked:
+            self._last_fit = asked, self._fitted(upload, mask, prompt, recipe)
+        return self._last_fit[1]
+
+    def _fitted(self, upload: Image.Image, mask: Image.Image | None, prompt: Prompt, recipe: Recipe) -> FittedMask:
         prompt = None if recipe.remove else prompt
         if mask is not None:
             mask = masks.as_mask(mask, upload.size, empty=bool(prompt) and not recipe.exact)
@@ -285,7 +295,7 @@ class Pipeline:
         if fitted.mask.getbbox() is None:  # patches past a long, narrow image's edge, or smaller than a pixel
             if mask is None:
                 raise InputError(f'What "{words:.60}" would change lies outside of this image; {ADVICE}.')
-            return self._fit(upload, mask, prompt, recipe.replace(exact=True))
+            return self._fitted(upload, mask, prompt, recipe.replace(exact=True))
         return fitted
 
     def suggest_mask(self, image: Source, prompt: str | None) -> Image.Image:
@@ -594,7 +604,7 @@ class Pipeline:
 
         def images() -> list[Image.Image]:
             began = time.perf_counter()
-            pasted = this_pass.paste(generated, kind in ("stage", "result"))
+            pasted = this_pass.paste(generated, seamless=kind == "result")
             clock.record(kind, time.perf_counter() - began, pasted=True)
             return [pasted[number] for number in order]
 

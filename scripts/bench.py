@@ -6,26 +6,36 @@
 A 25 % mask is the center of an image of the model's size. The first preview is the first event after the noise. Each
 time is the shortest of `--repeats` runs. The original's way has no key/value cache: every token runs the decoder over
 all tokens before it; one token in sixteen is timed. Memory is what the process holds of its own (without mapped files),
-so time one model a process.
+so time one model a process. A second table says where the time of an edit goes. --graphs: a third one has the networks
+by PyTorch and by ONNX Runtime, 64 tokens at once, two images.
 """
 
 import argparse
 import platform
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from copy import copy
+from functools import partial
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import torch
 from PIL import Image
 
+from imagebart import pipeline
 from imagebart.imaging.masks import preset
 from imagebart.model import ImageBART
-from imagebart.models.denoiser import Stage
+from imagebart.models.denoiser import Denoiser, Stage
 from imagebart.models.diffusion import Schedule
 from imagebart.models.imagebart import About
 from imagebart.models.vqgan import FirstStage
 from imagebart.pipeline import Pipeline, PipelineEvent
+from imagebart.sampling import steps
+from imagebart.sampling.steps import ChainState, Step, StepRun
+from imagebart.weights.onnx_export import export_graphs, graphs
 from imagebart.weights.registry import MODELS, PublishedModel
 
 EVERY = 16  # one in so many tokens of the original's way is timed
@@ -53,10 +63,11 @@ def random_model(model: PublishedModel) -> ImageBART:
     return ImageBART(FirstStage(published.first_stage), stages, conditioner, about, schedule)
 
 
-def timed(events: Iterable[PipelineEvent]) -> tuple[float, float, int]:
+def timed(run: Callable[[], Iterable[PipelineEvent]]) -> tuple[float, float, int]:
     """Seconds until the result, seconds until the first preview, most bytes that the process held of its own."""
     began, first, memory = time.perf_counter(), 0.0, 0
-    for event in events:
+    for event in run():
+        event.images  # noqa: B018 - as whoever shows them does
         first = first or (time.perf_counter() - began if event.kind != "start" else 0.0)
         held = re.search(r"RssAnon:\s+(\d+)", STATUS.read_text()) if STATUS.is_file() else None
         memory = max(memory, 1024 * int(held[1]) if held else 0)
@@ -98,9 +109,9 @@ def row(source: str, scales: int | None, repeats: int, words: str) -> list[str]:
     settings = pipe.defaults if scales is None else pipe.defaults.replace(scales=scales)
     prompt = pipe.classes[0] if pipe.classes else words if pipe.vocabulary else None
     size = (pipe.image_size, pipe.image_size)
-    image, mask = Image.new("RGB", size, "gray"), preset("centre", size)
-    whole = [timed(pipe.generate(prompt, seed=0, settings=settings)) for _ in range(repeats)]
-    edits = [timed(pipe.edit(image, mask, prompt, seed=0, settings=settings)) for _ in range(repeats)]
+    images, mask = [Image.new("RGB", size, (128, 128, blue)) for blue in range(repeats)], preset("centre", size)
+    whole = [timed(partial(pipe.generate, prompt, seed=0, settings=settings)) for _ in range(repeats)]
+    edits = [timed(partial(pipe.edit, image, mask, prompt, seed=0, settings=settings)) for image in images]
     memory = max(run[2] for run in whole + edits)
     original = original_seconds(pipe.model, scales or pipe.stages)
     seconds = [min(run[i] for run in runs) for runs in (whole, edits) for i in (0, 1)]
@@ -110,12 +121,74 @@ def row(source: str, scales: int | None, repeats: int, words: str) -> list[str]:
     return [pipe.name, str(scales or pipe.stages), f"{ready:.1f}", *times, held, f"{original:.1f}", speed_up]
 
 
+PARTS: dict[str, list[tuple[Any, str]]] = {  # of an edit, what computes them
+    "encoder": [(Denoiser, "prepare"), (Denoiser, "draft_logits")],
+    "decoder": [(StepRun, "logits")],
+    "choice of tokens": [(steps, "filter_logits"), (ChainState, "gumbel"), (Step, "reverse")],
+    "images of tokens": [(FirstStage, "decode")],
+    "blending": [(pipeline, "blend")],
+}
+
+
+def shares(pipe: Pipeline, words: str | None, scales: int | None) -> dict[str, float]:
+    """Milliseconds of each part of an edit, and of the rest."""
+    spent, size = dict.fromkeys(PARTS, 0.0), (pipe.image_size, pipe.image_size)
+    image, mask = Image.new("RGB", size, "gray"), preset("centre", size)
+
+    def clocked(function: Callable[..., Any], part: str) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            began = time.perf_counter()
+            result = function(*args, **kwargs)
+            spent[part] += time.perf_counter() - began
+            return result
+
+        return run
+
+    settings = pipe.defaults.replace(scales=scales or pipe.defaults.scales)
+    with ExitStack() as patches:
+        for part, functions in PARTS.items():
+            for where, name in functions:
+                patches.enter_context(patch.object(where, name, clocked(getattr(where, name), part)))
+        began = time.perf_counter()
+        for event in pipe.edit(image, mask, words, seed=0, settings=settings):
+            event.images  # noqa: B018 - as whoever shows them does
+        total = time.perf_counter() - began
+    parts = {**spent, "rest": total - sum(spent.values()), "in all": total}
+    return {part: 1000 * seconds for part, seconds in parts.items()}
+
+
+def compare_runtimes(model: ImageBART, folder: Path, repeats: int) -> None:
+    """A table: milliseconds of each network by PyTorch, with packed weights, and by ONNX Runtime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    packed, made_of = copy(model), graphs(model, 64)
+    assert model.denoiser is not None
+    export_graphs(made_of, folder)
+    packed.denoiser = model.sampler.packed(model.denoiser)
+    print(f"\n| network | PyTorch {torch.__version__} | ONNX Runtime {onnxruntime.__version__} |\n|---|---:|---:|")
+    for name, graph in graphs(packed, 64).items():
+        session = onnxruntime.InferenceSession(folder / f"{name}.onnx", options)
+        feeds = {one.name: given.numpy() for one, given in zip(session.get_inputs(), graph.example, strict=True)}
+        times = []
+        for run in (partial(graph.network, *graph.example), partial(session.run, None, feeds)):
+            each = []
+            for _ in range(4 * repeats):
+                began = time.perf_counter()
+                run()
+                each.append(time.perf_counter() - began)
+            times.append(f"{1000 * min(each):.1f}")
+        print(f"| {name} | {' | '.join(times)} |", flush=True)
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", default="checkpoints/avatars", help="a folder, or a published model's name")
     parser.add_argument("--random", type=Path, help="folder where random weights of published shapes are kept")
     parser.add_argument("--scales", type=int, nargs="*", default=[None], help="T, where it can be chosen")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--graphs", type=Path, help="an empty folder, for ONNX graphs")
     parser.add_argument("--prompt", default="a woman with long red hair", help="of models that take words")
     given = parser.parse_args(arguments)
     source = given.model
@@ -129,6 +202,15 @@ def main(arguments: list[str] | None = None) -> None:
     print("| " + " | ".join(HEADINGS) + " |\n|---|" + "---:|" * (len(HEADINGS) - 1), flush=True)
     for scales in given.scales:
         print("| " + " | ".join(row(str(source), scales, given.repeats, given.prompt)) + " |", flush=True)
+    pipe = Pipeline.from_pretrained(str(source))
+    words = given.prompt if pipe.vocabulary else None
+    print("\n| of an edit, milliseconds | " + " | ".join([*PARTS, "rest", "in all"]) + " |\n" + "|---" * 8 + "|")
+    for scales in given.scales:
+        runs = [shares(pipe, words, scales) for _ in range(given.repeats)]
+        shortest = min(runs, key=lambda run: run["in all"])
+        print(f"| T = {scales or pipe.stages} | " + " | ".join(f"{value:.0f}" for value in shortest.values()) + " |")
+    if given.graphs:
+        compare_runtimes(pipe.model, given.graphs, given.repeats)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from imagebart.cli.options import command
+from imagebart.cli.options import DEFAULT_MODEL, Model, command
 
 app = typer.Typer()
 
@@ -55,3 +55,24 @@ def convert(
         raise ValueError(f"{source} is a folder: say with --out where the new one is to be")
     convert_files(folder, out, dtype, replace)
     print(out)
+
+
+@command(app)
+def export(
+    out: Annotated[Path, typer.Option(help="The folder of the graphs.")],
+    model: Model = DEFAULT_MODEL,
+) -> None:
+    """Write a model's networks as ONNX graphs, which need no PyTorch."""
+    import torch
+
+    from imagebart.pipeline import Pipeline
+    from imagebart.weights.onnx_export import Graph, export_graphs, graphs
+    from imagebart.worlds import attribute_classifier, things
+
+    pipe = Pipeline.from_pretrained(model)
+    made_of = graphs(pipe.model)
+    for name, side in (("classifier", attribute_classifier.SIZE), ("detector", things.SIDE)):  # of a scorer
+        if network := getattr(pipe.scorer, name, None):
+            made_of[name] = Graph(network, (torch.rand(2, 3, side, side),), ((0,),))
+    for path in export_graphs(made_of, out):
+        print(path)
