@@ -176,7 +176,7 @@ class Run:
     def paste(self, generated: Sequence[Image.Image], seamless: bool = True) -> list[Image.Image]:
         """The images of the first variants or all, with the squares that the current pass has generated for them.
 
-        seamless: as `blend` makes them, which takes as long as to decode them.
+        seamless: as `blend` makes them, which takes as long as to decode them; at the end of a pass.
         """
         pasted = []
         for image, part, before, square in zip(self.images, self.current, self.squares, generated, strict=False):
@@ -198,6 +198,12 @@ class Edit:
     mask: Image.Image
     prompt: Prompt = None
     seed: int | None = None
+
+
+def asked(upload: Image.Image, mask: Image.Image | None, prompt: Prompt, recipe: Recipe) -> object:
+    """What a fitted mask follows from."""
+    images = [image and (image.mode, image.size, sha256(image.tobytes()).digest()) for image in (upload, mask)]
+    return images, prompt, recipe.replace(seed=0, variant=0, prompt=None)
 
 
 class Pipeline:
@@ -268,15 +274,16 @@ class Pipeline:
         place.
         """
         upload, (recipe,) = load_image(image), self._recipes("edit", [prompt], 0, settings, **options)
-        return self._fit(upload, mask, prompt, recipe)
+        fitted = self._fitted(upload, mask, prompt, recipe)
+        self._last_fit = asked(upload, mask, prompt, recipe), fitted
+        return fitted
 
     def _fit(self, upload: Image.Image, mask: Image.Image | None, prompt: Prompt, recipe: Recipe) -> FittedMask:
-        """See `fit_mask`. The last one is kept: whoever shows a mask first edits with it next."""
-        images = [one and (one.mode, one.size, sha256(one.tobytes()).digest()) for one in (upload, mask)]
-        asked = images, prompt, recipe.replace(seed=0, variant=0, prompt=None)
-        if self._last_fit is None or self._last_fit[0] != asked:
-            self._last_fit = asked, self._fitted(upload, mask, prompt, recipe)
-        return self._last_fit[1]
+        """What `fit_mask` has given, where it was asked for the same just before; else what it would give."""
+        last, self._last_fit = self._last_fit, None
+        if last is not None and last[0] == asked(upload, mask, prompt, recipe):
+            return last[1]
+        return self._fitted(upload, mask, prompt, recipe)
 
     def _fitted(self, upload: Image.Image, mask: Image.Image | None, prompt: Prompt, recipe: Recipe) -> FittedMask:
         prompt = None if recipe.remove else prompt
@@ -600,11 +607,12 @@ class Pipeline:
                 pixels, keep = to_tensor(original).to(squares.device), torch.from_numpy(~region.regenerated).flatten()
                 notes = [*out_of_domain(self.model, pixels, squares[:1], keep, EDIT_MARGIN), *notes]
         this_pass, generated = copy(run), to_images(squares)
+        seamless = kind == "result" or kind == "stage" and (event.stage - 1) % (event.stages // len(run.turns)) == 0
         clock.record(kind, time.perf_counter() - began)
 
         def images() -> list[Image.Image]:
             began = time.perf_counter()
-            pasted = this_pass.paste(generated, seamless=kind == "result")
+            pasted = this_pass.paste(generated, seamless)
             clock.record(kind, time.perf_counter() - began, pasted=True)
             return [pasted[number] for number in order]
 

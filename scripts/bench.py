@@ -203,7 +203,7 @@ def main(arguments: list[str] | None = None) -> None:
     for scales in given.scales:
         print("| " + " | ".join(row(str(source), scales, given.repeats, given.prompt)) + " |", flush=True)
     pipe = Pipeline.from_pretrained(str(source))
-    words = given.prompt if pipe.vocabulary else None
+    words = pipe.classes[0] if pipe.classes else given.prompt if pipe.vocabulary else None
     print("\n| of an edit, milliseconds | " + " | ".join([*PARTS, "rest", "in all"]) + " |\n" + "|---" * 8 + "|")
     for scales in given.scales:
         runs = [shares(pipe, words, scales) for _ in range(given.repeats)]

@@ -26,13 +26,17 @@ def test_the_benchmark_has_a_row_for_every_number_of_scales(
 ) -> None:
     (tiny_model("text") if scales else tiny_staged_model("class")).save_pretrained(tmp_path)
     bench.main([str(tmp_path), "--repeats", "1", *(["--scales", *scales] if scales else [])])
-    machine, _, heading, _, *rows = capsys.readouterr().out.splitlines()
+    times, _, parts = capsys.readouterr().out.rpartition("\n\n")
+    machine, _, heading, _, *rows = times.splitlines()
     assert "torch" in machine and len(rows) == len(scales or ["2"])
     for row, number in zip(rows, scales or ["2"], strict=True):
-        name, t, _, whole, preview, edit, edit_preview, memory, original, times = row.strip("| ").split(" | ")
+        name, t, _, whole, preview, edit, edit_preview, memory, original, speed_up = row.strip("| ").split(" | ")
         assert t == number and name and row.count("|") == heading.count("|")
         assert 0 < float(preview) <= float(whole) and 0 < float(edit_preview) <= float(edit)
-        assert float(original) >= 0 and int(times) >= 0 and memory.endswith("GB")
+        assert float(original) >= 0 and int(speed_up) >= 0 and memory.endswith("GB")
+    for row in parts.splitlines()[2:]:
+        *each, total = map(float, row.strip("| ").split(" | ")[1:])
+        assert total == pytest.approx(sum(each), abs=4) and total > 0
 
 
 @pytest.mark.parametrize("name", ["cin_4_scales_geometric", "cats_3_scales"])
