@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterator
@@ -10,11 +8,9 @@ import torch
 # Tests run tiny networks, which more threads make slower, most of all on a busy machine.
 torch.set_num_threads(1)
 
-
 # Two processes that run tests look for free ports in ranges of their own; Gradio reads this when it is imported.
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 os.environ["GRADIO_SERVER_PORT"] = str(7860 + 100 * WORKER)
-
 
 SLOW = 5.0  # seconds of computing, from which a test has to have one of these marks
 MARKS = {"slow", "browser", "release", "load", "fuzz"}

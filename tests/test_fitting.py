@@ -227,8 +227,7 @@ def test_a_mask_that_was_shown_is_that_of_the_next_edit_of_the_same_alone() -> N
         assert result.mask is not None
         return result.mask.tobytes()
 
-    corner = Image.new("L", (32, 32))
-    corner.paste(255, (0, 24, 5, 32))
+    corner = painted((0, 24, 5, 32))
     edits = [(DARK, None, "a hat"), (DARK, corner, "a hat"), (DARK, corner, "red"), (LIGHT, None, "red hair")]
     plain = [mask_of(*edit) for edit in edits]
     for shown in edits:
