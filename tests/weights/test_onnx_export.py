@@ -1,6 +1,5 @@
 """A model's ONNX graphs, run with NumPy alone."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,8 @@ from tiny_models import tiny_model, tiny_staged_model
 from imagebart.models.transformer import TransformerConfig
 from imagebart.weights.onnx_export import export_graphs, graphs
 
-Run = Callable[..., list[np.ndarray]]
 
-
-def draw(run: Run, shape: TransformerConfig, words: np.ndarray, x_t: np.ndarray) -> np.ndarray:
+def draw(run: Any, shape: TransformerConfig, words: np.ndarray, x_t: np.ndarray) -> np.ndarray:
     """The likeliest x_0 of x_t, int64 [B, N], token by token, the cache filled as far as there are tokens."""
     places, levels = np.broadcast_to(np.arange(x_t.shape[1]), x_t.shape), np.ones(x_t.shape, np.float32)
     (prompt,), hints = run("text_encoder", words), np.zeros((*x_t.shape, shape.width), np.float32)
