@@ -39,8 +39,10 @@ def sample_chain(state: ChainState, packed: PackedNetwork, settings: SamplingSet
                 x = state.add_noise(x, (1 - repeat / resamples) * step.beta)
             x_t = torch.where(step.sees(state.noise_level), state.x, x)
             begun = ChainEvent(tokens=x_t, stage=t, stages=state.scales, resample_index=repeat, resamples=resamples)
-            step = replace(step, network=packed(step.network))
-            for event in sample_step(step, replace(state, x=x_t), of_step, state.gumbel(), begun):
+            # Held by nothing else, so that the memory of a stage's packed weights is free before the next one's.
+            for event in sample_step(
+                replace(step, network=packed(step.network)), replace(state, x=x_t), of_step, state.gumbel(), begun
+            ):
                 x = event.tokens.clone()
                 yield event
     if settings.corrector_steps:

@@ -125,8 +125,8 @@ class Person:
         assert not more, "it was drawn more than once"
         assert np.array_equal(image, pixels(Path(self.path))), "another image was edited"
         assert np.array_equal(mask, self.mask), "another mask was edited"
-        self.page.wait_until(lambda: self.page.history() != runs)
-        assert self.page.history()[1:] == runs[:11], "a result came though the page had said that it was cancelled"
+        self.page.wait_until(lambda: (self.result or "?") not in unquote(self.page.result_address()))  # a new one
+        assert self.page.history()[1:] == runs[:11] != self.page.history(), "a result came that was cancelled"
         self.result = unquote(self.page.result_address().partition("/file=")[2])
 
     def cancel(self) -> None:
