@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import Self
 
-from imagebart.core.errors import InputError, format_value
+from imagebart.core.errors import InputError, format_value, plain
 
 MOST_SCALES = 8
 DEFAULT_STRENGTH = 0.5  # of a variation
@@ -84,10 +84,11 @@ def sentence(error: ValidationError) -> str:
         return f"the setting {format_value(name)} is missing"
     if kind == "json_invalid":
         return message
+    where = plain(name) or error.title  # a file's own keys are part of the name
     if kind not in EXPECTED and not message.startswith("Input should be "):
-        return f"{name or error.title} is {value}: {message}"
+        return f"{where} is {value}: {message}"
     expected = EXPECTED[kind].format(**context) if kind in EXPECTED else message.removeprefix("Input should be ")
-    return f"{name or error.title} is {value}, expected {expected}"
+    return f"{where} is {value}, expected {expected}"
 
 
 class SamplingSettings(Settings):

@@ -92,6 +92,7 @@ def test_whatever_is_given_is_taken_or_refused_in_a_short_sentence(value: Any) -
         ({"sizes": "x" * 10**6}, "…, expected a list"),
         ({"sizes": [1, -1]}, "sizes[1] is -1, expected 0 or more"),
         ({"sizes": [10]}, "sizes[0] is 10, expected at most 9"),
+        ({"free": {"\n": None}}, "free.\\n is None, expected a whole number"),
         ({"free": []}, "free is [], expected an object with named settings"),
         ({"name": "forbidden"}, "the name is 'forbidden', expected another"),
     ],
