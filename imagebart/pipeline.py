@@ -14,7 +14,6 @@ from contextlib import closing
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from hashlib import sha256
 from itertools import zip_longest
 from os import PathLike
 from typing import Any, Literal
@@ -200,12 +199,6 @@ class Edit:
     seed: int | None = None
 
 
-def asked(upload: Image.Image, mask: Image.Image | None, prompt: Prompt, recipe: Recipe) -> object:
-    """What a fitted mask follows from."""
-    images = [image and (image.mode, image.size, sha256(image.tobytes()).digest()) for image in (upload, mask)]
-    return images, prompt, recipe.replace(seed=0, variant=0, prompt=None)
-
-
 class Pipeline:
     """A model with uploads, prompts, masks, crops, previews and pasting."""
 
@@ -221,7 +214,6 @@ class Pipeline:
         self.image_size, self.grid = shape.resolution, shape.side  # pixels a side of the model's images, tokens a side
         self.stages, self.any_scales = model.scales_of(None), model.denoiser is not None  # T, and whether others go too
         patches = about.frame
-        self._last_fit: tuple[Any, FittedMask] | None = None  # what was asked for, and what it gave
         self._frames = Frames(model, scorer, patches) if patches and isinstance(scorer, ThingScorer) else None
 
     @classmethod
@@ -274,18 +266,9 @@ class Pipeline:
         place.
         """
         upload, (recipe,) = load_image(image), self._recipes("edit", [prompt], 0, settings, **options)
-        fitted = self._fitted(upload, mask, prompt, recipe)
-        self._last_fit = asked(upload, mask, prompt, recipe), fitted
-        return fitted
+        return self._fit(upload, mask, prompt, recipe)
 
     def _fit(self, upload: Image.Image, mask: Image.Image | None, prompt: Prompt, recipe: Recipe) -> FittedMask:
-        """What `fit_mask` has given, where it was asked for the same just before; else what it would give."""
-        last, self._last_fit = self._last_fit, None
-        if last is not None and last[0] == asked(upload, mask, prompt, recipe):
-            return last[1]
-        return self._fitted(upload, mask, prompt, recipe)
-
-    def _fitted(self, upload: Image.Image, mask: Image.Image | None, prompt: Prompt, recipe: Recipe) -> FittedMask:
         prompt = None if recipe.remove else prompt
         if mask is not None:
             mask = masks.as_mask(mask, upload.size, empty=bool(prompt) and not recipe.exact)
@@ -302,7 +285,7 @@ class Pipeline:
         if fitted.mask.getbbox() is None:  # patches past a long, narrow image's edge, or smaller than a pixel
             if mask is None:
                 raise InputError(f'What "{words:.60}" would change lies outside of this image; {ADVICE}.')
-            return self._fitted(upload, mask, prompt, recipe.replace(exact=True))
+            return self._fit(upload, mask, prompt, recipe.replace(exact=True))
         return fitted
 
     def suggest_mask(self, image: Source, prompt: str | None) -> Image.Image:

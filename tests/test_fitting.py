@@ -221,23 +221,6 @@ def test_the_mask_redraws_the_tokens_found_and_no_others(size: tuple[int, int]) 
     assert mask.mode == "L" and np.array_equal(np.asarray(mask), expected)
 
 
-def test_a_mask_that_was_shown_is_that_of_the_next_edit_of_the_same_alone() -> None:
-    def mask_of(image: Image.Image, mask: Image.Image | None, prompt: str, **options: bool) -> bytes:
-        *_, result = HATS.edit(image, mask, prompt, seed=0, **options)
-        assert result.mask is not None
-        return result.mask.tobytes()
-
-    corner = painted((0, 24, 5, 32))
-    edits = [(DARK, None, "a hat"), (DARK, corner, "a hat"), (DARK, corner, "red"), (LIGHT, None, "red hair")]
-    plain = [mask_of(*edit) for edit in edits]
-    for shown in edits:
-        for edit, expected in zip(edits, plain, strict=True):
-            HATS.fit_mask(*shown)
-            assert mask_of(*edit) == expected
-    fitted = HATS.fit_mask(DARK, corner, "a hat")
-    assert mask_of(DARK, corner, "a hat", exact=True) == corner.tobytes() != fitted.mask.tobytes()
-
-
 def test_words_are_set_against_what_the_image_shows() -> None:
     assert HATS.suggest_mask(LIGHT, "red hair").tobytes() == HATS.suggest_mask(DARK, "a hat").tobytes()
 
