@@ -32,10 +32,8 @@ def blend(generated: Image.Image, before: Image.Image, painted: Bools) -> Image.
         return generated
     if not painted.any():
         return before
-    residual, error = (
-        np.subtract(kept_pixels, generated_pixels, dtype=np.float32),
-        _apart(kept_pixels, generated_pixels),
-    )
+    residual = kept_pixels.astype(np.float32) - generated_pixels
+    error = _apart(kept_pixels, generated_pixels)
     unknown = painted | (error > max(OTHER_CONTENT, OTHER_MEDIANS * np.median(error[~painted])))
     continued = membrane(np.where(unknown[..., None], np.float32(0), residual), unknown)
     blended = (generated_pixels + continued).round().clip(0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Inpainting: from an image and a mask to tokens with noise levels, and back into the image without a seam.
+"""Inpainting: from an image and a mask to tokens with noise levels; and where a mask should be.
 
 A patch that a mask covers in part is regenerated as a whole. Its own token would reveal what was painted over, and
 noise would say nothing of its other part; so its token is that of the patch with the painted pixels filled with the

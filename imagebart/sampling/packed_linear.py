@@ -1,8 +1,9 @@
-"""Linear layers with packed weights, for a few rows at a time, where reading the weights takes the time.
+"""Linear layers with packed weights, most of all for a few rows at a time, where reading the weights takes the time.
 
 PyTorch's own kernel takes two to four times as long for 2 to 16 rows as for one, because it reorders the weights in
-every call. Two others reorder them once: oneDNN in float32, and FBGEMM with float16 weights and float32 inputs and sums
-(half the bytes), where all weights are float16 numbers, so that none changes. One that PyTorch lacks is not used.
+every call, and is slow with hundreds of rows on some processors. Two others reorder them once: oneDNN in float32, and
+FBGEMM with float16 weights and float32 inputs and sums (half the bytes), where all weights are float16 numbers, so that
+none changes. One that PyTorch lacks is not used.
 
 The order of weights decides how sums are rounded, so that a kernel is never chosen by time: the same seed has to give
 the same image at every start. A row's result never depends on the rows beside it, since some of them are drafts.
@@ -56,9 +57,20 @@ def fp16(linear: nn.Linear) -> Matrix:
     return apply
 
 
+def packable(network: nn.Module) -> dict[str, nn.Linear]:
+    """The linear layers of a network that are worth packing, by name.
+
+    Of a stage those of its decoder are: the rest runs once a step, and takes less time than to pack it.
+    """
+    layers = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
+    if not isinstance(network, Stage):
+        return layers
+    return {name: layer for name, layer in layers.items() if name.startswith("decoder.") and not name.endswith(".kv")}
+
+
 def best_kernel(network: nn.Module) -> Kernel | None:
-    """The fastest kernel that changes none of a network's weights; None: PyTorch's own, also on other devices."""
-    weights = [module.weight for module in network.modules() if isinstance(module, nn.Linear)]
+    """The fastest kernel that changes none of the weights to pack; None: PyTorch's own, also on other devices."""
+    weights = [layer.weight for layer in packable(network).values()]
     first = next(network.parameters())
     if first.device.type != "cpu" or first.dtype != torch.float32:
         return None
@@ -84,15 +96,10 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def with_kernel(network: Network, kernel: Kernel) -> Network:
-    """A copy of a network that computes with a kernel and shares all parameters.
-
-    Of a stage its decoder does: the rest runs once a step, and takes less time than to pack it.
-    """
+    """A copy of a network that computes with a kernel and shares all parameters."""
     copied = deepcopy(network, {id(shared): shared for shared in (*network.parameters(), *network.buffers())})
-    for name, child in network.named_modules():
-        once = isinstance(network, Stage) and (not name.startswith("decoder.") or name.endswith(".kv"))
-        if isinstance(child, nn.Linear) and not once:
-            copied.set_submodule(name, PackedLinear(child, kernel))
+    for name, layer in packable(network).items():
+        copied.set_submodule(name, PackedLinear(layer, kernel))
     return copied
 
 

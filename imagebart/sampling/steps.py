@@ -327,9 +327,9 @@ def sample_step(
 ) -> Iterator[ChainEvent]:
     """Samples x_s given x_t; yields the step's own drafts, if it makes any, and an event after every pass.
 
-    state: its x is x_t, with the known tokens where they are kept. noise:
-    Gumbel [B, N, K]. event: holds the stage and resample of the events. drafts: of x_s, with the known tokens, int64
-    [B, N]; None: the step's own. Rows advance on their own; one that is done leaves the batch.
+    state: its x is x_t, with the known tokens where they are kept. noise: Gumbel [B, N, K]. event: holds the stage and
+    resample of the events. drafts: of x_s, with the known tokens, int64 [B, N]; None: the step's own. Rows advance on
+    their own; one that is done leaves the batch.
     """
     x_t, keep = state.x, step.keeps(state.noise_level)
     x_s = x_t.clone() if drafts is None else drafts.clone()

@@ -114,6 +114,7 @@ def graphs(model: ImageBARTModel, count: int = 6) -> dict[str, Graph]:
     tokens, levels = torch.randint(model.vocab_size, (2, count)), torch.rand(2, count)
     places, width = torch.arange(2 * count)[::2].expand(2, -1).contiguous(), denoiser.config.encoder.width
     prompt, hints = torch.rand(2, text.query_tokens, text.transformer.width), torch.rand(2, count, width)
+    # Examples are tensors of their own: two arguments that are one tensor would become one in the graph.
     kept, cross = (torch.rand(shape.depth, 2, 2, shape.heads, length, shape.head_size) for length in (2 * count, 21))
     images, grids = torch.rand(2, 3, size, size), torch.randint(model.vocab_size, (2, model.tokens))
     words, each = torch.zeros(2, denoiser.config.cond_length, dtype=torch.long), (0, 1)
