@@ -12,7 +12,7 @@ model is replaced.
 import json
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -33,7 +33,7 @@ from imagebart.core.settings import Settings, Share
 from imagebart.models.denoiser import Denoiser, DenoiserConfig, Stage, StageConfig
 from imagebart.models.diffusion import Schedule
 from imagebart.models.imagebart import About, ImageBARTModel, Model
-from imagebart.models.transformer import TextEncoder, TextEncoderConfig
+from imagebart.models.transformer import Linear, TextEncoder, TextEncoderConfig
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.text.conditioners import Conditioner, NoConditioner
 
@@ -172,7 +172,9 @@ def load_networks(
         if (finest := _name_in_finest(name)) in tensors:
             tensors[name] = tensors[finest]
     check_shapes(path, tensors, expected)
-    load_tensors(model, tensors.items(), path, device, dtype)
+    large = sum(tensor.nbytes for tensor in tensors.values()) > MAX_COPIED_BYTES
+    linear = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Linear)}
+    load_tensors(model, tensors.items(), path, device, dtype, linear if large and device.type == "cpu" else ())
     if config.first_stage is not None:
         check_used_codes(model.first_stage, path)
     return model
@@ -245,9 +247,14 @@ def check_shapes(where: object, tensors: Mapping[str, Tensor], expected: Shapes,
 
 
 def load_tensors(
-    module: nn.Module, tensors: Iterable[tuple[str, Tensor]], where: object, device: torch.device, dtype: torch.dtype
+    module: nn.Module,
+    tensors: Iterable[tuple[str, Tensor]],
+    where: object,
+    device: torch.device,
+    dtype: torch.dtype,
+    as_stored: Collection[str] = (),
 ) -> None:
-    """Gives a module its tensors, one at a time, on the device; floats become dtype."""
+    """Gives a module its tensors, one at a time, on the device; floats become dtype, but shorter ones of as_stored."""
     expected_state, state = module.state_dict(), {}
     for name, tensor in tensors:
         wanted = expected_state[name]
@@ -255,6 +262,8 @@ def load_tensors(
             expected = "floating point" if wanted.is_floating_point() else "whole"
             raise WeightsError(f"{where} has {name} of type {tensor.dtype}, expected {expected} numbers")
         kind = dtype if wanted.is_floating_point() else wanted.dtype
+        if name in as_stored and torch.promote_types(tensor.dtype, kind) == kind:
+            kind = tensor.dtype  # it is mapped from its file, and converted where it is used
         state[name] = tensor.reshape(wanted.shape).to(device, kind).contiguous()
     module.load_state_dict(state, assign=True)
 

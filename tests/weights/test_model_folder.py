@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -77,6 +78,20 @@ def test_stored_dtype_and_loaded_dtype(tmp_path: Path) -> None:
         assert torch.equal(stored[name], tensor.bfloat16() if floats else tensor)
         assert torch.equal(loaded[name], tensor.bfloat16().float() if floats else tensor)
         assert half[name].dtype == (torch.float16 if floats else torch.int64)
+
+
+@pytest.mark.parametrize("kind", ["none", "stages"])
+def test_short_numbers_of_large_models_stay_short_and_draw_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    (tiny_staged_model() if kind == "stages" else tiny_model(kind)).save_pretrained(tmp_path, "bfloat16")
+    copied = load(tmp_path)
+    monkeypatch.setattr(weights, "MAX_COPIED_BYTES", 0)
+    mapped = load(tmp_path)
+    types = Counter(weight.dtype for weight in mapped.parameters())
+    assert types[torch.bfloat16] > 4 and types[torch.float32] > 4 and len(types) == 2
+    assert {weight.dtype for weight in copied.parameters()} == {torch.float32}
+    assert torch.equal(mapped.sample(2, seed=1), copied.sample(2, seed=1))
 
 
 def test_large_models_are_split_and_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
