@@ -27,7 +27,7 @@ def first_stage(config: Config, run: Run) -> None:
 
 @command(app)
 def stage(config: Config, run: Run) -> None:
-    """One reverse step, on a trained first stage; or all of them jointly, where `t` is null."""
+    """One reverse step, on a trained first stage; or all of them side by side, where `t` is null."""
     from imagebart.training.config import StageRun, load
     from imagebart.training.stage import train_stages
 

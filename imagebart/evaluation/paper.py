@@ -1,4 +1,4 @@
-"""The paper's measures for one of its models, beside the paper's own figures (ImageBART, section 4).
+"""The paper's measures for one of its models, beside the paper's own figures (ImageBART, Tables 1 to 3).
 
 FID and Inception score use the features of any network, but are comparable with the paper's only with the Inception
 network of 2015. Samples are kept as PNG files, so that a run that was stopped goes on.
@@ -30,12 +30,13 @@ BATCH = 32  # images that the network sees at once
 SHOWN, NEAREST = 8, 3  # samples of the figure, and real images beside each
 MANIFOLD_NEIGHBORS = 3  # of precision and recall
 
-# The paper's FIDs by the number of samples of which one is kept, as in Rombach et al. 2022 (Tables 1 and 10).
+# The paper's FIDs (Tables 1 and 2; Tables 5 and 6 say of which chains) by the number of samples of which one is kept.
 PAPER = {
-    "ffhq_4_scales_geometric": {1: 9.57},
+    "ffhq_2_scales_custom": {1: 9.57},
+    "cats_3_scales": {1: 15.09},
     "churches_3_scales": {1: 7.32},
     "bedrooms_3_scales": {1: 5.51},
-    "cin_5_scales_custom": {1: 21.19, 20: 7.44},
+    "cin_5_scales_custom": {1: 21.19, 2: 13.12, 4: 9.77, 20: 7.44},
 }
 SCALES = (1, 2, 3, 4, 8)  # T, where it can be chosen
 

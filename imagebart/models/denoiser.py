@@ -1,6 +1,6 @@
 """The networks of the reverse chain: a denoiser for all of its steps, or a stage for each.
 
-ImageBART (Esser et al. 2021, section 3.2) trains one transformer p(x_{t-1} | x_t) for each step of a fixed schedule:
+ImageBART (Esser et al. 2021) trains one transformer p(x_{t-1} | x_t) for each step of a fixed schedule:
 `Stage`, the published kinds. In the shipped models one network serves all steps: `Denoiser`. It predicts p(x_0 | x_t),
 as in D3PM (Austin et al. 2021), and x_s follows from the diffusion (`models.diffusion.reverse_step`), so that T can be
 chosen when sampling. Each token has a noise level of its own, as in diffusion forcing (Chen et al. 2024): the

@@ -1,4 +1,4 @@
-"""Multinomial diffusion of tokens: schedule, forward process, posterior, reverse step (ImageBART, section 3.1)."""
+"""Multinomial diffusion of tokens (Hoogeboom et al. 2021): schedule, forward process, posterior, reverse step."""
 
 import math
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ class Schedule:
         return math.prod((1 - beta for beta in self.betas[:t]), start=1.0)
 
 
-# The forward process (ImageBART, section 3.1; Hoogeboom et al. 2021).
+# The forward process. The paper counts one more: its x_1 is our x_0, the image's tokens, so its T is ours plus one.
 #
 # q(x_t | x_{t-1}) = Cat((1 - beta_t) onehot(x_{t-1}) + beta_t / K): each token stays with probability 1 - beta_t, in
 # one jump from x_0 with alphacum(t), or is replaced by a uniform draw from all K. x_0 is the image's tokens, x_T noise.
@@ -46,7 +46,7 @@ def add_uniform_noise(
 
 
 def log_likelihood(x_t: Tensor, noise_t: Tensor | float, vocab_size: int) -> Tensor:
-    """log q(x_t | x_0 = k) for every k (section 3.1, eq. 3): tokens [...], noise levels over 0 -> float [..., K]."""
+    """log q(x_t | x_0 = k) for every k: tokens [...], noise levels over 0 -> float [..., K]."""
     noise_t = torch.as_tensor(noise_t, dtype=torch.float32, device=x_t.device).expand(x_t.shape)[..., None]
     off = (noise_t / vocab_size).log()
     return off.expand(*x_t.shape, vocab_size).scatter(-1, x_t[..., None], (1 - noise_t + noise_t / vocab_size).log())
@@ -77,11 +77,11 @@ def gumbel_noise(shape: tuple[int, ...], generators: list[torch.Generator]) -> T
     return -(-uniform.log()).log()
 
 
-# The reverse process: x_{t-1} given x_t and x_0, or a prediction of x_0 (ImageBART, section 3.1, eq. 4).
+# The reverse process: x_{t-1} given x_t and x_0, or a prediction of x_0.
 
 
 def posterior(x_t: Tensor, x_0: Tensor, t: int, schedule: Schedule, vocab_size: int) -> Tensor:
-    """q(x_{t-1} | x_t, x_0), float [..., K] (section 3.1, eq. 4)."""
+    """q(x_{t-1} | x_t, x_0), float [..., K]."""
     return reverse_step(1.0 * F.one_hot(x_0, vocab_size), x_t, 1 - schedule.alphacum(t), 1 - schedule.alphacum(t - 1))
 
 
@@ -89,8 +89,8 @@ def reverse_step(p_x0: Tensor, x_t: Tensor, noise_t: float | Tensor, noise_s: fl
     """p(x_s = k | x_t) for every k, from p(x_0 | x_t): float [..., K], tokens [...] -> float [..., K].
 
     noise_t, noise_s: noise levels, 1 - alphacum: the probabilities that a token of x_t, x_s is noise, of which that of
-    x_s is lower; noise_t may be each token's own, [...]. Each x_0 = j leads to x_s by the posterior (section 3.1, eq.
-    4); the sum over j takes K steps and not K^2, since q is the same for all k that are neither j nor x_t.
+    x_s is lower; noise_t may be each token's own, [...]. Each x_0 = j leads to x_s by the posterior; the
+    sum over j takes K steps and not K^2, since q is the same for all k that are neither j nor x_t.
     """
     noise_t = torch.as_tensor(noise_t, dtype=p_x0.dtype, device=p_x0.device)[..., None]
     size = p_x0.shape[-1]

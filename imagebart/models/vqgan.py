@@ -1,8 +1,8 @@
 """The first stage: a VQGAN that turns pixels into tokens and back.
 
-Esser, Rombach, Ommer: Taming Transformers for High-Resolution Image Synthesis (2021), section 3.1; ImageBART, section
-3.1. The convolutional encoder and decoder are those of the published checkpoints, parameter names included. Our own
-models use an encoder that sees one patch at a time (`PatchEncoder`) and a decoder of flat layers (`LayeredDecoder`).
+Esser, Rombach, Ommer: Taming Transformers for High-Resolution Image Synthesis (2021), section 3.1.
+The convolutional encoder and decoder are those of the published checkpoints, parameter names included. Our own models
+use an encoder that sees one patch at a time (`PatchEncoder`) and a decoder of flat layers (`LayeredDecoder`).
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The reverse chain: steps T ... 1 with forward-backward repeats (ImageBART, section 3.4), and the corrector."""
+"""The reverse chain: steps T ... 1 with forward-backward repeats (ImageBART, 4.3 and A.3), and the corrector."""
 
 import math
 import secrets
@@ -25,7 +25,8 @@ def sample_chain(state: ChainState, packed: PackedNetwork, settings: SamplingSet
     """From x_T down to x_0, and through the corrector; an event after every pass of a network, the last holds x_0.
 
     packed: packs a network's weights. Resample r of n first adds noise to the last result, with probability
-    (1 - r/n) beta_t (section 3.4). The iterator can be closed at any moment.
+    (1 - r/n) beta_t, as the original does; kept tokens stay clean, where the original adds noise to them as well. The
+    iterator can be closed at any moment.
     """
     x, resamples = state.x, settings.resamples
     for t in range(len(state.steps), 0, -1):
@@ -54,7 +55,7 @@ def sample_chain(state: ChainState, packed: PackedNetwork, settings: SamplingSet
 # A chain never looks back at a token that it has sampled. The corrector asks the denoiser's encoder how likely each
 # token is given all others, p(x_0^i | x_0^j, j != i), and samples the unlikely ones again with the decoder, all others
 # kept. Sampling a token from its conditional distribution leaves the model's distribution of images unchanged (Gibbs
-# sampling; the forward-backward of ImageBART, section 3.4, does it with all tokens). Choosing unlikely tokens, and
+# sampling; the forward-backward of ImageBART does it with all tokens). Choosing unlikely tokens, and
 # sampling with a lower top-p, moves images towards the modes of that distribution: it is meant to.
 
 TOP_P = 0.5  # at most, for tokens that are sampled again

@@ -132,7 +132,7 @@ class StageRun(TokensRun):
     """`python -m imagebart train stage --config FILE`."""
 
     betas: tuple[Share, ...]  # of all stages, t = 1 first
-    t: int | None  # the stage to train; None: all of them, jointly
+    t: int | None  # the stage to train; None: all, side by side
     kind: Literal["encoder_decoder", "residual"] = "encoder_decoder"  # of stages before the coarsest
     decoder_corruption: Share = 0.0  # share of images of which some of the decoder's input tokens are noise
 

@@ -1,7 +1,8 @@
-"""Training the published kinds of stages: p(x_{t-1} | x_t) on the tokens of a frozen first stage (ImageBART, 3.2).
+"""Training the published kinds of stages: p(x_{t-1} | x_t) on the tokens of a frozen first stage (ImageBART).
 
-One stage, or all of a schedule jointly, as the original's configuration for FFHQ does: the loss is the mean of the
-stages' (the bound of ImageBART, eq. 6, has their sum). They share no weights, so that each learns what it would alone.
+One stage, or all of a schedule side by side: the loss is then the mean of the stages' (the bound has their sum). They
+share no weights, so that each learns what it would alone. The original's joint configuration is another network: one
+transformer for all steps, which a token tells the step.
 """
 
 from collections.abc import Sequence
@@ -74,7 +75,7 @@ class StagesTask(TokensTask[StageRun]):
 
 
 def stage_loss(logits: Tensor, x0: Tensor, x_s: Tensor, x_t: Tensor, t: int, schedule: Schedule) -> Tensor:
-    """Mean negative log-likelihood a token of x_s = x_{t-1} (ImageBART, eq. 7): logits [B, N, K], tokens [B, N].
+    """Mean negative log-likelihood a token of x_s = x_{t-1}: logits [B, N, K], tokens [B, N].
 
     Before t = 1 its expectation over the posterior q(x_{t-1} | x_t, x_0), which has the same mean and less variance.
     """

@@ -1,4 +1,4 @@
-"""Ranking variants by how well they show the prompt: rejection sampling (ImageBART, section 4.2, Table 2, Fig. 20, 21).
+"""Ranking variants by how well they show the prompt: rejection sampling (ImageBART, Table 2, Fig. 3 and 20).
 
 A shipped model's scorer is in its folder, and can also describe images. Class models are ranked by any image
 classifier that transformers loads (timm's too where timm is installed), text models by CLIP.
