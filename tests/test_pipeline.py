@@ -277,7 +277,7 @@ def test_a_saved_model_brings_its_card_and_settings(tmp_path: Path) -> None:
     assert (loaded.name, loaded.knows, loaded.defaults) == ("tiny", "nothing", SamplingSettings(scales=2))
     assert (loaded.card, loaded.suggestions) == ("# Tiny\n", tiny_pipeline().suggestions)
     (tmp_path / "README.md").unlink()
-    assert "It generates nothing at 32 × 32 pixels and nothing else" in Pipeline.from_pretrained(tmp_path).card
+    assert "It generates nothing at 32 × 32 pixels;" in Pipeline.from_pretrained(tmp_path).card
 
 
 # The clock of a run: previews keep within their share of the time, and come at a steady rate.

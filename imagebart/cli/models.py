@@ -1,11 +1,13 @@
 """`imagebart list`, `download` and `convert`: the published models on their way to this machine."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from imagebart.cli.options import DEFAULT_MODEL, Model, command
+from imagebart.core.errors import WeightsError
 
 app = typer.Typer()
 
@@ -28,10 +30,36 @@ def download(
     name: Annotated[str, typer.Argument(help="As `list` has it.")],
     source: Annotated[str | None, typer.Option("--from", help="Address of the zip in place of the authors'.")] = None,
 ) -> None:
-    """Fetch a published model."""
+    """Fetch a published model, and try it."""
     from imagebart.weights.download import download as fetch_model
 
-    print(fetch_model(name, source))
+    folder = fetch_model(name, source)
+    print(folder)
+    print(f"Self-check: {check_model(folder)}", file=sys.stderr)
+
+
+def check_model(folder: str | Path) -> str:
+    """What a model makes of a shipped image; raises WeightsError where its mean color restores more of the image."""
+    import torch
+
+    from imagebart.imaging import files, masks
+    from imagebart.model import FIRST, locate
+    from imagebart.models.vqgan import psnr
+    from imagebart.pipeline import Pipeline
+
+    pipe = Pipeline.from_pretrained(folder)
+    first_stage, size = pipe.model.first_stage, (pipe.image_size, pipe.image_size)
+    image = files.load_image(locate(FIRST) / "examples" / "6-pink-beanie.png").resize(size)
+    pixels = files.to_tensor(image)
+    with torch.no_grad():
+        tokens = first_stage.encode(pixels)
+        quality, plain = psnr(first_stage.decode(tokens), pixels), psnr(pixels.mean((2, 3), True), pixels)
+    *_, event = pipe.edit(image, masks.preset("upper half", size), pipe.classes[0] if pipe.classes else None, seed=0)
+    files.save_image(event.image, completed := Path(f"{folder}.png"))
+    outcome = f"{len(tokens.unique())} codes, reconstruction {float(quality):.1f} dB, completion in {completed}"
+    if quality <= plain:
+        raise WeightsError(f"The self-check failed ({outcome}; its mean color has {float(plain):.1f} dB): report it.")
+    return outcome
 
 
 @command(app)

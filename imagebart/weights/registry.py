@@ -295,10 +295,6 @@ def default_card(config: ModelConfig) -> str:
     ways = f"{len(config.stages)} scales" if config.stages else "one denoiser for every noise level"
     card = f"# {about.name}\n\nWeights of ImageBART {made}: {ways}, {side} × {side} pixels.\n"
     if about.knows:
-        card += (
-            f"\nIt generates {about.knows} at {side} × {side} pixels and nothing else: other images can be edited, but "
-        )
-        card += (
-            f"only into these, and regenerated parts of a larger one have no more detail than {side} pixels a side.\n"
-        )
+        card += f"\nIt generates {about.knows} at {side} × {side} pixels; other images can only be edited into these.\n"
+        card += f"Regenerated parts of a larger image have no more detail than {side} pixels a side.\n"
     return card

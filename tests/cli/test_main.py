@@ -1,6 +1,7 @@
 """The command line, run as a person runs it: one image, folders of them, published models, the demo."""
 
 import json
+import shutil
 import signal
 import socket
 from pathlib import Path
@@ -17,6 +18,7 @@ from tiny_models import tiny_model
 
 from imagebart import model as models
 from imagebart.cli import batch, demo, draw, main
+from imagebart.cli.models import check_model
 from imagebart.core.settings import SamplingSettings
 from imagebart.imaging.files import Recipe, read_recipe, write_png
 from imagebart.pipeline import Pipeline
@@ -199,8 +201,11 @@ def test_from_nothing_to_an_edit(upload: Path, tmp_path: Path, monkeypatch: pyte
     write_tiny(tmp_path / "files")
     with serving_file(package_of(tmp_path / "files", f"{PUBLISHED}/")) as server:
         server.breaks += [100_000]
-        assert main(["download", PUBLISHED, "--from", server.address]) == 0
-    assert capsys.readouterr().out == f"{published}\n"
+        assert main(["download", PUBLISHED, "--from", server.address]) == 2  # random weights restore no image
+    said = capsys.readouterr()
+    assert said.out == f"{published}\n" and "The self-check failed (" in said.err and "dB): report it." in said.err
+    assert Image.open(f"{published}.png").size == (16, 16)
+    assert "codes, reconstruction 45." in check_model(shutil.copytree(models.locate("avatars"), tmp_path / "avatars"))
     assert main(["convert", PUBLISHED, "--dtype", "bfloat16", "--replace"]) == 0
     assert capsys.readouterr().out == f"{converted}\n"
     assert edit(Path(PUBLISHED), "upper half", "out.png", "--seed", "1") == 0

@@ -249,7 +249,6 @@ COMMANDS = {
     "convert": ["model", "--out", "converted", "--dtype", "bfloat16"],
     "download": ["cats_3_scales", "--from", "nowhere"],
     "evaluate": ["folder", "--model", "model", "--data", "model", "--samples", "4"],
-    "train log": ["--run", "model"],
     "train stage": ["--config", "model/config.json", "--run", "model"],
 }
 OPTIONS = [
