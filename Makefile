@@ -33,7 +33,7 @@ lint: $(VENV)/.everything
 	$(BIN)/python -m mypy
 	$(BIN)/lint-imports
 
-# Large pages of memory, where the C library knows of them (docs/training.md).
+# Large pages of memory, where the C library knows of them (docs/own-images.md).
 train things photos: export GLIBC_TUNABLES := glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296
 
 train: $(VENV)/.everything

@@ -1,9 +1,9 @@
 """A model's networks as ONNX graphs with their weights, to be run without PyTorch: in a browser, or where a processor
 has a runtime of its own.
 
-Here PyTorch runs them: on two cores ONNX Runtime takes longer for the decoder's short passes, and as long for an edit
-(docs/speed.md). The graphs are of one shape for all: batches, sequences and windows of any size. What lies between
-them is arithmetic on a few arrays: noise levels, Gumbel noise, `models.diffusion.reverse_step` and the drafts.
+Here PyTorch runs them: an edit by ONNX Runtime takes as long (docs/benchmarks.md). The graphs are of one shape for all:
+batches, sequences and windows of any size. What lies between them is arithmetic on a few arrays: noise levels, Gumbel
+noise, `models.diffusion.reverse_step` and the drafts.
 """
 
 from dataclasses import dataclass

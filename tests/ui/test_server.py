@@ -195,16 +195,16 @@ def test_a_mask_is_found_by_words(client: Client, pipe: HeldPipeline, image: Pat
     assert np.array_equal(open_image(mask), pipe.suggest_mask(image, "a hat"))
 
 
-def test_the_readmes_client_runs_as_written(
+def test_the_documented_client_runs_as_written(
     client: Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Less the port, and on a tiny model."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "hosting.md").read_text(encoding="utf-8"), re.DOTALL)
     (block,) = [block for block in blocks if "gradio_client" in block]
     address = "http://127.0.0.1:7860"
     assert address in block
     monkeypatch.chdir(ROOT)
-    exec(compile(block.replace(address, client.src), "README.md", "exec"), {})
+    exec(compile(block.replace(address, client.src), "hosting.md", "exec"), {})
     recipe = read_recipe(capsys.readouterr().out.splitlines()[-1])
     assert recipe is not None and recipe.prompt == "a red hat"
 
