@@ -124,10 +124,10 @@ def crop_box(mask: Image.Image, model_size: int, context: float = 0.5) -> Box:
     wanted = math.ceil(min(longest * (1 + 2 * context), room))  # the context may be infinite
     side = min(max(wanted, model_size, least), room)
 
-    def start(twice_centre: int, length: int) -> int:
+    def start(twice_center: int, length: int) -> int:
         if side > length:
             return -((side - length) // 2)
-        return min(max((twice_centre - side) // 2, 0), length - side)
+        return min(max((twice_center - side) // 2, 0), length - side)
 
     return Box(start(left + right, width), start(top + bottom, height), side)
 

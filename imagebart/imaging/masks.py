@@ -81,14 +81,14 @@ def preset(name: str, size: Size) -> Image.Image:
     Opposite halves, and centre (the middle half of each side) and border, are complements.
     """
     width, height = size
-    centre = (width // 4, height // 4, width - width // 4, height - height // 4)
+    center = (width // 4, height // 4, width - width // 4, height - height // 4)
     boxes = {
         "upper half": (0, 0, width, height // 2),
         "lower half": (0, height // 2, width, height),
         "left half": (0, 0, width // 2, height),
         "right half": (width // 2, 0, width, height),
-        "centre": centre,
-        "border": centre,
+        "centre": center,
+        "border": center,
         "everything": (0, 0, width, height),
     }
     if not isinstance(name, str) or name not in boxes:

@@ -106,13 +106,13 @@ class DenoiserTask(TokensTask[DenoiserRun]):
         some = (torch.rand(to_x0.shape, device=to_x0.device) < self.run.decoder_corruption) & to_x0
         share = torch.rand(to_x0.shape, device=to_x0.device) * some * unknown
         noisy = add_uniform_noise(x_s, share, self.vocab_size)
-        if not self.run.own_tokens:
+        if not self.run.scheduled_sampling:
             return noisy
         with torch.no_grad():
             logits, _ = model(x_s, unknown, **given)
         sampled = x_s.masked_scatter(unknown, torch.multinomial(logits.float().softmax(-1), 1))
         own = torch.where(torch.rand(x_s.shape, device=x_s.device) < share, sampled, x_s)
-        return torch.where(torch.rand(len(x_s), 1, device=x_s.device) < self.run.own_tokens, own, noisy)
+        return torch.where(torch.rand(len(x_s), 1, device=x_s.device) < self.run.scheduled_sampling, own, noisy)
 
     def condition(self, model: Any, batch: Batch, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
         """Conditioning tokens and their embeddings; whole captions and single query tokens are dropped for a share.

@@ -52,7 +52,7 @@ class ClassifierRun(Settings):
     seed: int = 7001  # of the series of avatars; no other part of the project draws from it
 
 
-def labelled(number: int, seed: int) -> dict[str, Tensor]:
+def labeled(number: int, seed: int) -> dict[str, Tensor]:
     """The avatar of a number, of all combinations: image uint8 [3, SIZE, SIZE]; labels int64 [14]."""
     attributes = sample(number, seed, "all")
     return {"image": pixels_first(render(attributes, SIZE)), "labels": labels(attributes)}
@@ -116,7 +116,7 @@ def train_classifier(run: ClassifierRun, folder: Path) -> AttributeClassifier:
         right = torch.stack([logits.argmax(1) for logits in answers.values()], 1) == truth
         return {"loss": total / shown.sum(), "accuracy": right[shown].float().mean()}
 
-    trained = train(LossTask(classifier, Series(partial(labelled, seed=run.seed)), losses), run.loop, folder)
+    trained = train(LossTask(classifier, Series(partial(labeled, seed=run.seed)), losses), run.loop, folder)
     assert isinstance(trained, AttributeClassifier)
     save_classifier(trained, folder / ATTRIBUTE_CLASSIFIER)
     return trained

@@ -322,7 +322,7 @@ def box_of(part: Locator) -> dict[str, float]:
 
 
 def gradient_image(size: tuple[int, int], blue: int) -> Image.Image:
-    """An image in which no two neighbouring pixels are alike."""
+    """An image in which no two neighboring pixels are alike."""
     x, y = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
     values = np.stack([x * 5 % 256, y * 5 % 256, np.full_like(x, blue)], axis=-1)
     return Image.fromarray(values.astype(np.uint8))

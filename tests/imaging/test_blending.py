@@ -74,7 +74,7 @@ def test_only_what_is_kept_is_looked_at() -> None:
 
 
 def test_a_difference_in_color_fades_without_a_step() -> None:
-    """Kept gray of about 100, generated as 80 all over: no two neighbours are more than a few levels apart."""
+    """Kept gray of about 100, generated as 80 all over: no two neighbors are more than a few levels apart."""
     grain = np.random.default_rng(5).integers(100, 102, (SIDE, SIDE, 3)).astype(np.uint8)
     whole = blended(gray(80), grain, MASKS["centre"])
     assert max(np.abs(np.diff(whole, axis=axis)).max() for axis in (0, 1)) <= 4

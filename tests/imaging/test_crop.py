@@ -78,7 +78,7 @@ def test_the_square_holds_the_mask_and_its_context() -> None:
         assert has(math.ceil(longest * MIN_CONTEXT))
         if box.left >= 0 and box.top >= 0 and box.left + box.side <= width and box.top + box.side <= height:
             assert box.side <= short
-        else:  # only where the mask does not fit otherwise; centred on the shorter axis and not too large
+        else:  # only where the mask does not fit otherwise; centered on the shorter axis and not too large
             assert longest * (1 + 2 * MIN_CONTEXT) + 2 > short and box.side <= max(width, height)
             start, length = (box.left, width) if width < height else (box.top, height)
             assert abs(start + (start + box.side) - length) <= 1

@@ -120,7 +120,7 @@ class AlwaysSeven(Recorder):
 
 def test_decoder_input_is_corrupted_at_masked_tokens_of_steps_to_x0_only() -> None:
     """In a share of them, and by parts from none to all; in half of these by what the network samples."""
-    given, _, _ = inputs_of(900, network=AlwaysSeven, decoder_corruption=0.4, own_tokens=0.5)
+    given, _, _ = inputs_of(900, network=AlwaysSeven, decoder_corruption=0.4, scheduled_sampling=0.5)
     kept, final = given["noise_t"] == 0, (given["noise_s"] == 0).all(1)
     changed = given["x_s"] != given["x0"]
     assert not changed[kept].any()
