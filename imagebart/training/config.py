@@ -149,7 +149,7 @@ class DenoiserRun(TokensRun):
     conditioning_dropout: Share = 0.15
     query_token_dropout: Share = 0.25  # share of images whose caption loses some of its query tokens, any part of them
     decoder_corruption: Share = 0.4  # share of the steps to x_0 in which some of the decoder's input tokens are noise
-    scheduled_sampling: Share = 0.0  # share of those in which they are tokens that the network samples, in place of noise
+    scheduled_sampling: Share = 0.0  # share of those in which they are sampled by the network, in place of noise
     draft_weight: Rate = 0.2  # of the loss of the encoder's own prediction
     color_hint_grid: HintGrid = 0  # parts along a side of a patch, of which the encoder is given color hints; 0: none
     color_hint_dropout: Share = 0.1  # share of images without them
