@@ -2,7 +2,7 @@
 # make test    install everything, lint, run all tests (the browser's included)
 # make release what else is tested before a version: the wheel, hosting, devices, full size, recipes, random input
 # make lint    ruff, mypy, and which package imports which
-# make train   train the shipped model again (resumes where it stopped)
+# make train   train the model of avatars again (resumes where it stopped)
 # make photos  train a model of photographs of flowers, fruit and vegetables (resumes where it stopped)
 # make things  train a model of everyday things (resumes where it stopped; the artwork is fetched with npm)
 # make bench   time edits on this machine

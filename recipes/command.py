@@ -50,7 +50,7 @@ def command_line(
             raise InputError(f"There is no part {part!r}; there are {parts}.")
         settings, train_part = trainings[part]
         if settings is not None and config is None:
-            raise InputError(f"--config is missing; recipes/{name}/configs has those of the shipped model.")
+            raise InputError(f"--config is missing; recipes/{name}/configs has those of the model that ships.")
         train_part(*[load(settings, config)] if settings and config else [], run)
 
     @app.command()

@@ -1,6 +1,6 @@
 """Times a model on this machine, one row of a Markdown table a number of scales.
 
-    python scripts/bench.py                                             the shipped model
+    python scripts/bench.py                                             the avatars
     python scripts/bench.py ffhq_4_scales_geometric --random runs/bench a published model's shapes, random weights
 
 A 25 % mask is the center of an image of the model's size. The first preview is the first event after the noise. Each

@@ -1,4 +1,4 @@
-"""Images of the page for assets/, taken in Chromium with the shipped model.
+"""Images of the page for assets/, taken in Chromium with the avatars.
 
 Writes page.png (wide), page-phone.png (a phone, in the dark) and edit.webp (the run of the wide one, as the page saves
 it, with what was painted as its first frame).
