@@ -40,25 +40,22 @@ def download(
 
 def check_model(folder: str | Path) -> str:
     """What a model makes of a shipped image; raises WeightsError where its mean color restores more of the image."""
-    import torch
-
     from imagebart.imaging import files, masks
     from imagebart.model import FIRST, locate
     from imagebart.models.vqgan import psnr
     from imagebart.pipeline import Pipeline
 
-    pipe = Pipeline.from_pretrained(folder)
+    pipe, completed = Pipeline.from_pretrained(folder), Path(f"{folder}.png")
     first_stage, size = pipe.model.first_stage, (pipe.image_size, pipe.image_size)
     image = files.load_image(locate(FIRST) / "examples" / "6-pink-beanie.png").resize(size)
     pixels = files.to_tensor(image)
-    with torch.no_grad():
-        tokens = first_stage.encode(pixels)
-        quality, plain = psnr(first_stage.decode(tokens), pixels), psnr(pixels.mean((2, 3), True), pixels)
+    tokens = first_stage.encode(pixels)
+    quality, plain = (float(psnr(made, pixels)) for made in (first_stage.decode(tokens), pixels.mean((2, 3), True)))
     *_, event = pipe.edit(image, masks.preset("upper half", size), pipe.classes[0] if pipe.classes else None, seed=0)
-    files.save_image(event.image, completed := Path(f"{folder}.png"))
-    outcome = f"{len(tokens.unique())} codes, reconstruction {float(quality):.1f} dB, completion in {completed}"
+    files.save_image(event.image, completed)
+    outcome = f"{len(tokens.unique())} codes, reconstruction {quality:.1f} dB, completion in {completed}"
     if quality <= plain:
-        raise WeightsError(f"The self-check failed ({outcome}; its mean color has {float(plain):.1f} dB): report it.")
+        raise WeightsError(f"The self-check failed ({outcome}; its mean color has {plain:.1f} dB): report it.")
     return outcome
 
 
