@@ -5,6 +5,7 @@
 # make train   train the model of avatars again (resumes where it stopped)
 # make photos  train a model of photographs of flowers, fruit and vegetables (resumes where it stopped)
 # make things  train a model of everyday things (resumes where it stopped; the artwork is fetched with npm)
+# make paper   the paper's claim in small: chains of stages beside one left-to-right transformer (resumes; hours, two cores)
 # make bench   time edits on this machine
 # make load    keep the page busy with 16 sessions for three minutes; prints its figures; then paint and cancel quickly, and at random
 # make soak    the same for ten minutes: memory and files do not pile up (SOAK=60 for a minute, files only)
@@ -69,6 +70,13 @@ photos: runs/still-life/pictures/metadata.jsonl
 	$(BIN)/python -m imagebart train model --config $(PHOTOS)/further.json --out runs/still-life/model
 	$(BIN)/python -m imagebart evaluate folder --model runs/still-life/model --work runs/still-life/evaluation \
 	    --seed 733331 --out runs/still-life/figures.json
+
+paper: runs/still-life/pictures/metadata.jsonl
+	$(MAKE) -j 2 runs/paper/photographs/figures.md runs/paper/avatars/figures.md
+
+runs/paper/%/figures.md: recipes/paper/configs/%.json | $(VENV)/.everything
+	OMP_NUM_THREADS=1 $(BIN)/python -m recipes.paper train $< $(@D)
+	OMP_NUM_THREADS=1 $(BIN)/python -m recipes.paper evaluate $< $(@D)
 
 bench: $(VENV)/.everything
 	$(BIN)/python scripts/bench.py --scales 1 2 4

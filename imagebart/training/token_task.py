@@ -7,10 +7,11 @@ from typing import Any, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
+from accelerate.utils import send_to_device
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 from tqdm import tqdm
 
 from imagebart.core.atomic_io import write_bytes
@@ -77,7 +78,8 @@ class TokensTask(Task, Generic[R]):
         dataset = self.dataset if self.held_out is None else self.held_out
         numbers = range(len(dataset))  # type: ignore[arg-type]
         items = [dataset[i] for i in (numbers[-count:] if self.held_out is None else numbers[:count])]
-        return self.encode(torch.stack([item["image"] for item in items]).to(device)), [item["text"] for item in items]
+        batch = send_to_device(default_collate(items), device)
+        return self.tokens(batch), batch["text"]
 
 
 def needs_text(batch: Batch) -> Tensor:

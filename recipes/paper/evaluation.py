@@ -1,0 +1,190 @@
+"""How well an experiment's arms complete held-out images: likelihood of the truth, and samples beside it."""
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor
+
+from imagebart.core.atomic_io import write_text
+from imagebart.core.settings import SamplingSettings
+from imagebart.evaluation.metrics import Measure, mean_of, share_of, two_sample_test
+from imagebart.imaging.figures import sheet
+from imagebart.imaging.files import save_image, to_images
+from imagebart.imaging.masks import preset_array
+from imagebart.model import ImageBART
+from imagebart.models.diffusion import add_uniform_noise, posterior
+from imagebart.models.vqgan import FirstStage
+from imagebart.sampling.steps import ChainEvent, KnownTokens, sample_step
+from imagebart.training.masks import brush_stroke
+from imagebart.worlds.attribute_classifier import likeliest, load_classifier
+from recipes.avatars import CLASSIFIER
+from recipes.paper.training import TOKENS, Experiment, load_arm
+
+BATCH = 32
+DRAWS = 4  # of noise, for a bound
+ROUNDS = (1, 3)  # forward-backward
+TOP_SHARE = 1 / 8  # of all codes, with top-k
+TEST_SIDE = 64  # pixels a side of the two-sample test's images, and of the figure's
+SHOWN = 8  # images of a mask in the figure
+
+
+def masks(images: int, tokens: int, seed: int) -> dict[str, Tensor]:
+    """What is masked of each image, bool [images, N], by the mask's name."""
+    side = math.isqrt(tokens)
+    presets = {"whole image": "everything", "upper half": "upper half", "outpainting": "border"}
+    all_masks = {name: torch.from_numpy(preset_array(preset, side)).flatten() for name, preset in presets.items()}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        strokes = torch.stack([brush_stroke(side).flatten() for _ in range(images)])
+    return {name: mask.expand(images, -1) for name, mask in all_masks.items()} | {"free-form": strokes}
+
+
+@torch.no_grad()
+def bound(model: ImageBART, x0: Tensor, masked: Tensor, seed: int) -> Tensor:
+    """An upper bound on -log p(masked tokens of x0 | the others), of each image, float [B], in nats a masked token.
+
+    p is that of a chain whose kept tokens are clean at every t. Step t adds KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} |
+    x_t)) (ImageBART, eq. 5); for T = 1 that is -log p itself. x0: int64 [B, N]; masked: bool [B, N].
+    """
+    generator, total = torch.Generator().manual_seed(seed), torch.zeros(len(x0))
+    draws = DRAWS if len(model.stages) > 1 else 1
+    for stage in list(model.stages) * draws:
+        t, size = stage.config.t, model.vocab_size
+        x_s = add_uniform_noise(x0, (1 - model.schedule.alphacum(t - 1)) * masked, size, generator)
+        x_t = add_uniform_noise(x_s, stage.config.beta * masked, size, generator)
+        target = posterior(x_t, x0, t, model.schedule, size)
+        divergence = torch.xlogy(target, target) - target * stage(x_s, x_t).log_softmax(-1)
+        total += (divergence.sum(-1) * masked).sum(1) / draws
+    return total / masked.sum(1)
+
+
+@torch.no_grad()
+def complete(model: ImageBART, x0: Tensor, masked: Tensor, rounds: int, top_k: int | None, seed: int) -> Tensor:
+    """x0 [B, N] with the masked tokens sampled, with forward-backward rounds as the original has them.
+
+    Kept tokens are clean in a stage's first round; in later ones they are as noisy as the others, and forced in what is
+    sampled. The decoder-only stage does not see x_t, so that it has one round.
+    """
+    settings = SamplingSettings(top_k=top_k)
+    state = model.sampler.prepare(len(x0), settings, known=KnownTokens(x0, ~masked), seed=seed)
+    x = state.x
+    for step, stage in reversed(list(zip(state.steps, model.stages, strict=True))):
+        count = 1 if stage.encoder is None else rounds
+        for number in range(count):
+            x_t = state.add_noise(x, (1 - number / count) * step.beta) if number else x
+            event = ChainEvent(tokens=x_t, stage=stage.config.t, stages=1, resample_index=number, resamples=count)
+            drafts = torch.where(masked, x_t, x0)
+            *_, last = sample_step(step, replace(state, x=x_t), settings, state.gumbel(), event, drafts)
+            x = last.tokens
+    return x
+
+
+def completed(model: ImageBART, x0: Tensor, masked: Tensor, rounds: int, top_k: int | None, seed: int) -> Tensor:
+    """`complete` of many images, in batches."""
+    parts = enumerate(zip(x0.split(BATCH), masked.split(BATCH), strict=True))
+    return torch.cat([complete(model, *part, rounds, top_k, seed + BATCH * number) for number, part in parts])
+
+
+@torch.no_grad()
+def decoded(first_stage: FirstStage, tokens: Tensor) -> Tensor:
+    """Images [B, 3, S, S] in [-1, 1]."""
+    return torch.cat([first_stage.decode(part).clamp(-1, 1) for part in tokens.split(BATCH)])
+
+
+def pixels(masked: Tensor, size: int) -> Tensor:
+    """Masks of tokens, bool [B, N], as float [B, 1, size, size]."""
+    side = math.isqrt(masked.shape[1])
+    return F.interpolate(masked.view(-1, 1, side, side).float(), (size, size))
+
+
+def border_difference(images: Tensor, masked: Tensor) -> Tensor:
+    """Mean difference of the pixels beside a mask's border, [B] levels: images [B, 3, S, S], bool [B, N]."""
+    inside, total, count = pixels(masked, images.shape[-1]), torch.zeros(len(images)), torch.zeros(len(images))
+    for dim in (-1, -2):
+        crossing = inside.diff(dim=dim).abs()
+        total += (images.diff(dim=dim).abs().mean(1, keepdim=True) * crossing).sum((1, 2, 3))
+        count += crossing.sum((1, 2, 3))
+    return 127.5 * total / count
+
+
+def measures(experiment: Experiment, model: ImageBART, x0: Tensor, seed: int) -> Iterator[Measure]:
+    """All measures of an arm on the tokens of held-out images, int64 [B, N]."""
+    truth, few = decoded(model.first_stage, x0), round(TOP_SHARE * model.vocab_size)
+    for name, masked in masks(len(x0), x0.shape[1], seed).items():
+        parts = enumerate(zip(x0.split(BATCH), masked.split(BATCH), strict=True))
+        bounds = torch.cat([bound(model, *part, seed + number) for number, part in parts])
+        yield Measure(f"{name}: bound", *mean_of(bounds.tolist()), len(x0), "nats a token")
+        rounds_of_arm = ROUNDS if len(model.stages) > 1 else ROUNDS[:1]
+        for rounds, top_k in [(r, k) for r in rounds_of_arm for k in (None, few)] if name != "whole image" else ():
+            began = time.process_time()
+            x = completed(model, x0, masked, rounds, top_k, seed)
+            seconds = (time.process_time() - began) / len(x0)
+            label = f"{name}, {rounds} round{'s' * (rounds > 1)}{f', top-k {top_k}' if top_k else ''}"
+            right = ((x == x0) & masked).sum(1).tolist(), masked.sum(1).tolist()
+            yield Measure(f"{label}: tokens right", *share_of(*right), len(x0), "%")
+            images = decoded(model.first_stage, x)
+            edge = border_difference(images, masked) - border_difference(truth, masked)
+            yield Measure(f"{label}: color across the border", *mean_of(edge.tolist()), len(x0), "levels")
+            error = 127.5 * (images - truth).abs().mean((1, 2, 3)) / masked.float().mean(1)
+            yield Measure(f"{label}: error", *mean_of(error.tolist()), len(x0), "levels")
+            if isinstance(experiment.first_stage, str):
+                read = [[(a.background, a.skin) for a in attributes(part)] for part in (images, truth)]
+                same = share_of([a == b for a, b in zip(*read, strict=True)])
+                yield Measure(f"{label}: background and skin", *same, len(x0), "%")
+            if top_k is None:
+                real, made = (F.interpolate(part, (TEST_SIDE, TEST_SIDE), mode="area") for part in (truth, images))
+                yield Measure(
+                    f"{label}: two-sample test", *two_sample_test(real, made, experiment.test_steps, seed), len(x0), "%"
+                )
+                yield Measure(f"{label}: CPU time an image", 1000 * seconds, None, None, len(x0), "ms")
+
+
+@torch.no_grad()
+def attributes(images: Tensor) -> list[Any]:
+    """What the classifier of avatars reads."""
+    classifier = load_classifier(CLASSIFIER)
+    return [found for part in images.split(64) for found in likeliest(classifier(part))]
+
+
+def evaluate_all(experiment: Experiment, folder: Path, seed: int, first: int, count: int) -> None:
+    """Measures the arms that are trained, each once, and writes a table and pictures to an experiment's folder."""
+    x0 = load_file(folder / TOKENS)["held_out"][first : first + count].long()
+    columns, rows = dict[str, dict[str, str]](), list[tuple[str, Tensor]]()
+    shown = {name: mask[:SHOWN] for name, mask in masks(len(x0), x0.shape[1], seed).items() if name != "whole image"}
+    hidden, few = torch.cat(list(shown.values())), x0[:SHOWN].repeat(len(shown), 1)
+    for name, arm in experiment.arms.items():
+        model = load_arm(name, arm, folder)
+        if model is None:
+            continue
+        path = folder / name / f"figures-{seed}-{first}-{count}.json"
+        if not path.exists():
+            known = list(measures(experiment, model, x0, seed))
+            write_text(path, json.dumps([asdict(one) for one in known], indent=1) + "\n")
+        known = [Measure(**one) for one in json.loads(path.read_text(encoding="utf-8"))]
+        columns[name] = {f"{one.name}, {one.unit}": cell(one) for one in known}
+        if not rows:
+            images = decoded(model.first_stage, few)
+            rows += [("truth", images), ("given", images * (1 - pixels(hidden, images.shape[-1])))]
+        rows.append((name, decoded(model.first_stage, completed(model, few, hidden, ROUNDS[-1], None, seed))))
+    lines = [["measure", *columns], ["---"] * (1 + len(columns))]
+    for measure in dict.fromkeys(name for column in columns.values() for name in column):
+        lines.append([measure, *(column.get(measure, "") for column in columns.values())])
+    write_text(folder / "figures.md", "".join(f"| {' | '.join(line)} |\n" for line in lines))
+    save_image(
+        sheet([to_images(row) for _, row in rows], TEST_SIDE, names=[n for n, _ in rows]), folder / "figures.png"
+    )
+
+
+def cell(measure: Measure) -> str:
+    """A value with its interval, shares in percent."""
+    scale = 100 if measure.unit == "%" else 1
+    value, low, high = (None if v is None else f"{scale * v:.3g}" for v in (measure.value, measure.low, measure.high))
+    return f"{value}" if low is None else f"{value} ({low} to {high})"

@@ -1,0 +1,173 @@
+"""The experiment's tokens and arms: every arm trained without masks, with the same number of multiplications.
+
+An arm's stages are trained each on its own and share its compute evenly: the first arm's steps set it, and a stage of
+another arm takes as many steps as cost the same. Linear maps and attention are counted, tables of tokens multiply
+nothing.
+"""
+
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import model_validator
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Subset
+from tqdm import tqdm
+
+from imagebart.core.atomic_io import write_bytes
+from imagebart.core.settings import Count, Settings, Share
+from imagebart.imaging.files import normalize
+from imagebart.model import ImageBART
+from imagebart.models.denoiser import Stage
+from imagebart.models.diffusion import Schedule
+from imagebart.models.transformer import Attention
+from imagebart.models.vqgan import FirstStage
+from imagebart.text.conditioners import Conditioner, NoConditioner
+from imagebart.training.config import FirstStageRun, LoopConfig, StageRun, StageShape, TokensRun
+from imagebart.training.data import AugmentedViews, stored_dataset
+from imagebart.training.stage import Stages, StagesTask, stage_config, train_stages
+from imagebart.training.token_task import TokenTaskInputs, token_tables, train_network
+from imagebart.training.vqgan import load_first_stage, train_first_stage
+from imagebart.weights.folder import CONFIG, load_networks
+from recipes.avatars.dataset import avatar_item
+from recipes.training import Series
+
+FIRST_STAGE, TOKENS = "first-stage", "tokens.safetensors"  # in an experiment's folder
+HELD_OUT = 470_047_000  # the first avatar to measure with; training has the first ones of all
+MEASURED = 64  # held-out images that a first stage is measured with
+
+
+class Arm(Settings):
+    """A way to make images: a stage for each t, or one network for all."""
+
+    kept: tuple[Share, ...]  # shares of an image's tokens that survive to x_1 ... x_T
+    coarsest: StageShape = StageShape()  # of the decoder-only stage
+    finer: StageShape = StageShape()  # of the encoder-decoder stages
+    joint: bool = False  # one encoder-decoder for all t, which its first token says: the original's joint configuration
+
+    @property
+    def schedule(self) -> Schedule:
+        """The betas of t = 1 ... T."""
+        return Schedule(tuple(1 - after / before for before, after in zip((1.0, *self.kept), self.kept, strict=False)))
+
+
+class Experiment(Settings):
+    """`recipes/paper/configs/NAME.json`."""
+
+    first_stage: FirstStageRun | str  # of photographs, whose folder it names; of avatars, a trained one
+    views: Count = 1  # of each photograph
+    images: Count = 1  # avatars
+    held_out: Count  # images to measure with, at most
+    test_steps: Count = 200  # of the two-sample test
+    loop: LoopConfig  # of the first arm
+    arms: dict[str, Arm]
+
+    @model_validator(mode="after")
+    def _check(self) -> "Experiment":
+        if self.loop.steps is None or not self.arms:
+            raise ValueError("an experiment needs an arm, and loop the steps of the first one")
+        return self
+
+
+def prepare(experiment: Experiment, folder: Path) -> None:
+    """Writes the first stage and the tokens of all images to an experiment's folder, unless they are there."""
+    if (folder / TOKENS).exists():
+        return
+    if isinstance(experiment.first_stage, str):
+        first_stage = load_first_stage(experiment.first_stage)
+        ImageBART(first_stage).save_pretrained(folder / FIRST_STAGE)
+        series = Series(partial(avatar_item, size=first_stage.config.resolution))
+        train: Dataset[Any] = Subset(series, range(experiment.images))
+        held_out: Dataset[Any] = Subset(series, range(HELD_OUT, HELD_OUT + experiment.held_out))
+    else:
+        run = experiment.first_stage
+        store = stored_dataset(run.data, run.model.resolution, folder / "pictures").store
+        train = AugmentedViews(store, store.index.numbers(held_out=False), experiment.views)
+        others = store.index.numbers(held_out=True)
+        held_out = AugmentedViews(store, others[: experiment.held_out], 1)
+        first_stage = train_first_stage(run, folder / FIRST_STAGE, train, held_out=store.images(others[:MEASURED]))
+    parts = {"train": encoded(first_stage, train), "held_out": encoded(first_stage, held_out)}
+    write_bytes(folder / TOKENS, save(parts))
+
+
+@torch.no_grad()
+def encoded(first_stage: FirstStage, images: Dataset[Any]) -> Tensor:
+    """The tokens of images, int32 [images, N]."""
+    batches = tqdm(DataLoader(images, 32), desc="tokens", mininterval=10)
+    return torch.cat([first_stage.encode(normalize(batch["image"])).int() for batch in batches])
+
+
+def train_all(experiment: Experiment, folder: Path) -> None:
+    """Trains (or resumes) all arms in an experiment's folder, one after the other."""
+    prepare(experiment, folder)
+    tokens = load_file(folder / TOKENS)["train"].long()
+    dataset: Any = [{"tokens": row, "text": ""} for row in tokens]
+
+    def data(run: TokensRun, size: int) -> tuple[Dataset[Any], Conditioner]:
+        return dataset, NoConditioner()
+
+    inputs = TokenTaskInputs(load_first_stage(folder / FIRST_STAGE), dataset, NoConditioner(), None, None)
+    compute = 0
+    for name, arm in experiment.arms.items():
+        scales, joint = len(arm.kept), arm.joint
+        batch = experiment.loop.batch_size // (scales if joint else 1)  # a joint step sees each image at all t
+        for t in (None,) if joint else range(1, scales + 1):
+            run = StageRun(
+                data="",
+                first_stage=str(folder / FIRST_STAGE),
+                loop=experiment.loop,
+                shape=arm.coarsest if t == scales else arm.finer,
+                conditioning="none",
+                betas=arm.schedule.betas,
+                t=t,
+            )
+            step = batch * cost(untrained(run, t or 1, inputs)) * scales
+            compute = compute or experiment.loop.steps * step  # type: ignore[operator]  # checked
+            run = run.replace(loop=run.loop.replace(batch_size=batch, steps=round(compute / step)))
+            part = folder / name / (f"stage{t}" if t else "joint")
+            if not (part / CONFIG).exists():
+                print(f"{part}: {run.loop.steps:,} steps", flush=True)
+                (train_joint if joint else train_stages)(run, part, data)
+
+
+def untrained(run: StageRun, t: int, inputs: TokenTaskInputs) -> Stage:
+    """A stage as a run begins with it."""
+    return Stage(stage_config(run, t, Schedule(run.betas), inputs), len(run.betas))
+
+
+def cost(stage: Stage) -> int:
+    """Multiplications for a token of an image, forward."""
+    count = 0
+    for module in stage.modules():
+        if isinstance(module, nn.Linear):
+            count += module.weight.numel()
+        if isinstance(module, Attention):
+            count += 2 * stage.config.tokens * module.out.in_features
+    return count
+
+
+def train_joint(run: StageRun, folder: Path, data: Any) -> None:
+    """Trains one encoder-decoder for all t; writes it as stages with the same weights."""
+    inputs = TokenTaskInputs.of(run, folder, data)
+    stages = [first := untrained(run, 1, inputs)]
+    for t, beta in enumerate(run.betas[1:], 2):
+        stages.append(Stage(first.config.replace(t=t, beta=beta), len(run.betas)))
+        stages[-1].encoder, stages[-1].decoder = first.encoder, first.decoder
+    task = StagesTask(Stages(stages), inputs.conditioner, inputs.first_stage, inputs.dataset, run)
+    trained = train_network(task, token_tables(first), folder)
+    apart = [deepcopy(stage) for stage in trained.stages]  # a file holds no tensor twice
+    ImageBART(inputs.first_stage, apart, schedule=Schedule(run.betas)).save_pretrained(folder)
+
+
+def load_arm(name: str, arm: Arm, folder: Path) -> ImageBART | None:
+    """A trained arm as a model; None of one that is not trained yet."""
+    parts = [
+        folder / name / part for part in (["joint"] if arm.joint else [f"stage{t + 1}" for t in range(len(arm.kept))])
+    ]
+    if not all((part / CONFIG).exists() for part in parts):
+        return None
+    models = [load_networks(part, cls=ImageBART) for part in parts]
+    return ImageBART(models[0].first_stage, [s for model in models for s in model.stages], schedule=arm.schedule)

@@ -1,0 +1,101 @@
+"""The experiment of the paper's claim: bound and samples against all chains of a tiny image; a whole run."""
+
+import json
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from oracles import binomial_z
+from tiny_models import tiny_first_stage, tiny_transformer
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from imagebart.model import ImageBART
+from imagebart.models.denoiser import Stage, StageConfig
+from imagebart.models.diffusion import Schedule
+from imagebart.models.vqgan import FirstStage
+from imagebart.weights.folder import load_networks
+from recipes.paper import evaluation
+from recipes.paper.__main__ import main
+
+KEEP = torch.tensor([False, True, False, False])
+X0 = torch.tensor([2, 0, 1, 2])
+
+
+def chain_of_three_codes() -> ImageBART:
+    """T = 2 on 2 x 2 tokens, with weights far from zero."""
+    torch.manual_seed(1)
+    shapes = {"vocab_size": 3, "tokens": 4}
+    fine = tiny_transformer(3, 4, cross=True, vocab_out=3), tiny_transformer(3, 5, causal=False)
+    stages = [
+        Stage(StageConfig(kind="encoder_decoder", t=1, beta=0.5, decoder=fine[0], encoder=fine[1], **shapes), 2),
+        Stage(
+            StageConfig(kind="decoder_only", t=2, beta=1.0, decoder=tiny_transformer(3, 5, vocab_out=3), **shapes), 2
+        ),
+    ]
+    for parameter in (p for stage in stages for p in stage.parameters() if p.ndim > 1):
+        parameter.data *= 8
+    return ImageBART(FirstStage(tiny_first_stage(resolution=8, codebook_size=3)), stages, schedule=Schedule((0.5, 1.0)))
+
+
+def all_chains(model: ImageBART) -> tuple[dict[tuple[int, ...], float], float]:
+    """Of each completion its probability; -log p of X0's as the bound has it, by a sum over all x_1."""
+    states = torch.tensor([row for row in product(range(3), repeat=4) if row[1] == X0[1]])
+    blind = (model.stages[1](states, states).log_softmax(-1).gather(-1, states[..., None])[..., 0] * ~KEEP).sum(1)
+    found, elbo = {}, 0.0
+    for x0 in states:
+        rows = x0.expand_as(states)
+        log_p = (model.stages[0](rows, states).log_softmax(-1).gather(-1, rows[..., None])[..., 0] * ~KEEP).sum(1)
+        found[tuple(x0.tolist())] = float((blind + log_p).exp().sum())
+        if torch.equal(x0, X0):
+            log_q = ((states == x0) * 0.5 + 0.5 / 3).log().mul(~KEEP).sum(1)
+            elbo = float((log_q.exp() * (log_q - blind - log_p)).sum())
+    return found, elbo
+
+
+def test_the_bound_and_the_samples_are_those_of_all_chains() -> None:
+    model = chain_of_three_codes()
+    with torch.no_grad():
+        probability, elbo = all_chains(model)
+    rows, masked = X0.expand(1500, -1), ~KEEP.expand(1500, -1)
+    bounds = 3 * evaluation.bound(model, rows, masked, seed=0)
+    assert float(bounds.mean()) == pytest.approx(elbo, abs=float(4 * bounds.std() / 1500**0.5))
+    assert elbo > -torch.tensor(probability[tuple(X0.tolist())]).log()
+    made = [tuple(row) for row in evaluation.completed(model, rows, masked, 1, None, seed=0).tolist()]
+    for outcome, p in probability.items():
+        assert abs(binomial_z(made.count(outcome), len(made), p)) < 4
+    again = evaluation.complete(model, rows[:64], masked[:64], 3, 1, seed=0)
+    assert (again[:, 1] == X0[1]).all()
+    assert again.unique(dim=0).shape[0] > 1, "x_T is noise in every run"
+
+
+def test_an_experiment_spends_the_same_on_every_arm_goes_on_and_measures(tmp_path: Path, capsys) -> None:
+    ImageBART(FirstStage(tiny_first_stage(resolution=16))).save_pretrained(tmp_path / "first-stage")
+    shape = {"width": 16, "depth": 1, "heads": 2, "head_size": 8, "encoder_depth": 1}
+    arms = {
+        "one": {"kept": [0.0], "coarsest": {**shape, "depth": 3}},
+        "two": {"kept": [0.5, 0.0], "coarsest": shape, "finer": shape},
+        "joint": {"kept": [0.5, 0.0], "finer": shape, "joint": True},
+    }
+    loop = {"steps": 20, "batch_size": 4, "mixed_precision": "no", "warmup": 1}
+    data = {"first_stage": f"{tmp_path / 'first-stage'}", "images": 16, "held_out": 6, "test_steps": 1}
+    settings = data | {"loop": loop, "arms": arms}
+    config, run = tmp_path / "paper.json", tmp_path / "run"
+    config.write_text(json.dumps(settings))
+    assert main(["train", str(config), str(run)]) == 0
+    spent = dict.fromkeys(arms, 0)
+    for line in capsys.readouterr().out.splitlines():
+        folder, steps = Path(line.split(":")[0]), int(line.split()[-2])
+        x = torch.zeros(4, 16, dtype=torch.long)
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # it counts no other attention
+            load_networks(folder).stages[0](x, x)
+        spent[folder.parent.name] += steps * counter.get_total_flops()
+    assert list(spent.values()) == pytest.approx([spent["one"]] * 3, rel=0.07)
+    assert main(["train", str(config), str(run)]) == 0
+    assert capsys.readouterr().out == "", "all arms are trained"
+    assert main(["evaluate", str(config), str(run), "--first", "0", "--count", "6"]) == 0
+    header, *rows = (run / "figures.md").read_text(encoding="utf-8").splitlines()
+    assert header == "| measure | one | two | joint |"
+    assert len(rows) > 40
+    assert (run / "figures.png").exists()
