@@ -76,7 +76,7 @@ class DenoiserTask(TokensTask[DenoiserRun]):
         tokens of the kept rest of each patch, int64 [B, N]; for most images, color hints of that, bool [B, N, K], if
         the denoiser takes any. Masks are of whole patches, unless tokens depend on their own patch alone.
         """
-        if self.first_stage.config.encoder != "patch":  # tokens beside a mask depend on what is masked
+        if "image" not in batch or self.first_stage.config.encoder != "patch":  # tokens depend on what is masked
             return random_masks(len(x0), math.isqrt(x0.shape[1])).float().to(x0.device), x0, None
         images = batch["image"]
         pixels = normalize(images)

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +21,7 @@ from imagebart.imaging.masks import preset_array
 from imagebart.model import ImageBART
 from imagebart.models.diffusion import add_uniform_noise, posterior
 from imagebart.models.vqgan import FirstStage
+from imagebart.sampling.sampler import probabilities
 from imagebart.sampling.steps import ChainEvent, KnownTokens, sample_step
 from imagebart.training.masks import brush_stroke
 from imagebart.worlds.attribute_classifier import likeliest, load_classifier
@@ -39,12 +39,13 @@ SHOWN = 8  # images of a mask in the figure
 def masks(images: int, tokens: int, seed: int) -> dict[str, Tensor]:
     """What is masked of each image, bool [images, N], by the mask's name."""
     side = math.isqrt(tokens)
-    presets = {"whole image": "everything", "upper half": "upper half", "outpainting": "border"}
-    all_masks = {name: torch.from_numpy(preset_array(preset, side)).flatten() for name, preset in presets.items()}
+    presets = {"whole image": "everything", "upper half": "upper half", "lower half": "lower half"}
+    presets["outpainting"] = "border"
+    known = {name: torch.from_numpy(preset_array(preset, side)).flatten() for name, preset in presets.items()}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         strokes = torch.stack([brush_stroke(side).flatten() for _ in range(images)])
-    return {name: mask.expand(images, -1) for name, mask in all_masks.items()} | {"free-form": strokes}
+    return {name: mask.expand(images, -1) for name, mask in known.items()} | {"free-form": strokes}
 
 
 @torch.no_grad()
@@ -52,8 +53,13 @@ def bound(model: ImageBART, x0: Tensor, masked: Tensor, seed: int) -> Tensor:
     """An upper bound on -log p(masked tokens of x0 | the others), of each image, float [B], in nats a masked token.
 
     p is that of a chain whose kept tokens are clean at every t. Step t adds KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} |
-    x_t)) (ImageBART, eq. 5); for T = 1 that is -log p itself. x0: int64 [B, N]; masked: bool [B, N].
+    x_t)) (ImageBART, eq. 5); for T = 1 that is -log p itself. Of a denoiser it is that of T = 1. x0: int64 [B, N];
+    masked: bool [B, N].
     """
+    if model.denoiser is not None:
+        x_t, level = add_uniform_noise(x0, masked.float(), model.vocab_size), masked.float()
+        logits = model.denoiser.logits(x0, x_t, level, torch.zeros_like(level))
+        return (F.cross_entropy(logits.mT, x0, reduction="none") * masked).sum(1) / masked.sum(1)
     generator, total = torch.Generator().manual_seed(seed), torch.zeros(len(x0))
     draws = DRAWS if len(model.stages) > 1 else 1
     for stage in list(model.stages) * draws:
@@ -73,6 +79,8 @@ def complete(model: ImageBART, x0: Tensor, masked: Tensor, rounds: int, top_k: i
     Kept tokens are clean in a stage's first round; in later ones they are as noisy as the others, and forced in what is
     sampled. The decoder-only stage does not see x_t, so that it has one round.
     """
+    if model.denoiser is not None:
+        return model.sample(known=x0, keep=~masked, batch_size=len(x0), seed=seed, top_k=top_k)
     settings = SamplingSettings(top_k=top_k)
     state = model.sampler.prepare(len(x0), settings, known=KnownTokens(x0, ~masked), seed=seed)
     x = state.x
@@ -91,6 +99,15 @@ def completed(model: ImageBART, x0: Tensor, masked: Tensor, rounds: int, top_k: 
     """`complete` of many images, in batches."""
     parts = enumerate(zip(x0.split(BATCH), masked.split(BATCH), strict=True))
     return torch.cat([complete(model, *part, rounds, top_k, seed + BATCH * number) for number, part in parts])
+
+
+def surprise(judge: ImageBART, x: Tensor, masked: Tensor) -> Tensor:
+    """-log p of each masked token given all others, by a denoiser: means of images, float [B], in nats."""
+    assert judge.denoiser is not None
+    state = judge.sampler.prepare(len(x), SamplingSettings(), known=KnownTokens(x, ~masked), seed=0)
+    with torch.no_grad():
+        chances = probabilities(judge.denoiser, state, x, state.uniform())
+    return -chances.log().sum(1) / masked.sum(1)
 
 
 @torch.no_grad()
@@ -115,9 +132,12 @@ def border_difference(images: Tensor, masked: Tensor) -> Tensor:
     return 127.5 * total / count
 
 
-def measures(experiment: Experiment, model: ImageBART, x0: Tensor, seed: int) -> Iterator[Measure]:
+def measures(
+    experiment: Experiment, model: ImageBART, judge: ImageBART | None, x0: Tensor, seed: int
+) -> Iterator[Measure]:
     """All measures of an arm on the tokens of held-out images, int64 [B, N]."""
     truth, few = decoded(model.first_stage, x0), round(TOP_SHARE * model.vocab_size)
+    colors = background_and_skin(truth) if isinstance(experiment.first_stage, str) else None
     for name, masked in masks(len(x0), x0.shape[1], seed).items():
         parts = enumerate(zip(x0.split(BATCH), masked.split(BATCH), strict=True))
         bounds = torch.cat([bound(model, *part, seed + number) for number, part in parts])
@@ -135,23 +155,25 @@ def measures(experiment: Experiment, model: ImageBART, x0: Tensor, seed: int) ->
             yield Measure(f"{label}: color across the border", *mean_of(edge.tolist()), len(x0), "levels")
             error = 127.5 * (images - truth).abs().mean((1, 2, 3)) / masked.float().mean(1)
             yield Measure(f"{label}: error", *mean_of(error.tolist()), len(x0), "levels")
-            if isinstance(experiment.first_stage, str):
-                read = [[(a.background, a.skin) for a in attributes(part)] for part in (images, truth)]
-                same = share_of([a == b for a, b in zip(*read, strict=True)])
-                yield Measure(f"{label}: background and skin", *same, len(x0), "%")
+            if judge is not None and model.denoiser is None:
+                more = surprise(judge, x, masked) - surprise(judge, x0, masked)
+                yield Measure(f"{label}: surprise over the truth's", *mean_of(more.tolist()), len(x0), "nats a token")
+            if colors is not None:
+                same = [one == other for one, other in zip(background_and_skin(images), colors, strict=True)]
+                yield Measure(f"{label}: background and skin", *share_of(same), len(x0), "%")
             if top_k is None:
                 real, made = (F.interpolate(part, (TEST_SIDE, TEST_SIDE), mode="area") for part in (truth, images))
-                yield Measure(
-                    f"{label}: two-sample test", *two_sample_test(real, made, experiment.test_steps, seed), len(x0), "%"
-                )
+                told = two_sample_test(real, made, experiment.test_steps, seed)
+                yield Measure(f"{label}: two-sample test", *told, len(x0), "%")
                 yield Measure(f"{label}: CPU time an image", 1000 * seconds, None, None, len(x0), "ms")
 
 
 @torch.no_grad()
-def attributes(images: Tensor) -> list[Any]:
-    """What the classifier of avatars reads."""
+def background_and_skin(images: Tensor) -> list[tuple[str, str]]:
+    """The colors that the attribute classifier reads in images of avatars."""
     classifier = load_classifier(CLASSIFIER)
-    return [found for part in images.split(64) for found in likeliest(classifier(part))]
+    read = [found for part in images.split(64) for found in likeliest(classifier(part))]
+    return [(found.background, found.skin) for found in read]
 
 
 def evaluate_all(experiment: Experiment, folder: Path, seed: int, first: int, count: int) -> None:
@@ -160,13 +182,12 @@ def evaluate_all(experiment: Experiment, folder: Path, seed: int, first: int, co
     columns, rows = dict[str, dict[str, str]](), list[tuple[str, Tensor]]()
     shown = {name: mask[:SHOWN] for name, mask in masks(len(x0), x0.shape[1], seed).items() if name != "whole image"}
     hidden, few = torch.cat(list(shown.values())), x0[:SHOWN].repeat(len(shown), 1)
-    for name, arm in experiment.arms.items():
-        model = load_arm(name, arm, folder)
-        if model is None:
-            continue
+    models = {name: model for name, arm in experiment.arms.items() if (model := load_arm(name, arm, folder))}
+    judge = next((model for model in models.values() if model.denoiser is not None), None)
+    for name, model in models.items():
         path = folder / name / f"figures-{seed}-{first}-{count}.json"
         if not path.exists():
-            known = list(measures(experiment, model, x0, seed))
+            known = list(measures(experiment, model, judge, x0, seed))
             write_text(path, json.dumps([asdict(one) for one in known], indent=1) + "\n")
         known = [Measure(**one) for one in json.loads(path.read_text(encoding="utf-8"))]
         columns[name] = {f"{one.name}, {one.unit}": cell(one) for one in known}

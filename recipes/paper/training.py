@@ -1,4 +1,4 @@
-"""The experiment's tokens and arms: every arm trained without masks, with the same number of multiplications.
+"""The experiment's tokens and arms: chains trained without masks, all with the same number of multiplications.
 
 An arm's stages are trained each on its own and share its compute evenly: the first arm's steps set it, and a stage of
 another arm takes as many steps as cost the same. Linear maps and attention are counted, tables of tokens multiply
@@ -8,7 +8,7 @@ nothing.
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import model_validator
@@ -21,13 +21,14 @@ from imagebart.core.atomic_io import write_bytes
 from imagebart.core.settings import Count, Settings, Share
 from imagebart.imaging.files import normalize
 from imagebart.model import ImageBART
-from imagebart.models.denoiser import Stage
+from imagebart.models.denoiser import Denoiser, Stage
 from imagebart.models.diffusion import Schedule
 from imagebart.models.transformer import Attention
 from imagebart.models.vqgan import FirstStage
 from imagebart.text.conditioners import Conditioner, NoConditioner
-from imagebart.training.config import FirstStageRun, LoopConfig, StageRun, StageShape, TokensRun
+from imagebart.training.config import DenoiserRun, FirstStageRun, LoopConfig, StageRun, StageShape, TokensRun
 from imagebart.training.data import AugmentedViews, stored_dataset
+from imagebart.training.denoiser import denoiser_config, train_denoiser
 from imagebart.training.stage import Stages, StagesTask, stage_config, train_stages
 from imagebart.training.token_task import TokenTaskInputs, token_tables, train_network
 from imagebart.training.vqgan import load_first_stage, train_first_stage
@@ -41,12 +42,16 @@ MEASURED = 64  # held-out images that a first stage is measured with
 
 
 class Arm(Settings):
-    """A way to make images: a stage for each t, or one network for all."""
+    """A way to make images.
 
-    kept: tuple[Share, ...]  # shares of an image's tokens that survive to x_1 ... x_T
+    stages: one for each t, trained each on its own. joint: one encoder-decoder for all t, which its first token says,
+    as the original's joint configuration. denoiser: ours, trained on masks, with a T to be chosen.
+    """
+
+    kind: Literal["stages", "joint", "denoiser"] = "stages"
+    kept: tuple[Share, ...] = (0.0,)  # shares of an image's tokens that survive to x_1 ... x_T
     coarsest: StageShape = StageShape()  # of the decoder-only stage
-    finer: StageShape = StageShape()  # of the encoder-decoder stages
-    joint: bool = False  # one encoder-decoder for all t, which its first token says: the original's joint configuration
+    finer: StageShape = StageShape()  # of encoder-decoders
 
     @property
     def schedule(self) -> Schedule:
@@ -112,25 +117,32 @@ def train_all(experiment: Experiment, folder: Path) -> None:
     inputs = TokenTaskInputs(load_first_stage(folder / FIRST_STAGE), dataset, NoConditioner(), None, None)
     compute = 0
     for name, arm in experiment.arms.items():
-        scales, joint = len(arm.kept), arm.joint
-        batch = experiment.loop.batch_size // (scales if joint else 1)  # a joint step sees each image at all t
-        for t in (None,) if joint else range(1, scales + 1):
-            run = StageRun(
-                data="",
-                first_stage=str(folder / FIRST_STAGE),
-                loop=experiment.loop,
-                shape=arm.coarsest if t == scales else arm.finer,
-                conditioning="none",
-                betas=arm.schedule.betas,
-                t=t,
-            )
-            step = batch * cost(untrained(run, t or 1, inputs)) * scales
+        scales = len(arm.kept)
+        batch = experiment.loop.batch_size // (scales if arm.kind == "joint" else 1)  # it sees each image at all t
+        for t in range(1, scales + 1) if arm.kind == "stages" else (None,):
+            shape = arm.coarsest if t == scales else arm.finer
+            of_tokens: dict[str, Any] = {
+                "data": "",
+                "first_stage": str(folder / FIRST_STAGE),
+                "conditioning": "none",
+                "shape": shape,
+            }
+            run = StageRun(**of_tokens, loop=experiment.loop, betas=arm.schedule.betas, t=t)
+            if arm.kind == "denoiser":
+                network: Any = Denoiser(denoiser_config(shape, inputs.first_stage.config, inputs.conditioner, None))
+            else:
+                network = untrained(run, t or 1, inputs)
+            step = batch * cost(network) * scales
             compute = compute or experiment.loop.steps * step  # type: ignore[operator]  # checked
-            run = run.replace(loop=run.loop.replace(batch_size=batch, steps=round(compute / step)))
-            part = folder / name / (f"stage{t}" if t else "joint")
-            if not (part / CONFIG).exists():
-                print(f"{part}: {run.loop.steps:,} steps", flush=True)
-                (train_joint if joint else train_stages)(run, part, data)
+            loop = experiment.loop.replace(batch_size=batch, steps=round(compute / step))
+            part = folder / name / (f"stage{t}" if t else arm.kind)
+            if (part / CONFIG).exists():
+                continue
+            print(f"{part}: {loop.steps:,} steps", flush=True)
+            if arm.kind == "denoiser":
+                train_denoiser(DenoiserRun(**of_tokens, loop=loop), part, data)
+            else:
+                (train_stages if t else train_joint)(run.replace(loop=loop), part, data)
 
 
 def untrained(run: StageRun, t: int, inputs: TokenTaskInputs) -> Stage:
@@ -138,14 +150,14 @@ def untrained(run: StageRun, t: int, inputs: TokenTaskInputs) -> Stage:
     return Stage(stage_config(run, t, Schedule(run.betas), inputs), len(run.betas))
 
 
-def cost(stage: Stage) -> int:
+def cost(network: Stage | Denoiser) -> int:
     """Multiplications for a token of an image, forward."""
     count = 0
-    for module in stage.modules():
+    for module in network.modules():
         if isinstance(module, nn.Linear):
             count += module.weight.numel()
         if isinstance(module, Attention):
-            count += 2 * stage.config.tokens * module.out.in_features
+            count += 2 * network.config.tokens * module.out.in_features
     return count
 
 
@@ -164,10 +176,9 @@ def train_joint(run: StageRun, folder: Path, data: Any) -> None:
 
 def load_arm(name: str, arm: Arm, folder: Path) -> ImageBART | None:
     """A trained arm as a model; None of one that is not trained yet."""
-    parts = [
-        folder / name / part for part in (["joint"] if arm.joint else [f"stage{t + 1}" for t in range(len(arm.kept))])
-    ]
-    if not all((part / CONFIG).exists() for part in parts):
+    names = [f"stage{t + 1}" for t in range(len(arm.kept))] if arm.kind == "stages" else [arm.kind]
+    if not all((folder / name / part / CONFIG).exists() for part in names):
         return None
-    models = [load_networks(part, cls=ImageBART) for part in parts]
-    return ImageBART(models[0].first_stage, [s for model in models for s in model.stages], schedule=arm.schedule)
+    parts = [load_networks(folder / name / part, cls=ImageBART) for part in names]
+    network = parts[0].denoiser or [stage for part in parts for stage in part.stages]
+    return ImageBART(parts[0].first_stage, network, schedule=arm.schedule)
