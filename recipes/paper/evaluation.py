@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -31,7 +32,7 @@ from recipes.paper.training import TOKENS, Experiment, load_arm
 BATCH = 32
 DRAWS = 4  # of noise, for a bound
 ROUNDS = (1, 3)  # forward-backward
-TOP_SHARE = 1 / 8  # of all codes, with top-k
+TOP_SHARE = 1 / 4  # of all codes, with top-k, in the finest stage
 TEST_SIDE = 64  # pixels a side of the two-sample test's images, and of the figure's
 SHOWN = 8  # images of a mask in the figure
 
@@ -73,19 +74,21 @@ def bound(model: ImageBART, x0: Tensor, masked: Tensor, seed: int) -> Tensor:
 
 
 @torch.no_grad()
-def complete(model: ImageBART, x0: Tensor, masked: Tensor, rounds: int, top_k: int | None, seed: int) -> Tensor:
+def complete(model: ImageBART, x0: Tensor, masked: Tensor, rounds: int, cut: bool, seed: int) -> Tensor:
     """x0 [B, N] with the masked tokens sampled, with forward-backward rounds as the original has them.
 
     Kept tokens are clean in a stage's first round; in later ones they are as noisy as the others, and forced in what is
-    sampled. The decoder-only stage does not see x_t, so that it has one round.
+    sampled. The decoder-only stage does not see x_t, so that it has one round. cut: top-k, linear in t from all codes
+    in the coarsest stage to TOP_SHARE in the finest, as the original's pages offer.
     """
+    few, scales = round(TOP_SHARE * model.vocab_size), len(model.stages)
     if model.denoiser is not None:
-        return model.sample(known=x0, keep=~masked, batch_size=len(x0), seed=seed, top_k=top_k)
-    settings = SamplingSettings(top_k=top_k)
-    state = model.sampler.prepare(len(x0), settings, known=KnownTokens(x0, ~masked), seed=seed)
+        return model.sample(known=x0, keep=~masked, batch_size=len(x0), seed=seed, top_k=few if cut else None)
+    state = model.sampler.prepare(len(x0), SamplingSettings(), known=KnownTokens(x0, ~masked), seed=seed)
     x = state.x
     for step, stage in reversed(list(zip(state.steps, model.stages, strict=True))):
-        count = 1 if stage.encoder is None else rounds
+        top_k = few + round((model.vocab_size - few) * (stage.config.t - 1) / max(scales - 1, 1))
+        settings, count = SamplingSettings(top_k=top_k if cut else None), 1 if stage.encoder is None else rounds
         for number in range(count):
             x_t = state.add_noise(x, (1 - number / count) * step.beta) if number else x
             event = ChainEvent(tokens=x_t, stage=stage.config.t, stages=1, resample_index=number, resamples=count)
@@ -95,10 +98,10 @@ def complete(model: ImageBART, x0: Tensor, masked: Tensor, rounds: int, top_k: i
     return x
 
 
-def completed(model: ImageBART, x0: Tensor, masked: Tensor, rounds: int, top_k: int | None, seed: int) -> Tensor:
+def completed(model: ImageBART, x0: Tensor, masked: Tensor, rounds: int, cut: bool, seed: int) -> Tensor:
     """`complete` of many images, in batches."""
     parts = enumerate(zip(x0.split(BATCH), masked.split(BATCH), strict=True))
-    return torch.cat([complete(model, *part, rounds, top_k, seed + BATCH * number) for number, part in parts])
+    return torch.cat([complete(model, *part, rounds, cut, seed + BATCH * number) for number, part in parts])
 
 
 def surprise(judge: ImageBART, x: Tensor, masked: Tensor) -> Tensor:
@@ -136,18 +139,18 @@ def measures(
     experiment: Experiment, model: ImageBART, judge: ImageBART | None, x0: Tensor, seed: int
 ) -> Iterator[Measure]:
     """All measures of an arm on the tokens of held-out images, int64 [B, N]."""
-    truth, few = decoded(model.first_stage, x0), round(TOP_SHARE * model.vocab_size)
+    truth = decoded(model.first_stage, x0)
     colors = background_and_skin(truth) if isinstance(experiment.first_stage, str) else None
     for name, masked in masks(len(x0), x0.shape[1], seed).items():
         parts = enumerate(zip(x0.split(BATCH), masked.split(BATCH), strict=True))
         bounds = torch.cat([bound(model, *part, seed + number) for number, part in parts])
         yield Measure(f"{name}: bound", *mean_of(bounds.tolist()), len(x0), "nats a token")
         rounds_of_arm = ROUNDS if len(model.stages) > 1 else ROUNDS[:1]
-        for rounds, top_k in [(r, k) for r in rounds_of_arm for k in (None, few)] if name != "whole image" else ():
+        for rounds, cut in product(rounds_of_arm, (False, True)) if name != "whole image" else ():
             began = time.process_time()
-            x = completed(model, x0, masked, rounds, top_k, seed)
+            x = completed(model, x0, masked, rounds, cut, seed)
             seconds = (time.process_time() - began) / len(x0)
-            label = f"{name}, {rounds} round{'s' * (rounds > 1)}{f', top-k {top_k}' if top_k else ''}"
+            label = f"{name}, {rounds} round{'s' * (rounds > 1)}{', top-k' if cut else ''}"
             right = ((x == x0) & masked).sum(1).tolist(), masked.sum(1).tolist()
             yield Measure(f"{label}: tokens right", *share_of(*right), len(x0), "%")
             images = decoded(model.first_stage, x)
@@ -161,7 +164,7 @@ def measures(
             if colors is not None:
                 same = [one == other for one, other in zip(background_and_skin(images), colors, strict=True)]
                 yield Measure(f"{label}: background and skin", *share_of(same), len(x0), "%")
-            if top_k is None:
+            if not cut:
                 real, made = (F.interpolate(part, (TEST_SIDE, TEST_SIDE), mode="area") for part in (truth, images))
                 told = two_sample_test(real, made, experiment.test_steps, seed)
                 yield Measure(f"{label}: two-sample test", *told, len(x0), "%")
@@ -194,7 +197,7 @@ def evaluate_all(experiment: Experiment, folder: Path, seed: int, first: int, co
         if not rows:
             images = decoded(model.first_stage, few)
             rows += [("truth", images), ("given", images * (1 - pixels(hidden, images.shape[-1])))]
-        rows.append((name, decoded(model.first_stage, completed(model, few, hidden, ROUNDS[-1], None, seed))))
+        rows.append((name, decoded(model.first_stage, completed(model, few, hidden, ROUNDS[-1], False, seed))))
     lines = [["measure", *columns], ["---"] * (1 + len(columns))]
     for measure in dict.fromkeys(name for column in columns.values() for name in column):
         lines.append([measure, *(column.get(measure, "") for column in columns.values())])

@@ -39,35 +39,45 @@ def chain_of_three_codes() -> ImageBART:
     return ImageBART(FirstStage(tiny_first_stage(resolution=8, codebook_size=3)), stages, schedule=Schedule((0.5, 1.0)))
 
 
-def all_chains(model: ImageBART) -> tuple[dict[tuple[int, ...], float], float]:
-    """Of each completion its probability; -log p of X0's as the bound has it, by a sum over all x_1."""
-    states = torch.tensor([row for row in product(range(3), repeat=4) if row[1] == X0[1]])
-    blind = (model.stages[1](states, states).log_softmax(-1).gather(-1, states[..., None])[..., 0] * ~KEEP).sum(1)
-    found, elbo = {}, 0.0
-    for x0 in states:
-        rows = x0.expand_as(states)
-        log_p = (model.stages[0](rows, states).log_softmax(-1).gather(-1, rows[..., None])[..., 0] * ~KEEP).sum(1)
-        found[tuple(x0.tolist())] = float((blind + log_p).exp().sum())
-        if torch.equal(x0, X0):
-            log_q = ((states == x0) * 0.5 + 0.5 / 3).log().mul(~KEEP).sum(1)
-            elbo = float((log_q.exp() * (log_q - blind - log_p)).sum())
-    return found, elbo
+STATES = torch.tensor(list(product(range(3), repeat=4)))
+POSSIBLE = STATES[STATES[:, 1] == X0[1]]  # with what is kept
+
+
+def probabilities(stage: Stage, x_s: torch.Tensor, x_t: torch.Tensor) -> torch.Tensor:
+    """p(masked tokens of x_s | x_t), of every pair of rows, [rows of x_t, rows of x_s]."""
+    targets, given = x_s.repeat(len(x_t), 1), x_t.repeat_interleave(len(x_s), 0)
+    log_p = stage(targets, given).log_softmax(-1).gather(-1, targets[..., None])[..., 0]
+    return (log_p * ~KEEP).sum(1).exp().view(len(x_t), len(x_s))
+
+
+def noised(probability: float) -> torch.Tensor:
+    """The probability of each state, as x_t, after noise on all tokens of each possible x_0."""
+    same = (POSSIBLE[:, None] == STATES[None]).float()
+    return ((1 - probability) * same + probability / 3).prod(-1)
 
 
 def test_the_bound_and_the_samples_are_those_of_all_chains() -> None:
     model = chain_of_three_codes()
     with torch.no_grad():
-        probability, elbo = all_chains(model)
-    rows, masked = X0.expand(1500, -1), ~KEEP.expand(1500, -1)
+        blind, back = (
+            probabilities(model.stages[1], POSSIBLE, X0[None])[0],
+            probabilities(model.stages[0], POSSIBLE, STATES),
+        )
+    clean = back[STATES[:, 1] == X0[1]]  # kept tokens of x_1 are clean
+    one_round = blind @ clean
+    three_rounds = one_round @ (noised(2 / 3 * 0.5) @ back) @ (noised(1 / 3 * 0.5) @ back)
+    truth = int((POSSIBLE == X0).all(1).nonzero())
+    q = (((POSSIBLE == X0) * 0.5 + 0.5 / 3) * ~KEEP + KEEP).prod(1)
+    elbo = float((q * (q / (blind * clean[:, truth])).log()).sum())
+    rows, masked = X0.expand(2000, -1), ~KEEP.expand(2000, -1)
     bounds = 3 * evaluation.bound(model, rows, masked, seed=0)
-    assert float(bounds.mean()) == pytest.approx(elbo, abs=float(4 * bounds.std() / 1500**0.5))
-    assert elbo > -torch.tensor(probability[tuple(X0.tolist())]).log()
-    made = [tuple(row) for row in evaluation.completed(model, rows, masked, 1, None, seed=0).tolist()]
-    for outcome, p in probability.items():
-        assert abs(binomial_z(made.count(outcome), len(made), p)) < 4
-    again = evaluation.complete(model, rows[:64], masked[:64], 3, 1, seed=0)
-    assert (again[:, 1] == X0[1]).all()
-    assert again.unique(dim=0).shape[0] > 1, "x_T is noise in every run"
+    assert float(bounds.mean()) == pytest.approx(elbo, abs=float(4 * bounds.std() / 2000**0.5))
+    assert elbo > -one_round[truth].log()
+    for rounds, expected in ((1, one_round), (3, three_rounds)):
+        made = [tuple(row) for row in evaluation.completed(model, rows, masked, rounds, False, seed=0).tolist()]
+        for state, probability in zip(POSSIBLE.tolist(), expected.tolist(), strict=True):
+            assert abs(binomial_z(made.count(tuple(state)), len(made), probability)) < 4
+    assert (one_round - three_rounds).abs().max() > 0.02, "rounds differ by more than samples do"
 
 
 @pytest.mark.slow
