@@ -181,7 +181,9 @@ def background_and_skin(images: Tensor) -> list[tuple[str, str]]:
 
 def evaluate_all(experiment: Experiment, folder: Path, seed: int, first: int, count: int) -> None:
     """Measures the arms that are trained, each once, and writes a table and pictures to an experiment's folder."""
-    x0 = load_file(folder / TOKENS)["held_out"][first : first + count].long()
+    held_out = load_file(folder / TOKENS)["held_out"].long()
+    order = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(0))  # files are sorted by kind
+    x0 = held_out[order[first : first + count]]
     columns, rows = dict[str, dict[str, str]](), list[tuple[str, Tensor]]()
     shown = {name: mask[:SHOWN] for name, mask in masks(len(x0), x0.shape[1], seed).items() if name != "whole image"}
     hidden, few = torch.cat(list(shown.values())), x0[:SHOWN].repeat(len(shown), 1)
