@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from imagebart.core.atomic_io import write_text
+from imagebart.core.errors import InputError
 from imagebart.core.settings import SamplingSettings
-from imagebart.evaluation.metrics import Measure, mean_of, share_of, two_sample_test
+from imagebart.evaluation.metrics import mean_of, two_sample_test
 from imagebart.imaging.figures import sheet
 from imagebart.imaging.files import save_image, to_images
 from imagebart.imaging.masks import preset_array
@@ -135,40 +136,44 @@ def border_difference(images: Tensor, masked: Tensor) -> Tensor:
     return 127.5 * total / count
 
 
-def measures(
+def figures(
     experiment: Experiment, model: ImageBART, judge: ImageBART | None, x0: Tensor, seed: int
-) -> Iterator[Measure]:
-    """All measures of an arm on the tokens of held-out images, int64 [B, N]."""
+) -> Iterator[tuple[str, list[float]]]:
+    """All measures of an arm, of each of the held-out images with tokens x0 [B, N], or one number for all."""
     truth = decoded(model.first_stage, x0)
     colors = background_and_skin(truth) if isinstance(experiment.first_stage, str) else None
     for name, masked in masks(len(x0), x0.shape[1], seed).items():
         parts = enumerate(zip(x0.split(BATCH), masked.split(BATCH), strict=True))
         bounds = torch.cat([bound(model, *part, seed + number) for number, part in parts])
-        yield Measure(f"{name}: bound", *mean_of(bounds.tolist()), len(x0), "nats a token")
+        yield f"{name}: bound, nats a token", bounds.tolist()
         rounds_of_arm = ROUNDS if len(model.stages) > 1 else ROUNDS[:1]
         for rounds, cut in product(rounds_of_arm, (False, True)) if name != "whole image" else ():
             began = time.process_time()
             x = completed(model, x0, masked, rounds, cut, seed)
             seconds = (time.process_time() - began) / len(x0)
-            label = f"{name}, {rounds} round{'s' * (rounds > 1)}{', top-k' if cut else ''}"
-            right = ((x == x0) & masked).sum(1).tolist(), masked.sum(1).tolist()
-            yield Measure(f"{label}: tokens right", *share_of(*right), len(x0), "%")
+            label = f"{name}, {rounds_text(rounds)}{', top-k' if cut else ''}"
+            yield f"{label}: tokens right, %", (100 * ((x == x0) & masked).sum(1) / masked.sum(1)).tolist()
             images = decoded(model.first_stage, x)
             edge = border_difference(images, masked) - border_difference(truth, masked)
-            yield Measure(f"{label}: color across the border", *mean_of(edge.tolist()), len(x0), "levels")
+            yield f"{label}: color across the border, levels", edge.tolist()
             error = 127.5 * (images - truth).abs().mean((1, 2, 3)) / masked.float().mean(1)
-            yield Measure(f"{label}: error", *mean_of(error.tolist()), len(x0), "levels")
+            yield f"{label}: error, levels", error.tolist()
             if judge is not None and model.denoiser is None:
                 more = surprise(judge, x, masked) - surprise(judge, x0, masked)
-                yield Measure(f"{label}: surprise over the truth's", *mean_of(more.tolist()), len(x0), "nats a token")
+                yield f"{label}: surprise over the truth's, nats a token", more.tolist()
             if colors is not None:
                 same = [one == other for one, other in zip(background_and_skin(images), colors, strict=True)]
-                yield Measure(f"{label}: background and skin", *share_of(same), len(x0), "%")
+                yield f"{label}: background and skin, %", [100.0 * right for right in same]
             if not cut:
                 real, made = (F.interpolate(part, (TEST_SIDE, TEST_SIDE), mode="area") for part in (truth, images))
                 told = two_sample_test(real, made, experiment.test_steps, seed)
-                yield Measure(f"{label}: two-sample test", *told, len(x0), "%")
-                yield Measure(f"{label}: CPU time an image", 1000 * seconds, None, None, len(x0), "ms")
+                yield f"{label}: two-sample test, %", [100 * told.value]
+                yield f"{label}: CPU time an image, ms", [1000 * seconds]
+
+
+def rounds_text(rounds: int) -> str:
+    """What a label says of them."""
+    return "1 round" if rounds == 1 else f"{rounds} rounds"
 
 
 @torch.no_grad()
@@ -184,33 +189,56 @@ def evaluate_all(experiment: Experiment, folder: Path, seed: int, first: int, co
     held_out = load_file(folder / TOKENS)["held_out"].long()
     order = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(0))  # files are sorted by kind
     x0 = held_out[order[first : first + count]]
-    columns, rows = dict[str, dict[str, str]](), list[tuple[str, Tensor]]()
+    models = {name: model for name, arm in experiment.arms.items() if (model := load_arm(name, arm, folder))}
+    if not models or len(x0) < 2:
+        raise InputError(
+            f"{folder} has {len(models)} trained arms and {len(x0)} such images, expected at least 1 and 2."
+        )
+    known, rows = dict[str, dict[str, list[float]]](), list[tuple[str, Tensor]]()
     shown = {name: mask[:SHOWN] for name, mask in masks(len(x0), x0.shape[1], seed).items() if name != "whole image"}
     hidden, few = torch.cat(list(shown.values())), x0[:SHOWN].repeat(len(shown), 1)
-    models = {name: model for name, arm in experiment.arms.items() if (model := load_arm(name, arm, folder))}
+    if not models or len(x0) < 2:
+        raise InputError(
+            f"{folder} has {len(models)} trained arms and {len(x0)} such images, expected at least 1 and 2."
+        )
     judge = next((model for model in models.values() if model.denoiser is not None), None)
     for name, model in models.items():
         path = folder / name / f"figures-{seed}-{first}-{count}.json"
         if not path.exists():
-            known = list(measures(experiment, model, judge, x0, seed))
-            write_text(path, json.dumps([asdict(one) for one in known], indent=1) + "\n")
-        known = [Measure(**one) for one in json.loads(path.read_text(encoding="utf-8"))]
-        columns[name] = {f"{one.name}, {one.unit}": cell(one) for one in known}
+            write_text(path, json.dumps(dict(figures(experiment, model, judge, x0, seed))) + "\n")
+        known[name] = json.loads(path.read_text(encoding="utf-8"))
         if not rows:
             images = decoded(model.first_stage, few)
             rows += [("truth", images), ("given", images * (1 - pixels(hidden, images.shape[-1])))]
         rows.append((name, decoded(model.first_stage, completed(model, few, hidden, ROUNDS[-1], False, seed))))
-    lines = [["measure", *columns], ["---"] * (1 + len(columns))]
-    for measure in dict.fromkeys(name for column in columns.values() for name in column):
-        lines.append([measure, *(column.get(measure, "") for column in columns.values())])
-    write_text(folder / "figures.md", "".join(f"| {' | '.join(line)} |\n" for line in lines))
+    write_text(folder / "figures.md", table(known))
     save_image(
         sheet([to_images(row) for _, row in rows], TEST_SIDE, names=[n for n, _ in rows]), folder / "figures.png"
     )
 
 
-def cell(measure: Measure) -> str:
-    """A value with its interval, shares in percent."""
-    scale = 100 if measure.unit == "%" else 1
-    value, low, high = (None if v is None else f"{scale * v:.3g}" for v in (measure.value, measure.low, measure.high))
-    return f"{value}" if low is None else f"{value} ({low} to {high})"
+def table(known: dict[str, dict[str, list[float]]]) -> str:
+    """Markdown, a column for each arm: means with their intervals, and of the differences to the first arm.
+
+    Differences are of the same images and masks, from the first arm's completions of one round.
+    """
+    first = next(iter(known.values()), {})
+    lines = [["measure", *known], ["---"] * (1 + len(known))]
+    for label in dict.fromkeys(label for figures_of_arm in known.values() for label in figures_of_arm):
+        other = first.get(label.replace(rounds_text(ROUNDS[-1]), rounds_text(ROUNDS[0])), [])
+        cells = []
+        for figures_of_arm in known.values():
+            values = figures_of_arm.get(label, [])
+            cell = interval(values)
+            if figures_of_arm is not first and len(values) == len(other) > 1:
+                cell += f"; {interval([value - base for value, base in zip(values, other, strict=True)])}"
+            cells.append(cell)
+        lines.append([label, *cells])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def interval(values: list[float]) -> str:
+    """A mean with its interval."""
+    if len(values) < 2:
+        return "".join(f"{value:.3g}" for value in values)
+    return "{:.3g} ({:.3g} to {:.3g})".format(*mean_of(values))

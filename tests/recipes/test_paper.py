@@ -109,6 +109,8 @@ def test_an_experiment_spends_the_same_on_every_arm_goes_on_and_measures(tmp_pat
     assert list(spent.values()) == pytest.approx([spent["one"]] * 4, rel=0.07)
     assert main(["train", str(config), str(run)]) == 0
     assert capsys.readouterr().out == "", "all arms are trained"
+    assert main(["evaluate", str(config), str(run)]) == 2
+    assert "4 trained arms and 0 such images" in capsys.readouterr().err
     assert main(["evaluate", str(config), str(run), "--first", "0", "--count", "6"]) == 0
     header, *rows = (run / "figures.md").read_text(encoding="utf-8").splitlines()
     assert header == "| measure | one | two | joint | ours |"
