@@ -26,8 +26,7 @@ from imagebart.models.vqgan import FirstStage
 from imagebart.sampling.sampler import probabilities
 from imagebart.sampling.steps import ChainEvent, KnownTokens, sample_step
 from imagebart.training.masks import brush_stroke
-from imagebart.worlds.attribute_classifier import likeliest, load_classifier
-from recipes.avatars import CLASSIFIER
+from recipes.avatars.evaluation import read_all
 from recipes.paper.training import TOKENS, Experiment, load_arm
 
 BATCH = 32
@@ -176,12 +175,9 @@ def rounds_text(rounds: int) -> str:
     return "1 round" if rounds == 1 else f"{rounds} rounds"
 
 
-@torch.no_grad()
 def background_and_skin(images: Tensor) -> list[tuple[str, str]]:
     """The colors that the attribute classifier reads in images of avatars."""
-    classifier = load_classifier(CLASSIFIER)
-    read = [found for part in images.split(64) for found in likeliest(classifier(part))]
-    return [(found.background, found.skin) for found in read]
+    return [(found.background, found.skin) for found in read_all(to_images(images))]
 
 
 def evaluate_all(experiment: Experiment, folder: Path, seed: int, first: int, count: int) -> None:
