@@ -5,12 +5,14 @@ another arm takes as many steps as cost the same. Linear maps and attention are 
 nothing.
 """
 
+import math
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from accelerate import Accelerator
 from pydantic import model_validator
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -22,14 +24,16 @@ from imagebart.core.settings import Count, Settings, Share
 from imagebart.imaging.files import normalize
 from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser, Stage
-from imagebart.models.diffusion import Schedule
+from imagebart.models.diffusion import Schedule, add_uniform_noise
 from imagebart.models.transformer import Attention
 from imagebart.models.vqgan import FirstStage
 from imagebart.text.conditioners import Conditioner, NoConditioner
 from imagebart.training.config import DenoiserRun, FirstStageRun, LoopConfig, StageRun, StageShape, TokensRun
 from imagebart.training.data import AugmentedViews, stored_dataset
 from imagebart.training.denoiser import denoiser_config, train_denoiser
-from imagebart.training.stage import Stages, StagesTask, stage_config, train_stages
+from imagebart.training.loop import Batch
+from imagebart.training.masks import random_masks
+from imagebart.training.stage import Stages, StagesTask, stage_config, stage_loss, train_stages
 from imagebart.training.token_task import TokenTaskInputs, token_tables, train_network
 from imagebart.training.vqgan import load_first_stage, train_first_stage
 from imagebart.weights.folder import CONFIG, load_networks
@@ -44,14 +48,20 @@ MEASURED = 64  # held-out images that a first stage is measured with
 class Arm(Settings):
     """A way to make images.
 
-    stages: one for each t, trained each on its own. joint: one encoder-decoder for all t, which its first token says,
-    as the original's joint configuration. denoiser: ours, trained on masks, with a T to be chosen.
+    stages: one for each t, trained each on its own. masked: the same, trained on masks. joint: one encoder-decoder for
+    all t, which its first token says, as the original's joint configuration. denoiser: ours, on masks, for any T.
     """
 
-    kind: Literal["stages", "joint", "denoiser"] = "stages"
+    kind: Literal["stages", "masked", "joint", "denoiser"] = "stages"
     kept: tuple[Share, ...] = (0.0,)  # shares of an image's tokens that survive to x_1 ... x_T
     coarsest: StageShape = StageShape()  # of the decoder-only stage
     finer: StageShape = StageShape()  # of encoder-decoders
+
+    @model_validator(mode="after")
+    def _check(self) -> "Arm":
+        if not self.kept or self.kept[-1] or any(a <= b for a, b in zip((1.0, *self.kept), self.kept, strict=False)):
+            raise ValueError(f"kept is {list(self.kept)}, expected shares that fall from under 1 to 0")
+        return self
 
     @property
     def schedule(self) -> Schedule:
@@ -119,7 +129,7 @@ def train_all(experiment: Experiment, folder: Path) -> None:
     for name, arm in experiment.arms.items():
         scales = len(arm.kept)
         batch = experiment.loop.batch_size // (scales if arm.kind == "joint" else 1)  # it sees each image at all t
-        for t in range(1, scales + 1) if arm.kind == "stages" else (None,):
+        for t in range(1, scales + 1) if arm.kind in ("stages", "masked") else (None,):
             shape = arm.coarsest if t == scales else arm.finer
             of_tokens: dict[str, Any] = {
                 "data": "",
@@ -142,7 +152,7 @@ def train_all(experiment: Experiment, folder: Path) -> None:
             if arm.kind == "denoiser":
                 train_denoiser(DenoiserRun(**of_tokens, loop=loop), part, data)
             else:
-                (train_stages if t else train_joint)(run.replace(loop=loop), part, data)
+                (train_stages if arm.kind == "stages" else train_own)(run.replace(loop=loop), part, data)
 
 
 def untrained(run: StageRun, t: int, inputs: TokenTaskInputs) -> Stage:
@@ -161,14 +171,30 @@ def cost(network: Stage | Denoiser) -> int:
     return count
 
 
-def train_joint(run: StageRun, folder: Path, data: Any) -> None:
-    """Trains one encoder-decoder for all t; writes it as stages with the same weights."""
+class MaskedStagesTask(StagesTask):
+    """Stages that see what a random mask keeps as it is, as when they complete images."""
+
+    def loss(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
+        """The mean of the stages' losses, of masked tokens."""
+        x0, schedule, losses = self.tokens(batch), Schedule(self.run.betas), []
+        masked = random_masks(len(x0), math.isqrt(x0.shape[1])).to(x0.device)
+        for index, t in enumerate(self.model.times):
+            x_s = add_uniform_noise(x0, (1 - schedule.alphacum(t - 1)) * masked, self.vocab_size)
+            x_t = add_uniform_noise(x_s, schedule.betas[t - 1] * masked, self.vocab_size)
+            logits, *tokens = (part[masked][None] for part in (model(index, x_s, x_t, None), x0, x_s, x_t))
+            losses.append(stage_loss(logits, tokens[0], tokens[1], tokens[2], t, schedule))
+        return {"loss": torch.stack(losses).mean()}
+
+
+def train_own(run: StageRun, folder: Path, data: Any) -> None:
+    """Trains a stage on masks or, where a run names none, one encoder-decoder for all t; writes them as stages."""
     inputs = TokenTaskInputs.of(run, folder, data)
-    stages = [first := untrained(run, 1, inputs)]
-    for t, beta in enumerate(run.betas[1:], 2):
+    stages = [first := untrained(run, run.t or 1, inputs)]
+    for t, beta in enumerate(run.betas[1:], 2) if run.t is None else ():
         stages.append(Stage(first.config.replace(t=t, beta=beta), len(run.betas)))
         stages[-1].encoder, stages[-1].decoder = first.encoder, first.decoder
-    task = StagesTask(Stages(stages), inputs.conditioner, inputs.first_stage, inputs.dataset, run)
+    kind = StagesTask if run.t is None else MaskedStagesTask
+    task = kind(Stages(stages), inputs.conditioner, inputs.first_stage, inputs.dataset, run)
     trained = train_network(task, token_tables(first), folder)
     apart = [deepcopy(stage) for stage in trained.stages]  # a file holds no tensor twice
     ImageBART(inputs.first_stage, apart, schedule=Schedule(run.betas)).save_pretrained(folder)
@@ -176,7 +202,7 @@ def train_joint(run: StageRun, folder: Path, data: Any) -> None:
 
 def load_arm(name: str, arm: Arm, folder: Path) -> ImageBART | None:
     """A trained arm as a model; None of one that is not trained yet."""
-    names = [f"stage{t + 1}" for t in range(len(arm.kept))] if arm.kind == "stages" else [arm.kind]
+    names = [f"stage{t + 1}" for t in range(len(arm.kept))] if arm.kind in ("stages", "masked") else [arm.kind]
     if not all((folder / name / part / CONFIG).exists() for part in names):
         return None
     parts = [load_networks(folder / name / part, cls=ImageBART) for part in names]

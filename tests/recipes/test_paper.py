@@ -87,6 +87,7 @@ def test_an_experiment_spends_the_same_on_every_arm_goes_on_and_measures(tmp_pat
     arms = {
         "one": {"kept": [0.0], "coarsest": {**shape, "depth": 3}},
         "two": {"kept": [0.5, 0.0], "coarsest": shape, "finer": shape},
+        "masks": {"kept": [0.5, 0.0], "coarsest": shape, "finer": shape, "kind": "masked"},
         "joint": {"kept": [0.5, 0.0], "finer": shape, "kind": "joint"},
         "ours": {"finer": shape, "kind": "denoiser"},
     }
@@ -106,13 +107,13 @@ def test_an_experiment_spends_the_same_on_every_arm_goes_on_and_measures(tmp_pat
             else:
                 model.stages[0](x, x)
         spent[folder.parent.name] += steps * counter.get_total_flops()
-    assert list(spent.values()) == pytest.approx([spent["one"]] * 4, rel=0.07)
+    assert list(spent.values()) == pytest.approx([spent["one"]] * 5, rel=0.07)
     assert main(["train", str(config), str(run)]) == 0
     assert capsys.readouterr().out == "", "all arms are trained"
     assert main(["evaluate", str(config), str(run)]) == 2
-    assert "4 trained arms and 0 such images" in capsys.readouterr().err
+    assert "5 trained arms and 0 such images" in capsys.readouterr().err
     assert main(["evaluate", str(config), str(run), "--first", "0", "--count", "6"]) == 0
     header, *rows = (run / "figures.md").read_text(encoding="utf-8").splitlines()
-    assert header == "| measure | one | two | joint | ours |"
+    assert header == "| measure | one | two | masks | joint | ours |"
     assert len(rows) > 40
     assert (run / "figures.png").exists()
