@@ -113,7 +113,7 @@ def row(source: str, scales: int | None, repeats: int, words: str) -> list[str]:
     settings = pipe.defaults if scales is None else pipe.defaults.replace(scales=scales)
     prompt = pipe.classes[0] if pipe.classes else words if pipe.vocabulary else None
     size = (pipe.image_size, pipe.image_size)
-    images, mask = [Image.new("RGB", size, (128, 128, blue)) for blue in range(repeats)], preset("centre", size)
+    images, mask = [Image.new("RGB", size, (128, 128, blue)) for blue in range(repeats)], preset("center", size)
     whole = [timed(partial(pipe.generate, prompt, seed=0, settings=settings)) for _ in range(repeats)]
     edits = [timed(partial(pipe.edit, image, mask, prompt, seed=0, settings=settings)) for image in images]
     memory = max(run[2] for run in whole + edits)
@@ -137,7 +137,7 @@ PARTS: dict[str, list[tuple[Any, str]]] = {  # of an edit, what computes them
 def shares(pipe: Pipeline, words: str | None, scales: int | None) -> dict[str, float]:
     """Milliseconds of each part of an edit, and of the rest."""
     spent, size = dict.fromkeys(PARTS, 0.0), (pipe.image_size, pipe.image_size)
-    image, mask = Image.new("RGB", size, "gray"), preset("centre", size)
+    image, mask = Image.new("RGB", size, "gray"), preset("center", size)
 
     def clocked(function: Callable[..., Any], part: str) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:

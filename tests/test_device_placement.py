@@ -86,7 +86,7 @@ def tiny(kind: str) -> ImageBART:
 
 
 def jobs(pipe: Pipeline) -> Iterator[Iterator[PipelineEvent]]:
-    masks = [preset(name, NOISE.size) for name in ("centre", "left half")]
+    masks = [preset(name, NOISE.size) for name in ("center", "left half")]
     settings = pipe.defaults.replace(resamples=2, top_p=0.9, top_k=20, temperature=1.1, guidance=2.0)
     if pipe.any_scales:
         settings = settings.replace(corrector_steps=1, scales=2)

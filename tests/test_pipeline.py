@@ -137,7 +137,7 @@ def test_a_seed_repeats_and_variant_n_is_the_image_of_seed_plus_n() -> None:
 
 
 def test_a_list_of_classes_by_name_and_number_gives_an_image_each() -> None:
-    animals, upload, mask = tiny_pipeline("class"), noise_image("RGB", (50, 36)), masks.preset("centre", (50, 36))
+    animals, upload, mask = tiny_pipeline("class"), noise_image("RGB", (50, 36)), masks.preset("center", (50, 36))
     last = result_of(animals.edit(upload, mask, ["Dog", 0, "bird"], seed=5))
     told = [(one.prompt, one.variant, one.own_seed) for one in last.recipes]
     assert told == [("Dog", 0, 5), ("0", 1, 6), ("bird", 2, 7)] and animals.classes == ["cat", "dog", "bird"]
@@ -164,7 +164,7 @@ SETTINGS = SamplingSettings(temperature=0.7, top_k=9, guidance=2.0, resamples=2)
 def test_a_png_says_how_its_image_is_made_again(tmp_path: Path, task: str, options: dict[str, Any]) -> None:
     given = {} if task == "generate" else {"image": noise_image("RGB", (50, 36))}
     if task == "edit":
-        given["mask"] = masks.preset("centre", (50, 36))
+        given["mask"] = masks.preset("center", (50, 36))
     last = result_of(getattr(PIPE, task)(**given, prompt="red hair", **options))
     write_png(last.images[-1], tmp_path / "out.png", last.recipes[-1])
     found = read_recipe(tmp_path / "out.png")

@@ -85,7 +85,7 @@ def test_avatars_are_in_domain_and_what_is_not_one_is_said_to_be_out_of_it(pipe:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8))
     fast = pipe.defaults.replace(scales=1, corrector_steps=0)
     for image, odd in ((example(1).resize((128, 128)), False), (noise, True)):
-        *_, last = pipe.edit(image, masks.preset("centre", (128, 128)), "a hat", seed=0, settings=fast)
+        *_, last = pipe.edit(image, masks.preset("center", (128, 128)), "a hat", seed=0, settings=fast)
         assert any("avatars only" in note for note in last.notes) == odd
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # --help needs neither torch nor images
 
 AUTO = "auto"  # the mask is suggested for the prompt
 MASKS = (
-    "An image, white where to regenerate, gray where to forget only a part of what is there; 'upper half', 'centre', "
+    "An image, white where to regenerate, gray where to forget only a part of what is there; 'upper half', 'center', "
     f"...; or '{AUTO}': the place that the prompt is about. It is fitted to the model and the prompt."
 )
 # The animation of a run: its length in seconds, the longest side and number of its frames.

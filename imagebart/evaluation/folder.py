@@ -13,7 +13,7 @@ from imagebart.imaging.files import to_images
 from imagebart.imaging.masks import preset_array
 from imagebart.models.vqgan import psnr
 
-HOLES = {"center box": "centre", "lower half": "lower half"}  # presets of masks
+HOLES = {"center box": "center", "lower half": "lower half"}  # presets of masks
 COLUMNS = 12  # of the sheet
 
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageChops
 from imagebart.core.errors import InputError, format_value
 from imagebart.imaging.files import Source, load_image
 
-PRESETS = ("upper half", "lower half", "left half", "right half", "centre", "border", "everything")
+PRESETS = ("upper half", "lower half", "left half", "right half", "center", "border", "everything")
 
 MASK_SUFFIX = ".mask.png"  # NAME.mask.png is the mask of NAME.png
 DARKEST_PAINT, LIGHTEST_GRAY = 16, 239  # JPEG masks are not quite black and white where they should be
@@ -78,7 +78,7 @@ def bounds(mask: Image.Image) -> tuple[int, int, int, int]:
 def preset(name: str, size: Size) -> Image.Image:
     """A ready mask of `size` (width, height); `name` is one of PRESETS.
 
-    Opposite halves, and centre (the middle half of each side) and border, are complements.
+    Opposite halves, and center (the middle half of each side) and border, are complements.
     """
     width, height = size
     center = (width // 4, height // 4, width - width // 4, height - height // 4)
@@ -87,7 +87,7 @@ def preset(name: str, size: Size) -> Image.Image:
         "lower half": (0, height // 2, width, height),
         "left half": (0, 0, width // 2, height),
         "right half": (width // 2, 0, width, height),
-        "centre": center,
+        "center": center,
         "border": center,
         "everything": (0, 0, width, height),
     }

@@ -136,7 +136,7 @@ class DenoiserTask(TokensTask[DenoiserRun]):
         whole = ImageBART(self.first_stage.to(model.device), model, self.conditioner)
         x0, texts = self.examples(HELD_OUT_SHOWN, model.device)
         rows = [x0]
-        for name in ("lower half", "centre", "everything"):
+        for name in ("lower half", "center", "everything"):
             keep = ~torch.from_numpy(preset_array(name, math.isqrt(x0.shape[1]))).flatten()
             prompts = self.condition_on([""] * len(texts) if keep.any() else texts)
             *_, last = whole.stream(len(x0), prompts, known=x0, keep=keep, settings=GRID_SETTINGS, seed=0)

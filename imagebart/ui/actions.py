@@ -136,8 +136,7 @@ class Actions:
 
     def fit(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """What Edit would change, from the sketchpad's value with the controls "model", "words", "exact" and "context":
-        its mask, and how much of the image that is, in percent; and the tokens of its first pass: a square in the
-        image's pixels, and its patches as 1 and 0 by rows.
+        its mask, and how much of the image that is, in percent.
 
         elsewhere: the mask of the place that the words are about, where something else is painted. {} where nothing can
         be changed yet, which is reported when Edit is pressed.
@@ -154,11 +153,6 @@ class Actions:
         answer = {"mask": pack_for_view(fitted.mask), "share": max(1, round(100 * (1 - kept)))}
         if fitted.elsewhere is not None:
             answer["elsewhere"] = pack_for_view(fitted.elsewhere)
-        region = fitted.passes[0].region
-        if region is not None:
-            box = [region.box.left, region.box.top, region.box.side]
-            cells = "".join("1" if cell else "0" for cell in region.regenerated.flatten())
-            answer |= {"box": box, "side": region.grid, "cells": cells}
         return answer
 
     def select(self, question: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,18 +198,21 @@ class Actions:
         return {**recipe_values(recipe, pipeline), "messages": messages.note_html(note)}
 
     def open_link(self, link: Mapping[str, Any], model: str | None) -> Update:
-        """The controls' values that a link holds; the browser reads it (images.js)."""
+        """The controls' values that a link holds, or those of before a reload; the browser reads them (images.js)."""
         pipeline = self._models.get(model)
         values = link_values(link, pipeline)
         other = values.pop("model", None)
+        if link.get("reloaded"):
+            return {name: value for name, value in values.items() if name != "words"}
+        values["new_seed"] = False
         note = messages.of_model(messages.LINK_OPENED, None if other in (pipeline.name, model) else other)
         return {**values, "messages": messages.note_html(note)}
 
     def list_models(self, model: str | None = None) -> Update:
         """The list that a model is chosen from, as it is now, and the one that is chosen."""
         choices = self._models.choices()
-        chosen = {} if model is None else {"value": model}
-        return {"model": gr.update(choices=choices, visible=len(choices) > 1, **chosen)}
+        chosen: dict[str, Any] = {} if model is None else {"value": model}
+        return {"model": gr.update(choices=choices, **chosen)}
 
     def switch_model(self, model: str) -> Update:
         """The page's changes when another model is chosen, which is fetched first if it is not here, with its own
@@ -230,7 +227,7 @@ class Actions:
             gr.Warning(str(error))
             pipeline, model = self._models.first, self._models.first.name
         update: Update = self.list_models(model) | starting_values(pipeline)
-        for name, properties in model_properties(pipeline, model).items():
+        for name, properties in model_properties(pipeline).items():
             value = {"value": update[name]} if name in update else {}
             update[name] = gr.update(**value, **properties)
         return update | {"examples": {"model": model, "examples": self._models.examples(model)}}

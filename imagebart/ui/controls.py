@@ -32,12 +32,10 @@ def _setting(name: str, label: str, minimum: float, maximum: float, step: float,
 
 
 SLIDERS = (
-    _setting("scales", "Coarse-to-fine steps (T)", 1, MOST_SCALES, 1),
-    _setting("temperature", "Creativity (temperature)", 0.1, 2, 0.05),
-    _setting("guidance", "Prompt strength (guidance)", 1, 8, 0.25),
-    Slider(
-        "strength", "Variation strength", "Of Vary: small keeps the layout, 1 starts from pure noise.", 0.05, 1, 0.05
-    ),
+    Slider("strength", "How different", "Small keeps the layout, 1 starts from pure noise.", 0.05, 1, 0.05),
+    Slider("scales", "Steps", "From coarse to fine. More take longer.", 1, MOST_SCALES, 1),
+    _setting("temperature", "Temperature", 0.1, 2, 0.05),
+    _setting("guidance", "Guidance", 1, 8, 0.25),
     _setting("resamples", "Passes per step", 1, 4, 1),
     _setting("corrector_steps", "Corrector steps", 0, 4, 1),
     _setting("top_k", "Candidates per token (top-k)", 0, 512, 1, " 0 means all."),
@@ -52,7 +50,7 @@ SLIDERS = (
         0.25,
     ),
 )
-BASIC = 3  # of them are what many people set; the others are advanced
+BASIC = 2  # of them are what many people set; the others are advanced
 
 
 class Controls(Settings):
@@ -134,7 +132,7 @@ def recipe_values(recipe: Recipe, pipeline: Pipeline) -> dict[str, Any]:
 
 
 def link_values(sent: Mapping[str, Any], pipeline: Pipeline) -> dict[str, Any]:
-    """The controls' values in a link, without those that no page would write. Its seed is kept."""
+    """The controls' values in a link, without those that no page would write."""
     values = {name: sent[name] for name in NAMES if name in sent}
     try:
         others: dict[str, Any] = {"model": None, "words": "", "choice": [], "variants": 1, "best_first": False}
@@ -144,7 +142,7 @@ def link_values(sent: Mapping[str, Any], pipeline: Pipeline) -> dict[str, Any]:
         values = {name: value for name, value in values.items() if name not in wrong}
     if not values.get("choice") or not set(values["choice"]) <= set(pipeline.classes):
         values.pop("choice", None)
-    return {**_clamped(values), "new_seed": False}
+    return _clamped(values)
 
 
 def _sampling_values(settings: SamplingSettings, pipeline: Pipeline) -> dict[str, Any]:

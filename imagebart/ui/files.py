@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 from typing_extensions import Self
 
 from imagebart.core.errors import InputError
-from imagebart.imaging.files import MAX_PIXELS, flatten, load_image, read_recipe, save_animation
+from imagebart.imaging.files import MAX_PIXELS, load_image, read_recipe, save_animation
 from imagebart.imaging.masks import cover, load_mask, spans
 from imagebart.ui import messages
 
@@ -128,7 +128,7 @@ def downscaled(image: Image.Image, longest: int = MAX_VIEW_SIDE) -> Image.Image:
 def describe(path: str, image: Image.Image, view: str | None = None) -> dict[str, Any]:
     """An image as the sketchpad knows it: its file, its size, and a copy that any browser can show."""
     size, mask_size = ({"width": sides[0], "height": sides[1]} for sides in (image.size, view_size(image.size)))
-    return {"path": path, **size, "view": view or publish(flatten(downscaled(image))), "mask_size": mask_size}
+    return {"path": path, **size, "view": view or publish(downscaled(image)), "mask_size": mask_size}
 
 
 def describe_png(path: str, image: Image.Image) -> dict[str, Any]:

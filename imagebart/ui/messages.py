@@ -39,7 +39,7 @@ def expanded_too_far(size: tuple[int, int], shape: int, pixels: int) -> str:
     return f"The image would have {size[0]:,} × {size[1]:,} pixels; it can grow to at most {most}."
 
 
-LINK_OPENED = "This link's image, prompt, seed and settings are set. Press Edit to generate its result again."
+LINK_OPENED = "This link's image, prompt, seed and settings are set. Press Edit for its result."
 SETTINGS_RESTORED = "This image was made here: its prompt, seed and settings are set again."
 
 
@@ -57,24 +57,29 @@ def of_model(sentence: str, model: str | None) -> str:
 
 
 def scale_line(event: PipelineEvent) -> str:
-    """The scale that is running, counted from the coarsest, which is the first; in parts, what is being drawn."""
+    """The step that is running, counted from the coarsest, which is the first; in parts, what is being drawn."""
     number = event.stages - event.stage + 1
     if event.drawing:
         return f"{event.drawing[:1].upper()}{event.drawing[1:]}: step {number} of {event.stages}"
     name = " (coarsest)" if number == 1 else " (finest)" if event.stage == 1 else ""
-    return f"Scale {number} of {event.stages}{name if event.stages > 1 else ''}"
+    return f"Step {number} of {event.stages}{name if event.stages > 1 else ''}"
 
 
 def step_caption(event: PipelineEvent) -> str:
-    """A step of a run in words, for looking at it afterwards: "Scale 2 of 4: 12 of 50 tokens fixed"."""
+    """A step of a run in words, for looking at it afterwards: "Step 2 of 4: 24 % drawn"."""
     if event.kind == "start":
-        return "Noise: no token is fixed yet"
+        return "Noise: nothing is drawn yet"
     if event.kind == "result":
         return "The result"
     if event.corrector_step:
-        return f"Correcting: {event.position} of {event.total} tokens"
+        return f"Correcting: {drawn(event)}"
     which = scale_line(event) if event.resamples == 1 else f"{scale_line(event)}, pass {event.resample_index + 1}"
-    return f"{which} done" if event.kind == "stage" else f"{which}: {event.position} of {event.total} tokens fixed"
+    return f"{which} done" if event.kind == "stage" else f"{which}: {drawn(event)} drawn"
+
+
+def drawn(event: PipelineEvent) -> str:
+    """How much of a step is done."""
+    return f"{round(100 * event.position / max(event.total, 1))} %"
 
 
 def film_labels(first: int, stages: int, corrected: bool) -> list[str]:
@@ -87,12 +92,12 @@ def film_labels(first: int, stages: int, corrected: bool) -> list[str]:
 
 
 def position_line(event: PipelineEvent) -> str:
-    """How far a run is: tokens, and scale and pass where there are several."""
+    """How far a run is: its share, and step and pass where there are several."""
     if event.corrector_step:
-        return f"Correcting {event.total} tokens"
+        return "Correcting"
     scale = f"{scale_line(event)} · " if event.stages > 1 else ""
     number = f"pass {event.resample_index + 1} of {event.resamples} · " if event.resamples > 1 else ""
-    return f"{scale}{number}{event.position} of {event.total} tokens"
+    return f"{scale}{number}{drawn(event)}"
 
 
 def progress_html(event: PipelineEvent) -> str:
@@ -114,7 +119,8 @@ def waiting_html() -> str:
 
 def done_html(event: PipelineEvent) -> str:
     """After the last event."""
-    return _bar(f"Done in {event.elapsed:.1f} s · seed {event.seed}", 100)
+    seed = f'<span class="ib-long"> · seed {event.seed}</span>'
+    return _bar(f"<span>Keep it, or paint on.</span><span>Done in {event.elapsed:.1f} s{seed}</span>", 100)
 
 
 def _bar(line: str, percent: int, attributes: str = "") -> str:
@@ -136,21 +142,25 @@ def note_html(note: str, again: str = "") -> str:
 # The page around it, and what it shows of a model.
 
 TITLE = "ImageBART in the browser"
-HEADING = (
-    f'<header class="ib-heading"><h1>{TITLE}</h1>'
-    "<p>Paint over a part of an image, say what should be there, and watch it appear.</p></header>"
+HEADING = '<header><h1 class="ib-title">ImageBART<span class="ib-long"> in the browser</span></h1></header>'
+OPEN = (
+    '<button type="button" class="sp-button" popovertarget="examples">'
+    'Open<span class="ib-long"> an image</span></button>'
 )
 HISTORY = (
     '<section class="sp-history" id="history" aria-label="History" hidden>'
-    '<h2 class="ib-label">History: go back to any of them</h2>'
+    '<h2 class="ib-label">History</h2>'
     '<div class="sp-strip" data-roving role="toolbar" aria-label="Runs"></div></section>'
 )
-# What Edit does: see sketchpad/modes.js.
+# What the main button does: see sketchpad/modes.js.
 MODES = (
-    '<select id="mode" aria-label="What Edit does" title="What Edit does">'
-    '<option value="fill">Fill</option><option value="remove">Remove</option>'
-    '<option value="background">Background</option><option value="expand">Expand</option>'
-    '<option value="vary">Vary</option></select>'
+    '<div id="mode" role="radiogroup" aria-label="What to do">'
+    + "".join(
+        f'<label><input type="radio" name="mode" value="{name}"{" checked" if name == "fill" else ""}>'
+        f"<span>{name.capitalize()}</span></label>"
+        for name in ("fill", "remove", "background", "expand", "vary")
+    )
+    + "</div>"
 )
 # The first lines by the sketchpad, the others filled by prompt.js.
 PROMPT_CHECK = (
@@ -167,30 +177,23 @@ NO_VOCABULARY = {
 }
 
 
-def model_html(pipeline: Pipeline, name: str) -> str:
-    """Which model is loaded, what it knows, and its sizes."""
+def about_model(pipeline: Pipeline) -> str:
+    """What a model draws, its sizes, and its card, as Markdown."""
     side, grid, stages = pipeline.image_size, pipeline.grid, pipeline.stages
     steps = "any number of scales" if pipeline.any_scales else f"{stages} stage{'' if stages == 1 else 's'}"
-    known = f"knows {escape(pipeline.knows)} only · " if pipeline.knows else ""
-    sizes = f"{side} × {side} pixels · {grid} × {grid} tokens · {steps}"
-    return f'<p class="ib-model">Model <b>{escape(name)}</b> · {known}{sizes}</p>'
+    draws = f"Draws {escape(pipeline.knows)} only. " if pipeline.knows else ""
+    card = pipeline.card or "This model has no card."
+    return f"{draws}{side} × {side} pixels, {grid} × {grid} tokens, {steps}.\n\n{card}"
 
 
-def vocabulary_html(words: Sequence[str]) -> str:
-    """A model's vocabulary as a cloud of words."""
-    return '<p class="ib-words">' + " ".join(f"<span>{escape(word)}</span>" for word in words) + "</p>"
+def words_html(suggestions: Mapping[str, Sequence[str]], vocabulary: Sequence[str]) -> str:
+    """Words to add to the prompt: suggestions by what they describe, then a model's whole vocabulary."""
+    groups = ""
+    for name, words in {**suggestions, "all words": vocabulary}.items():
+        chips = "".join(f'{CHIP} data-add="{word}">{word}</button>' for word in map(escape, words))
+        label = escape(name)
+        groups += f'<div class="ib-chips" role="group" aria-label="{label}"><span>{label}</span>{chips}</div>'
+    return f'<input type="search" id="find-word" placeholder="Find a word" aria-label="Find a word">{groups}'
 
 
-def suggestions_html(suggestions: Mapping[str, Sequence[str]]) -> str:
-    """Words to add to the prompt, a fold for each attribute; prompt.js opens folds and adds words."""
-    if not suggestions:
-        return ""
-    chip = '<button type="button" class="ib-chip'
-    tabs, groups = "", ""
-    for number, (name, words) in enumerate((escape(attribute), words) for attribute, words in suggestions.items()):
-        tabs += f'{chip} ib-tab" aria-expanded="false" aria-controls="suggest-{number}">{name}</button>'
-        groups += f'<div class="ib-chips" id="suggest-{number}" role="group" aria-label="{name}" hidden>'
-        for word in map(escape, words):
-            groups += f'{chip}" aria-pressed="false" data-add="{word}">{word}</button>'
-        groups += "</div>"
-    return f'<div class="ib-chips" role="group" aria-label="Suggestions by what they describe">{tabs}</div>{groups}'
+CHIP = '<button type="button" class="ib-chip" aria-pressed="false"'

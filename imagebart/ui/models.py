@@ -117,8 +117,10 @@ class Models:
 
     def choices(self) -> list[tuple[str, str]]:
         """What can be chosen, the first model first: a line about each model, and its name."""
-        missing = [(f"{name}: {model.download_gb:g} GB to download", name) for name, model in self.missing().items()]
-        return [(name, name) for name in (self.first.name, *self.folders())] + missing
+        missing = [
+            (f"{title(name)} ({model.download_gb:g} GB to download)", name) for name, model in self.missing().items()
+        ]
+        return [(title(name), name) for name in (self.first.name, *self.folders())] + missing
 
     def fetch(self, name: str) -> None:
         """Downloads a published model. Raises InputError where that cannot be done."""
@@ -154,6 +156,13 @@ class Models:
         return [example.publish() for example in examples]
 
 
+def title(name: str) -> str:
+    """A model's name for people: "Avatars", and of a published model what it draws."""
+    model = MODELS.get(name)
+    words = name.replace("_", " ").replace("-", " ") if model is None else f"{model.domain}, {model.stages} steps"
+    return words[:1].upper() + words[1:]
+
+
 @contextmanager
 def _said_shortly(name: str) -> Iterator[None]:
     """What is wrong with a model stands in the log, as it names folders of the server; the page says that it is."""
@@ -169,16 +178,15 @@ def is_model(folder: Path) -> bool:
     return (folder / CONFIG).is_file() or any(next(folder.glob(pattern), None) for pattern in PUBLISHED)
 
 
-def model_properties(pipeline: Pipeline, name: str | None = None) -> dict[str, dict[str, Any]]:
-    """Properties of the components that show a model; `name` is what it was chosen by, else its own name is shown."""
-    kind, vocabulary, suggestions = pipeline.conditioning, pipeline.vocabulary, pipeline.suggestions
+def model_properties(pipeline: Pipeline) -> dict[str, dict[str, Any]]:
+    """Properties of the components that show a model."""
+    kind, vocabulary = pipeline.conditioning, pipeline.vocabulary
+    words = messages.words_html(pipeline.suggestions, vocabulary) if vocabulary else messages.NO_VOCABULARY[kind]
     return {
-        "model_line": {"value": messages.model_html(pipeline, name or pipeline.name)},
-        "suggestions": {"value": messages.suggestions_html(suggestions), "visible": bool(suggestions)},
         "surprise": {"visible": kind != "none"},
         "best_first": {"visible": pipeline.scorer is not None},
-        "vocabulary": {"value": messages.vocabulary_html(vocabulary) if vocabulary else messages.NO_VOCABULARY[kind]},
-        "card": {"value": pipeline.card or "This model has no card."},
+        "vocabulary": {"value": words},
+        "card": {"value": messages.about_model(pipeline)},
         "words": {"visible": kind == "text"},
         "choice": {"choices": pipeline.classes, "value": pipeline.classes[:1], "visible": kind == "class"},
         "guidance": {"visible": kind != "none"},

@@ -31,17 +31,13 @@ RUN_NAME = "document.documentElement.dataset.runName"
 WITH_RUN_NAME = f"(sketchpad, ...values) => [{{ ...sketchpad, run: {RUN_NAME} }}, ...values]"
 RUN_OVER = "() => imagebart.send('run_over', true)"
 RUN_FAILED = f"() => {{ imagebart.send('run', {{ ended: {RUN_NAME} }}); imagebart.send('run_over', true); }}"
-ASKED_WITH = ("exact", "context")  # the settings that what Edit changes depends on
+SEND_CONTROLS = (
+    f'(...values) => imagebart.send("controls", Object.fromEntries({json.dumps(NAMES)}'
+    ".map((name, i) => [name, values[i]])))"
+)
 
 IMPORT = re.compile(r"^import \{([^}]*)\} from \"\./([\w-]+)\.js\";$", re.MULTILINE)
 EXPORT = re.compile(r"^export (?:const|class) (\w+)", re.MULTILINE)
-
-
-def send(message: str, names: Sequence[str]) -> str:
-    """JavaScript that sends the values of the components of these names to the page's scripts, see channel.js."""
-    return f"""(...values) => {{
-      imagebart.send("{message}", Object.fromEntries({json.dumps(names)}.map((name, i) => [name, values[i]])));
-    }}"""
 
 
 # Folds both parts of the settings once they are there. In a part that begins folded, Gradio gives fields their first
@@ -79,10 +75,10 @@ def build_page(models: Models, max_run_seconds: float = MAX_RUN_SECONDS) -> gr.B
     with gr.Blocks(title=messages.TITLE, analytics_enabled=False) as page:
         # First, because later events whose functions have the same names get other names.
         add_endpoints(pipeline, MODEL_QUEUE, max_run_seconds)
-        parts = add_heading(models.choices(), properties)
+        parts = add_heading(models.choices())
         with gr.Row(elem_id="desk"):
             with gr.Column(min_width=300, elem_id="left"):
-                controls = {"model": pipeline.name, **{name: values[name] for name in ASKED_WITH}}
+                controls = {"model": pipeline.name, **{name: values[name] for name in ("exact", "context")}}
                 parts["sketchpad"] = add_sketchpad(models.examples(pipeline.name), controls, [*functions, stop])
             with gr.Column(min_width=300, elem_id="right"):
                 parts |= add_prompt_and_buttons(properties)
@@ -157,12 +153,10 @@ def _update_in_browser(parts: Parts, event: Callable[..., Any], update: Mapping[
 
 
 def _connect_sketchpad(parts: Parts, actions: Actions) -> None:
-    asked_with = [parts[name] for name in ("model", *ASKED_WITH)]
-    for part in asked_with:
-        part.change(None, asked_with, None, js=send("controls", ("model", *ASKED_WITH)), **AT_ONCE)
+    values = [parts[name] for name in NAMES]
+    gr.on([part.change for part in values], None, values, None, js=SEND_CONTROLS, **AT_ONCE)
     restored = (*RESTORED, "messages")
     connect(parts, parts["made"].input, actions.restore_settings, ("made", "model"), restored, **AT_ONCE)
-    parts["share"].click(None, [parts[name] for name in NAMES], None, js=send("share", NAMES), **AT_ONCE)
     opened = (*(name for name in NAMES if name != "model"), "messages")
     connect(parts, parts["link"].input, actions.open_link, ("link", "model"), opened, **AT_ONCE)
 
@@ -176,12 +170,11 @@ def _connect_model(parts: Parts, actions: Actions, shown: Sequence[str], page: g
         """Another model, with the progress of its download if it is not here."""
         return {parts[part]: value for part, value in actions.switch_model(name).items()}
 
-    # Not `input`, which comes, too, when the Tab key leaves the list: then all settings would be lost.
-    parts["model"].change(
+    parts["model"].input(
         switch,
         parts["model"],
         [parts[name] for name in dict.fromkeys(("model", "examples", *shown, *RESET))],
-        show_progress_on=parts["model_line"],
+        show_progress_on=parts["model"],
         concurrency_limit=None,  # a download holds up nobody
         **PRIVATE,
     )
@@ -210,27 +203,47 @@ def launch_page(page: gr.Blocks, **options: Any) -> tuple[Any, str, str]:
     )
 
 
-def add_heading(models: list[tuple[str, str]], properties: Properties) -> Parts:
-    """The title, the model that is used, and the others that can be chosen."""
+# A list of the system's own, as Gradio has none. Its value is the name of a model, its choices are titles with names.
+MODEL_LIST = """
+const list = element.querySelector("select");
+const show = () => {
+  list.replaceChildren(...props.choices.map(([title, name]) => new Option(title, name)));
+  list.value = props.value;
+  element.hidden = props.choices.length < 2;
+};
+list.addEventListener("change", () => {
+  props.value = list.value;
+  trigger("input");
+});
+watch(["value", "choices"], show);
+show();
+"""
+
+
+def add_heading(models: list[tuple[str, str]]) -> Parts:
+    """The title, the model with the others that can be chosen, and the menu that opens an image."""
     with gr.Row(elem_id="top"):
         gr.HTML(messages.HEADING, elem_id="heading")
-        return {
-            "model_line": gr.HTML(elem_id="model", **properties["model_line"]),
-            "model": gr.Dropdown(
-                models, label="Model", filterable=False, visible=len(models) > 1, elem_id="model-choice"
-            ),
+        template = '<label class="ib-model"><span>Model</span><select aria-label="Model"></select></label>'
+        parts = {
+            "model": gr.HTML(
+                models[0][1], html_template=template, js_on_load=MODEL_LIST, choices=models, elem_id="model"
+            )
         }
+        gr.HTML(messages.OPEN, elem_id="open")
+    return parts
 
 
 def add_prompt_and_buttons(properties: Properties) -> Parts:
-    """The prompt, the buttons of runs and their progress: on a phone always within reach."""
+    """What is done, the prompt, the buttons of runs and their progress: on a phone always within reach."""
     label: dict[str, Any] = {"label": "What should be there?", "show_label": False, "container": False}
     small: dict[str, Any] = {"size": "sm", "min_width": 110}
     parts: Parts = {}
     with gr.Column(elem_id="dock"):
+        gr.HTML(messages.MODES, elem_id="modes", apply_default_css=False)
         with gr.Row(elem_id="ask"):
             parts["words"] = gr.Textbox(
-                placeholder="What should be there? A few words, such as: sunglasses",
+                placeholder="What should be there? Such as: sunglasses",
                 max_lines=3,
                 elem_id="prompt",
                 **label,
@@ -239,36 +252,37 @@ def add_prompt_and_buttons(properties: Properties) -> Parts:
             parts["choice"] = gr.Dropdown(
                 multiselect=True, max_choices=MAX_IMAGES, elem_id="choice", **label, **properties["choice"]
             )
-            parts["surprise"] = gr.Button("Surprise me", elem_id="surprise", **small, **properties["surprise"])
-        with gr.Row(elem_id="actions"):
-            parts["edit"] = gr.Button("Edit", variant="primary", min_width=90, elem_id="edit")
-            gr.HTML(messages.MODES, elem_id="modes", apply_default_css=False)
-            parts["generate"] = gr.Button("Generate", min_width=90, elem_id="generate")
+        with gr.Row(elem_id="actions"):  # one main button at any moment, see page.css
+            gr.Button("Keep", variant="primary", min_width=80, elem_id="keep")
+            gr.Button("Discard", min_width=80, elem_id="discard")
+            parts["edit"] = gr.Button("Edit", variant="primary", min_width=80, elem_id="edit")
             parts["vary"] = gr.Button("Vary", elem_id="vary")  # pressed by Edit, see modes.js
-            parts["cancel"] = gr.Button("Cancel", variant="stop", min_width=90, elem_id="cancel")
+            parts["cancel"] = gr.Button("Cancel", variant="stop", min_width=80, elem_id="cancel")
         parts |= {name: gr.HTML(elem_id=name) for name in ("progress", "announcement")}
         with gr.Column(elem_id="notes"):
             parts["messages"] = gr.HTML(elem_id="messages")
             gr.HTML(messages.PROMPT_CHECK)
-    parts["suggestions"] = gr.HTML(elem_id="suggestions", **properties["suggestions"])
-    parts["variants"] = gr.Radio(range(1, MAX_IMAGES + 1), value=1, label="Images at once", elem_id="how-many")
-    parts["best_first"] = gr.Checkbox(
-        label="Best first",
-        info="The images that match your prompt best come first.",
-        elem_id="best-first",
-        **properties["best_first"],
-    )
-    with gr.Row(elem_id="sharing"):
-        gr.Button("Copy the prompt", elem_id="copy-words", **small)
-        parts["share"] = gr.Button("Copy a link to this", elem_id="share", **small)
-    gr.HTML(messages.HISTORY, apply_default_css=False)
+    with gr.Row(elem_id="others"):
+        parts["surprise"] = gr.Button("Surprise me", elem_id="surprise", **small, **properties["surprise"])
+        parts["generate"] = gr.Button("New image", elem_id="generate", **small)
     return parts
 
 
 def add_settings(values: Mapping[str, Any], properties: Properties) -> Parts:
-    """The seed and the sliders, at these values, those that few need further in; to be folded by FOLD."""
+    """The words that the model knows; how many images, the seed and the sliders, at these values, those that few need
+    further in; to be folded by FOLD.
+    """
     parts: Parts = {}
+    with gr.Accordion("Words this model knows", open=False, elem_id="words"):
+        parts["vocabulary"] = gr.HTML(**properties["vocabulary"])
     with gr.Accordion("Settings", elem_id="settings") as parts["settings"]:
+        parts["variants"] = gr.Radio(range(1, MAX_IMAGES + 1), value=1, label="Images at once", elem_id="how-many")
+        parts["best_first"] = gr.Checkbox(
+            label="Best first",
+            info="The images that match your words best come first.",
+            elem_id="best-first",
+            **properties["best_first"],
+        )
         for slider in SLIDERS[:BASIC]:
             _add_slider(parts, slider, values, properties)
         with gr.Row():
@@ -276,7 +290,7 @@ def add_settings(values: Mapping[str, Any], properties: Properties) -> Parts:
                 value=values["seed"],
                 precision=0,
                 label="Seed",
-                info="The same seed, image, mask and prompt give the same result.",
+                info="The same seed, image, mask and words give the same result.",
                 elem_id="seed",
             )
             with gr.Column(min_width=160):
@@ -304,13 +318,11 @@ def _add_slider(parts: Parts, slider: Slider, values: Mapping[str, Any], propert
 
 
 def add_about(properties: Properties) -> Parts:
-    """What a model knows, what it is, and its card, folded."""
-    parts: Parts = {}
-    with gr.Accordion("Words this model knows", open=False, elem_id="words"):
-        parts["vocabulary"] = gr.HTML(**properties["vocabulary"])
+    """What a model is, folded; and the runs so far."""
     with gr.Accordion("About this model", open=False, elem_id="card"):
-        parts["card"] = gr.Markdown(**properties["card"])
-    return parts
+        card = gr.Markdown(**properties["card"])
+    gr.HTML(messages.HISTORY, apply_default_css=False)
+    return {"card": card}
 
 
 def add_sketchpad(

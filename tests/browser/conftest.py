@@ -26,7 +26,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two examples, the first with a mask and a prompt."""
     examples = tmp_path_factory.mktemp("examples")
     gradient_image((40, 40), 0).save(examples / "01-first.png")
-    preset("centre", (40, 40)).save(examples / "01-first.mask.png")
+    preset("center", (40, 40)).save(examples / "01-first.mask.png")
     (examples / "01-first.txt").write_text("a hat", encoding="utf-8")
     gradient_image((48, 40), 200).save(examples / "02-second.png")
     return examples
@@ -41,7 +41,7 @@ def site(examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         (models / name / "examples").mkdir()
         example = models / name / "examples" / f"{name}-{number}.png"
         gradient_image((32, 32), 60 * number).save(example)
-        preset("centre", (32, 32)).save(example.with_suffix(".mask.png"))
+        preset("center", (32, 32)).save(example.with_suffix(".mask.png"))
     with served_with_examples(PIPELINE, examples, models) as site:
         yield site
 

@@ -37,12 +37,18 @@ EDIT_S_LOOK = """disabled => {
 def test_nothing_serious_stands_in_anyones_way(windows: Windows, site: Site, screen: str) -> None:
     with windows.open(site.url, **SCREENS[screen]) as page:
         page.evaluate(files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8"))
-        for folded in page.locator("button.label-wrap:not(.open)").all():
-            if folded.is_visible():
-                folded.click()
-        for edited in (False, True):
-            if edited:
+        folded = page.locator("button.label-wrap:not(.open):visible")
+        while folded.count():
+            folded.first.click()
+        for state in ("", "examples", "masks", "more", "keys", "edited", "sharing", "variants"):
+            page.evaluate("document.querySelector(':popover-open')?.hidePopover()")
+            if state in ("edited", "variants"):
+                page.how_many.nth(3).check()
                 page.edit()
+            elif state:
+                page.evaluate("menu => document.getElementById(menu).showPopover()", state)
+            if state == "variants":
+                page.keyboard.press("g")
             for color, options in COLORS.items():
                 page.emulate_media(color_scheme=color)
                 page.wait_for(CHANGED_TO, color)
@@ -59,9 +65,9 @@ def test_in_the_system_s_colors_one_sees_what_is_chosen(windows: Windows, site: 
         background = "part => getComputedStyle(part).backgroundColor"
         pairs = [
             (page.button("Brush"), page.button("Eraser")),
-            (page.button("Edit"), page.button("Generate")),
+            (page.button("Keep"), page.button("Again")),
             (page.button("Keep"), page.button("Discard")),
-            (page.locator("#how-many label.selected"), page.locator("#how-many label:not(.selected)").first),
+            (page.locator("#mode :checked + span"), page.locator("#mode :not(:checked) + span").first),
             (page.locator(".ib-fill"), page.locator(".ib-track")),
         ]
         for chosen, other in pairs:
@@ -91,42 +97,43 @@ def walk(page: PageObject, key: str, end: str, most: int) -> list[str]:
 def test_every_control_is_reached_by_few_stops_and_is_seen(wide: PageObject) -> None:
     wide.get_by_label("Model", exact=True).focus()
     found = walk(wide, "Tab", "edit", 9)
-    assert [found.count(name) for name in ("First: a hat", "Brush", "Upper half")] == [1, 1, 0], found
-    number = wide.get_by_role("radio", name="1")
-    for part in (wide.prompt, number, wide.button("Edit"), wide.canvas, wide.button("Brush")):
+    assert [found.count(name) for name in ("Open an image", "Brush", "Clear mask")] == [1, 1, 1], found
+    fill = wide.get_by_role("radio", name="Fill")
+    for part in (wide.prompt, wide.button("Edit"), wide.canvas, wide.button("Brush")):
         part.focus()
         outline = part.evaluate("part => [getComputedStyle(part).outlineStyle, getComputedStyle(part).outlineWidth]")
         assert outline == ["solid", "3px"], part
     wide.edit()
     wide.get_by_label("Model", exact=True).focus()
-    walk(wide, "Tab", "edit", 9)
-    # The number of images is one stop, and arrows choose.
-    number.focus()
-    press_keys(wide, "ArrowRight", "ArrowRight")
-    expect(wide.get_by_role("radio", name="3")).to_be_checked()
+    walk(wide, "Tab", "keep", 11)
+    # What is done is one stop, and arrows choose.
+    fill.focus()
+    press_keys(wide, "ArrowRight")
+    expect(wide.get_by_role("radio", name="Remove")).to_be_checked()
     press_keys(wide, "Tab")
-    assert not wide.evaluate("document.activeElement.matches('#how-many input')")
+    assert not wide.evaluate("document.activeElement.matches('#mode input')")
 
 
 def test_arrows_lead_to_every_tool_mask_and_example(wide: PageObject) -> None:
     """And change nothing on their way."""
     before = wide.mask()
     wide.button("Brush").focus()
-    reached = walk(wide, "ArrowRight", "Keys", 20)
-    assert {"Eraser", "Lasso", "Brush size", "Zoom in"} < set(reached) and "Redo" not in reached, "it is disabled"
+    reached = walk(wide, "ArrowRight", "More", 20)
+    assert {"Eraser", "Lasso", "Brush size"} < set(reached) and "Redo" not in reached, "it is disabled"
     size = wide.get_by_label("Brush size")
     assert (wide.mask() == before).all() and size.input_value() == "40"
-    for key, name in {"ArrowRight": "Brush", "ArrowLeft": "Keys", "Home": "Brush", "End": "Keys"}.items():
+    for key, name in {"ArrowRight": "Brush", "ArrowLeft": "More", "Home": "Brush", "End": "More"}.items():
         press_keys(wide, key)
         expect(wide.button(name)).to_be_focused()
     size.focus()
     press_keys(wide, "ArrowUp")
     expect(size).to_have_value("41")
-    wide.button("Upper half").focus()
-    press_keys(wide, "ArrowRight", "ArrowRight", "Enter")
+    wide.button("Masks ▾").focus()
+    press_keys(wide, "Enter", "Tab", "ArrowRight", "ArrowRight", "Enter")
     assert (wide.mask() == preset_mask("left half", (40, 40))).all()
-    wide.button("First: a hat").focus()
-    press_keys(wide, "ArrowRight", "Enter")
+    expect(wide.button("Masks ▾")).to_be_focused()
+    wide.button("Open an image").focus()
+    press_keys(wide, "Enter", "Tab", "Tab", "ArrowRight", "Enter")
     expect(wide.image_size).to_contain_text("48 × 40")
 
 
@@ -147,22 +154,23 @@ def test_what_is_written_into_the_settings_stays(wide: PageObject) -> None:
     wide.on("request", lambda request: "join" in request.url and asked.append(request.url))
     wide.get_by_label("Model", exact=True).focus()
     press_keys(wide, "Tab")
-    expect(wide.button("First: a hat")).to_be_focused()
-    wide.press("Centre")
+    expect(wide.button("Open an image")).to_be_focused()
+    wide.press("Center")
     wide.expect_painted(16)
     assert not asked, "more was asked for than what will change"
     expect(wide.seed).to_have_value("77")
 
 
 def test_the_focus_stays_where_enter_was_pressed_and_variants_are_chosen_by_arrows(wide: PageObject) -> None:
-    wide.button("Invert").focus()
+    wide.button("Brush").focus()
     press_keys(wide, "?", "Escape")
-    assert wide.evaluate(FOCUSED) == "Invert"
-    wide.locator("#how-many").get_by_text("3", exact=True).click()
+    assert wide.evaluate(FOCUSED) == "Brush"
+    wide.unfold_settings()
+    wide.how_many.nth(2).check()
     wide.button("Edit").focus()
     press_keys(wide, "Enter")
     wide.expect_finished()
-    assert wide.evaluate(FOCUSED) == "edit"
+    assert wide.evaluate(FOCUSED) == "keep"
     start, first, first_address = wide.sent_value(), wide.result_pixels(), wide.result_address()
     chosen = wide.button("Variant 2")
     wide.button("Variant 1").focus()

@@ -47,14 +47,14 @@ def cancelling(page: PageObject) -> None:
 
 def ready_again(page: PageObject) -> None:
     expect(page.button("Edit")).to_be_enabled()
-    expect(page.button("Cancel")).to_be_disabled()
+    expect(page.button("Cancel")).to_be_hidden()
 
 
 def as_it_was(page: PageObject) -> None:
     """The run was cancelled: the page says so, and has image, mask and words, and no result."""
     expect(page.messages).to_contain_text("Cancelled")
     ready_again(page)
-    expect(page.progress).not_to_contain_text("Scale")
+    expect(page.progress).not_to_contain_text("Step")
     page.expect_review("")
     expect(page.prompt).to_have_value(WORDS)
     page.expect_painted(16)
@@ -70,15 +70,12 @@ def goes_on(page: PageObject, held: HeldPipeline, runs: int = 1) -> None:
 
 
 def test_a_run_is_cancelled_before_the_server_has_heard_of_it(page: PageObject, held: HeldPipeline) -> None:
-    places = "buttons => buttons.map((button) => button.offsetLeft + button.offsetWidth)"
     with held_back(page, *START) as wait_for_start:
         page.press("Edit")
         wait_for_start()
-        before = page.locator("#actions > button").evaluate_all(places)
         with page.expect_answer("stop"):
             page.press("Cancel")
         cancelling(page)
-        assert page.locator("#actions > button").evaluate_all(places) == before, "the buttons have moved"
     as_it_was(page)
     assert held.edits == [], "it was drawn"
     # At once: whichever of the two requests the server reads first, it draws no more.
@@ -116,7 +113,6 @@ def test_a_result_on_its_way_is_shown_and_nothing_says_cancelled(page: PageObjec
     with cancelled_late(page, held):
         held.results.set()
         page.expect_review("finished")
-        expect(page.button("Cancel")).to_be_visible()
         page.keyboard.press("Escape")
     held.let_go.set()
     page.expect_finished()

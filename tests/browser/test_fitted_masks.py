@@ -133,7 +133,7 @@ def test_what_will_change_follows_what_is_painted_the_settings_and_the_mode(page
     page.wait_until(lambda: np.array_equal(page.fitted_mask(), painted(page)))
     exact.uncheck()
     page.wait_until(lambda: (page.fitted_mask() & ~painted(page)).any())
-    page.mode.select_option("Vary")
+    page.choose_mode("Vary")
     page.wait_until_ready()
     expect(page.fit_status).to_have_text("All of the image will change")
     assert page.pad("pad.canvas.fitted") is None
@@ -178,7 +178,7 @@ def test_an_answer_that_comes_during_the_next_stroke_is_not_drawn_and_leaves_it_
     both = page.mask()
     assert (both >= first).all() and (both > first).sum() > 50
     outline = page.fitted_mask()
-    assert outline[both > 0].all()
+    assert outline[both > 0].mean() > 0.95  # a patch that is barely touched stays as it is
     expect_outlined(page, outline)
 
 
@@ -215,14 +215,14 @@ def test_a_result_that_misses_the_words_is_tried_again_as_the_best_of_four(page:
     expect(page.messages).to_contain_text(MISSED)
     page.edit("Try four, best first")
     expect(page.variants).to_have_count(4)
-    expect(page.get_by_role("radio", name="4")).to_be_checked()
-    expect(page.get_by_role("checkbox", name="Best first")).to_be_checked()
+    expect(page.how_many.nth(3)).to_be_checked()
+    expect(page.locator("#best-first input")).to_be_checked()
     expect(page.button("Try four, best first")).to_have_count(0)
 
 
 def test_remove_fills_from_around_without_words(page: PageObject) -> None:
-    page.mode.select_option("Remove")
-    expect(page.note).to_contain_text("without words")
+    page.choose_mode("Remove")
+    expect(page.prompt).to_be_hidden()
     page.press("Clear mask")
     page.press("Edit")
     expect(page.messages).to_contain_text("Paint over what should go")
@@ -236,8 +236,9 @@ def test_remove_fills_from_around_without_words(page: PageObject) -> None:
 
 def test_the_background_is_found_by_the_words_for_it(page: PageObject) -> None:
     mask, runs = page.mask(), len(HATS.edits)
-    page.mode.focus()
-    page.keyboard.press("b")
+    page.get_by_role("radio", name="Fill").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
     page.prompt.fill("")
     page.prompt.press("Enter")
     expect(page.messages).to_contain_text("Say how the background should be")
@@ -252,7 +253,7 @@ def test_the_background_is_found_by_the_words_for_it(page: PageObject) -> None:
 
 
 def test_the_image_grows_and_what_is_new_is_filled_and_vary_is_a_mode(page: PageObject) -> None:
-    page.mode.select_option("Expand")
+    page.choose_mode("Expand")
     page.press("16 : 9")
     page.press("A quarter more below")
     expect(page.image_size).to_have_text("71 × 50 pixels")
@@ -267,7 +268,7 @@ def test_the_image_grows_and_what_is_new_is_filled_and_vary_is_a_mode(page: Page
     page.press("Discard")
     page.press("Undo")
     expect(page.image_size).to_have_text("71 × 40 pixels")
-    page.mode.select_option("Vary")
+    page.choose_mode("Vary")
     page.edit()
     assert recipe(page).task == "vary"
 
@@ -275,14 +276,14 @@ def test_the_image_grows_and_what_is_new_is_filled_and_vary_is_a_mode(page: Page
 def test_words_find_their_place_and_an_image_its_words(page: PageObject) -> None:
     """Both can be undone; what has no place is said, and what is about another image is dropped."""
     page.press("Clear mask")
-    page.click("Describe image", "Select by prompt")  # only the answer to the last question counts
+    page.click("Describe the image", "Find by your words")  # only the answer to the last question counts
     page.expect_painted(int(HAT_TOKENS.sum()))
     assert np.array_equal(painted(page), HAT) and np.array_equal(page.fitted_mask(), HAT)
     assert page.sent_value()["movable"] is True
     expect(page.prompt).to_have_value("a hat")
-    page.press("Describe image")
+    page.press("Describe the image")
     expect(page.prompt).to_have_value("red hair")
-    page.press("Select by prompt")
+    page.press("Find by your words")
     expect(page.note).to_contain_text("finds nothing")
     assert np.array_equal(painted(page), HAT)
     page.press("Undo")
@@ -290,6 +291,6 @@ def test_words_find_their_place_and_an_image_its_words(page: PageObject) -> None
     page.press("Undo")
     page.expect_painted(0)
     with page.expect_answer("select"):
-        page.click("Select by prompt", "Second")
+        page.click("Find by your words", "Second")
     page.expect_painted(0)
     expect(page.note).to_be_empty()

@@ -88,7 +88,7 @@ class Person:
         name = self.chance.choice([*EXAMPLES])
         button, size = EXAMPLES[name]
         self.page.click(button, rest=self.rest())
-        self.expect_change(self.paths[name], preset_mask("centre", size) * (name == FIRST))
+        self.expect_change(self.paths[name], preset_mask("center", size) * (name == FIRST))
 
     def undo(self) -> None:
         self._walk("Control+z", self.back, self.forward)

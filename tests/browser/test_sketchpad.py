@@ -88,7 +88,7 @@ def test_images_and_masks_are_uploaded(wide: PageObject, tmp_path: Path) -> None
 def test_one_finger_paints_and_two_zoom(windows: Windows, site: Site) -> None:
     with windows.open(site.url, **TOUCH) as phone:
         phone.press("Clear mask")
-        phone.strength.fill("40")
+        phone.set_strength(40)
         phone.evaluate("scrollTo(0, 0)")
         whole = phone.view()["scale"]
         phone.touch("touchStart", phone.middle(-30))
@@ -116,13 +116,13 @@ def test_a_soft_brush_paints_its_strength_which_is_what_runs(wide: PageObject) -
     assert set(np.unique(soft)) == {0, 179} and soft[20, 20]
     opacity = "pad.canvas.overlay.getContext('2d').getImageData(20, 20, 1, 1).data[3]"
     weak = wide.pad(opacity)
-    wide.strength.fill("100")
+    wide.set_strength(100)
     wide.drag((0.5, 0.5), (0.52, 0.52))
     assert wide.pad(opacity) > 1.3 * weak
     wide.press("Grow")
     assert set(np.unique(edited_mask(wide))) == {0, 179, 255}
     wide.press("Discard")
-    wide.strength.fill("50")
+    wide.set_strength(50)
     wide.press("Border")
     assert set(np.unique(wide.mask())) == {0, 128}
 
@@ -135,8 +135,8 @@ def test_a_link_brings_image_mask_words_and_settings(windows: Windows, site: Sit
         page.prompt.fill("red hair")
         page.settings.click()
         page.seed.fill("77")
-        page.mode.select_option("Remove")
-        page.press("Copy a link to this")
+        page.choose_mode("Remove")
+        page.press("Copy a link")
         expect(page.note).to_contain_text("The link is copied")
         link, painted = page.evaluate("navigator.clipboard.readText()"), page.mask()
     with windows.open(site.url) as page:
@@ -144,7 +144,7 @@ def test_a_link_brings_image_mask_words_and_settings(windows: Windows, site: Sit
         page.goto(link)
         expect(page.image_size).to_have_text("64 × 32 pixels")
         expect(page.prompt).to_have_value("red hair")
-        expect(page.mode).to_have_value("remove")
+        expect(page.get_by_role("radio", name="Remove")).to_be_checked()
         assert page.sent_value()["mode"] == "remove"
         expect(page.messages).to_contain_text("This link's image")
         assert (page.mask() == painted).all() and (pixels(page.image()) == pixels(gradients)).all()

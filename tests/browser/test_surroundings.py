@@ -144,7 +144,7 @@ def test_who_does_not_see_the_page_hears_what_happens(wide: PageObject) -> None:
     wide.evaluate(LISTEN)
     wide.edit()
     said = wide.evaluate("said")
-    assert said[:2] == ["Scale 1 of 5 (coarsest)", "Scale 1 of 5 (coarsest) done"] and "The image is ready." in said
+    assert said[:2] == ["Step 1 of 5 (coarsest)", "Step 1 of 5 (coarsest) done"] and "The image is ready." in said
     wide.press("Discard")
     wide.press("Clear mask")
     wide.prompt.fill("")
@@ -170,7 +170,7 @@ def start(page: PageObject, site: Site) -> None:
     page.press("Everything")
     page.expect_painted(64)
     page.press("Edit")
-    expect(page.progress).to_contain_text("of 64 tokens")
+    expect(page.progress).to_contain_text("%")
     assert site.pipeline.running == 1
 
 
@@ -294,8 +294,8 @@ def test_a_server_that_stops_is_missed_and_found_again(
             page = open_window.enter_context(windows.open(f"http://127.0.0.1:{port}/", may_log_errors=True))
             toasts = page.get_by_test_id("toast-body")
             page.press("Edit")
-            expect(page.progress).to_contain_text("tokens")
-            page.press("Select by prompt")  # which waits for the run
+            expect(page.progress).to_contain_text("%")
+            page.press("Find by your words")  # which waits for the run
         expect(page.note).to_contain_text("The server did not answer")
         expect(toasts.first).to_contain_text(GONE)
         with relayed(port, site.url):

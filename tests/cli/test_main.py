@@ -102,7 +102,7 @@ def test_of_several_classes_there_is_an_image_each(upload: Path, capsys: Said) -
 @pytest.mark.parametrize("most", [2, 120])
 def test_steps_are_an_animation(model: Path, upload: Path, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(draw, "MOST_FRAMES", most)
-    assert edit(model, "centre", "o.png", "--seed", "1", "--steps-out", "run.webp") == 0
+    assert edit(model, "center", "o.png", "--seed", "1", "--steps-out", "run.webp") == 0
     with Image.open("run.webp") as animation:
         assert animation.n_frames == 2 if most == 2 else animation.n_frames >= 3
         shown = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(animation)]
@@ -232,8 +232,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return here
 
 
-EDIT = "edit --model model --image in.png --mask centre --out o.png"
-EDIT_MANY = "edit --model model --image many --mask centre --out new"
+EDIT = "edit --model model --image in.png --mask center --out o.png"
+EDIT_MANY = "edit --model model --image many --mask center --out new"
 
 
 @pytest.mark.parametrize(

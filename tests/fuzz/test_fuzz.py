@@ -257,7 +257,7 @@ OPTIONS = [
     *("--nonsense", "--help", "--", "-", "--=", "--seed=--", "--out", "--mask", "--model", "--dtype", "--revision"),
 ]
 VALUES = [
-    *("", " ", "0", "-1", "1", "2", "1.5", "1e400", "nan", "inf", "9" * 5000, "x" * 5000, "auto", "centre"),
+    *("", " ", "0", "-1", "1", "2", "1.5", "1e400", "nan", "inf", "9" * 5000, "x" * 5000, "auto", "center"),
     *("in.png", "model", "model/config.json", ".", "..", "/", "/dev/null", "/dev/full", "a/b/c", "\0", "\udcff", "~"),
     *("out.webp", "out.gif", "out.words", "owner/name", "http://127.0.0.1:1", "1,2,3", "1,,", "[1]", "--seed", "int8"),
 ]

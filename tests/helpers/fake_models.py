@@ -143,4 +143,4 @@ class HeldPipeline(WatchedPipeline):
     def suggest_mask(self, image: Any, prompt: str | None) -> Image.Image:
         """A hat is in the upper half, everything else in the middle."""
         self.let_go.wait()
-        return preset("upper half" if prompt == "a hat" else "centre", load_image(image).size)
+        return preset("upper half" if prompt == "a hat" else "center", load_image(image).size)

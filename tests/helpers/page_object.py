@@ -50,6 +50,17 @@ def served_with_examples(pipeline: WatchedPipeline, folder: Path, models: Path |
         yield Site(url, pipeline, folder)
 
 
+# Opens the menu that a button or link of this name is in, where none is in sight; another menu is closed.
+OPEN_MENU = """name => {
+    const named = (part) => (part.getAttribute("aria-label") ?? part.textContent.trim()) === name;
+    const parts = [...document.querySelectorAll(".sp button, .sp a")].filter(named);
+    if (parts.some((part) => part.closest(":popover-open"))) return;
+    document.querySelector(":popover-open")?.hidePopover();
+    if (parts.some((part) => part.checkVisibility())) return;
+    parts.map((part) => part.closest("[popover]")).find(Boolean)?.showPopover();
+}"""
+
+
 class PageObject:
     """The page in one window. What is not here is Playwright's own (`Page`)."""
 
@@ -60,12 +71,13 @@ class PageObject:
         self.note, self.image_size = page.locator(".sp-note"), page.locator("#image-size")
         self.fit_status, self.elsewhere = page.locator("#fit-status"), page.locator("#elsewhere")
         self.film, self.caption = page.locator(".sp-film button"), page.locator(".sp-steps span")
-        self.mode, self.settings = page.get_by_label("What Edit does"), page.get_by_role("button", name="Settings")
+        self.settings = page.get_by_role("button", name="Settings")
         self.runs = page.get_by_role("region", name="History").get_by_role("button")
-        self.variants = page.get_by_role("toolbar", name="Variants").get_by_role("button")
+        self.variants = page.get_by_role("group", name="Variants").get_by_role("button")
         self.compare_handle = page.get_by_role("slider", name="Before and after")
         self.steps_slider = page.get_by_role("slider", name="From noise to image")
-        self.strength = page.get_by_role("slider", name="Strength")
+        self.strength = page.locator("[data-part=strength]")
+        self.how_many = page.locator("#how-many input")
         self.seed, self.new_seed = page.locator("#seed input"), page.get_by_label("New seed each time")
 
     def __getattr__(self, name: str) -> Any:
@@ -164,7 +176,8 @@ class PageObject:
         return np.asarray(unpack_mask(text, (width, height))) > 0
 
     def button(self, name: str) -> Locator:
-        return self.page.get_by_role("button", name=name, exact=True)
+        """A button by its name; "Edit" is the main one, whose label is what it does."""
+        return self.page.locator("#edit") if name == "Edit" else self.page.get_by_role("button", name=name, exact=True)
 
     def history(self) -> list[str]:
         """The runs that came to their end, the last one first, by the addresses of their thumbnails."""
@@ -183,6 +196,7 @@ class PageObject:
         expect(self.progress).to_contain_text("Done in")
         self.expect_free()
         self.expect_review("finished")
+        self.wait_for("!('fresh' in document.documentElement.dataset)")
 
     def result_address(self) -> str:
         """Where the result can be downloaded."""
@@ -200,8 +214,8 @@ class PageObject:
         self.page.evaluate(
             """async ([names, rest]) => {
                 for (const name of names) {
-                    [...document.querySelectorAll("button")].find(
-                        (button) => (button.getAttribute("aria-label") ?? button.textContent.trim()) === name,
+                    [...document.querySelectorAll("button")].find((button) => name === "Edit" ? button.id === "edit" :
+                        (button.getAttribute("aria-label") ?? button.textContent.trim()) === name,
                     ).click();
                     if (rest) await new Promise((done) => setTimeout(done, rest));
                 }
@@ -210,11 +224,30 @@ class PageObject:
         )
 
     def press(self, name: str) -> None:
+        """Press a button, in a menu too."""
+        self.page.evaluate(OPEN_MENU, name)
         self.button(name).click()
+
+    def choose_mode(self, name: str) -> None:
+        self.page.locator("#mode").get_by_text(name, exact=True).click()
+
+    def set_strength(self, percent: int) -> None:
+        """Of the brush, with the slider in a menu."""
+        self.strength.evaluate(
+            "(slider, value) => { slider.value = value; slider.dispatchEvent(new Event('input', { bubbles: true })); }",
+            percent,
+        )
+
+    def unfold_settings(self) -> None:
+        if not self.new_seed.is_visible():
+            self.settings.click()
+
+    def choose_model(self, name: str) -> None:
+        self.page.get_by_label("Model", exact=True).select_option(name)
 
     def choose_second_example(self) -> None:
         """The second example comes onto the canvas, without a mask."""
-        self.page.get_by_role("button", name="Second").click()
+        self.press("Second")
         expect(self.image_size).to_contain_text("48 × 40")
         self.expect_painted(0)
 
@@ -252,6 +285,7 @@ class PageObject:
 
     def download(self, role: Any, name: str) -> Path:
         """The file that a link or a button saves, under a name with its ending."""
+        self.page.evaluate(OPEN_MENU, name)
         with self.page.expect_download() as download:
             self.page.get_by_role(role, name=name, exact=True).click()
         path = Path(download.value.path())

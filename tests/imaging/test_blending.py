@@ -19,7 +19,7 @@ def paint(*boxes: tuple[int, int, int, int]) -> np.ndarray:
 
 
 MASKS = {
-    "centre": paint((12, 12, 36, 36)),
+    "center": paint((12, 12, 36, 36)),
     "half": paint((24, 0, 48, 48)),
     "corner and sliver": paint((0, 30, 9, 48), (20, 5, 21, 40)),
 }
@@ -65,7 +65,7 @@ def test_e_times_less_is_left_after_the_reach() -> None:
 
 
 def test_only_what_is_kept_is_looked_at() -> None:
-    rng, painted = np.random.default_rng(1), MASKS["centre"]
+    rng, painted = np.random.default_rng(1), MASKS["center"]
     drawn, before = rng.integers(0, 256, (2, SIDE, SIDE, 3), np.uint8)
     other = np.where(painted[..., None], 255 - before, before)
     assert np.array_equal(blended(drawn, before, painted), blended(drawn, other, painted))
@@ -76,7 +76,7 @@ def test_only_what_is_kept_is_looked_at() -> None:
 def test_a_difference_in_color_fades_without_a_step() -> None:
     """Kept gray of about 100, generated as 80 all over: no two neighbors are more than a few levels apart."""
     grain = np.random.default_rng(5).integers(100, 102, (SIDE, SIDE, 3)).astype(np.uint8)
-    whole = blended(gray(80), grain, MASKS["centre"])
+    whole = blended(gray(80), grain, MASKS["center"])
     assert max(np.abs(np.diff(whole, axis=axis)).max() for axis in (0, 1)) <= 4
     assert whole[24, 24, 0] < 95
 
@@ -86,11 +86,11 @@ def test_other_content_ends_at_the_edge_and_a_shift_in_color_does_not() -> None:
     before, generated = gray(255), gray(255)
     generated[8:40, 8:24] = (60, 90, 200)
     before[:, 24:], generated[:, 24:] = 100, 88
-    whole = blended(generated, before, MASKS["centre"])
+    whole = blended(generated, before, MASKS["center"])
     assert (np.abs(whole[12:36, 12:16] - (60, 90, 200)) <= 4).all()
     assert (np.abs(whole[12:36, 30:36] - 100) <= 4).all()
-    assert np.array_equal(whole[~MASKS["centre"]], before[~MASKS["centre"]])
-    assert blended(gray(50), gray(100), MASKS["centre"])[12, 24, 0] > 90, "what is darker all over is no other content"
+    assert np.array_equal(whole[~MASKS["center"]], before[~MASKS["center"]])
+    assert blended(gray(50), gray(100), MASKS["center"])[12, 24, 0] > 90, "what is darker all over is no other content"
 
 
 def flood(image: np.ndarray, painted: np.ndarray, color: np.ndarray) -> set[tuple[int, int]]:
@@ -129,4 +129,4 @@ def test_flat_colors_go_on_where_they_are_connected(mask: str) -> None:
 
 def test_a_photograph_has_no_flat_colors() -> None:
     image = np.random.default_rng(4).integers(100, 103, (SIDE, SIDE, 3)).astype(np.uint8)
-    assert np.array_equal(continue_flat_colors(image, MASKS["centre"]), image)
+    assert np.array_equal(continue_flat_colors(image, MASKS["center"]), image)

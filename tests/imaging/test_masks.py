@@ -78,23 +78,23 @@ def test_what_is_no_mask_is_said() -> None:
         masks.load_mask(b"not a mask", (300, 200))
     wrong = [(Image.new(mode, (20, 30), 1), r"20 × 30.*30 × 20.*same size") for mode in ("L", "RGB")]
     empty = (Image.new("L", (30, 20)), "Nothing is painted.*upper half")
-    for mask, said in (*wrong, empty, ("centre", "give an opened image")):
+    for mask, said in (*wrong, empty, ("center", "give an opened image")):
         with pytest.raises(InputError, match=said):
             masks.as_mask(mask, (30, 20))  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="'middle'.*centre"):
+    with pytest.raises(InputError, match="'middle'.*center"):
         masks.preset("middle", (30, 20))
 
 
 @pytest.mark.parametrize("size", [(16, 16), (17, 33)])
 def test_presets(size: tuple[int, int]) -> None:
     full = {name: np.asarray(masks.preset(name, size)) for name in masks.PRESETS}
-    for one, other in (("upper half", "lower half"), ("left half", "right half"), ("centre", "border")):
+    for one, other in (("upper half", "lower half"), ("left half", "right half"), ("center", "border")):
         assert np.array_equal(255 - full[one], full[other]) and set(np.unique(full[one])) == {0, 255}
-    upper, left, centre = (full[name] for name in ("upper half", "left half", "centre"))
+    upper, left, center = (full[name] for name in ("upper half", "left half", "center"))
     assert (full["everything"] == 255).all()
     assert upper[0, 0] == left[-1, 0] == 255 and upper[-1, 0] == left[0, -1] == 0
-    assert centre[size[1] // 2, size[0] // 2] == 255 and centre[0, size[0] // 2] == 0
-    assert np.array_equal(centre, centre[::-1, ::-1])
+    assert center[size[1] // 2, size[0] // 2] == 255 and center[0, size[0] // 2] == 0
+    assert np.array_equal(center, center[::-1, ::-1])
 
 
 def test_a_small_mask_may_be_off_by_one_of_its_own_pixels() -> None:

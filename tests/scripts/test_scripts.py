@@ -58,7 +58,7 @@ def test_two_workers_edit_a_folder_as_the_pipeline_does(tmp_path: Path) -> None:
     for i in range(4):
         pixels = np.random.default_rng(i).integers(0, 256, (32, 32, 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / "in" / f"{i}.png")
-    mask = preset("centre", (32, 32))
+    mask = preset("center", (32, 32))
     mask.save(tmp_path / "mask.png")
     command = [sys.executable, ROOT / "examples" / "ray_batch.py", "in", "out", "mask.png"]
     command += ["--prompt", "a red hat", "--model", tmp_path / "model"]

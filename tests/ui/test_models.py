@@ -61,7 +61,7 @@ def test_models_are_found_by_their_files(models: Models, tmp_path: Path) -> None
     assert list(models.folders()) == ["animals", "broken", "plain", "published"]
     assert models.get("published").conditioning == "class"
     late = Models(models.first, folder=tmp_path / "later")
-    assert late.choices() == [("tiny", "tiny")]
+    assert late.choices() == [("Tiny", "tiny")]
     tiny_model("none").save_pretrained(tmp_path / "later" / "late")
     assert list(late.folders()) == ["late"]
     for name in ("no model", "../models", "plain/../plain", "", "nothing"):
@@ -123,12 +123,12 @@ def test_each_model_brings_its_card_controls_scales_and_examples(folder: Path) -
     models = Models(tiny_pipeline(), find_examples(folder / "no model"), folder)
     changes = Actions(models).switch_model("animals")
     assert captions(changes) == ["Brown dog"]
-    assert changes["model"]["value"] == "animals" and changes["card"]["value"] == "The card of the animals."
+    assert changes["model"]["value"] == "animals" and changes["card"]["value"].endswith("\n\nThe card of the animals.")
     assert changes["choice"]["choices"] == ["cat", "dog", "bird"] and changes["choice"]["visible"]
     assert changes["scales"]["visible"] and changes["scales"]["value"] == 4 and not changes["words"]["visible"]
-    assert "any number of scales" in changes["model_line"]["value"]
+    assert "any number of scales" in changes["card"]["value"]
     changes = Actions(models).switch_model("plain")
-    hidden = ("words", "choice", "surprise", "suggestions", "guidance", "best_first")
+    hidden = ("words", "choice", "surprise", "guidance", "best_first")
     assert not any(changes[part]["visible"] for part in hidden)
     assert "no words" in changes["vocabulary"]["value"] and changes["examples"]["model"] == "plain"
     assert captions(changes) == ["Blue cat"], "of the first model"

@@ -41,9 +41,9 @@ def test_it_opens_with_the_controls_of_its_model_and_with_a_choice_where_there_a
     tiny_model("none").save_pretrained(tmp_path / "plain")
     built = build_page(Models(tiny_pipeline("class"), folder=tmp_path)).get_config_file()["components"]
     parts = {part["props"].get("elem_id"): part["props"] for part in built}
-    assert not parts["prompt"]["visible"] and parts["choice"]["visible"] and parts["model-choice"]["visible"]
+    assert not parts["prompt"]["visible"] and parts["choice"]["visible"]
     assert [name for name, _ in parts["choice"]["choices"]] == ["cat", "dog", "bird"]
-    assert [name for name, _ in parts["model-choice"]["choices"]] == ["tiny", "plain"]
+    assert parts["model"]["props"]["choices"] == [("Tiny", "tiny"), ("Plain", "plain")]
 
 
 def test_the_server_never_writes_into_the_sketchpad(page: gr.Blocks) -> None:
@@ -100,11 +100,11 @@ def event() -> PipelineEvent:
 @pytest.mark.parametrize(
     ("changed", "line"),
     [
-        ({"resamples": 3}, "Scale 2 of 2 (finest) · pass 1 of 3 · 37 of 64 tokens · 0.8 s"),
-        ({"stage": 2, "remaining": 1.21}, "Scale 1 of 2 (coarsest) · 37 of 64 tokens · 0.8 s, about 1.2 s left"),
-        ({"stages": 1}, "37 of 64 tokens · 0.8 s"),
-        ({"corrector_step": 1, "total": 4}, "Correcting 4 tokens · 0.8 s"),
-        ({"stage": 3, "stages": 6, "drawing": "a lemon"}, "A lemon: step 4 of 6 · 37 of 64 tokens · 0.8 s"),
+        ({"resamples": 3}, "Step 2 of 2 (finest) · pass 1 of 3 · 58 % · 0.8 s"),
+        ({"stage": 2, "remaining": 1.21}, "Step 1 of 2 (coarsest) · 58 % · 0.8 s, about 1.2 s left"),
+        ({"stages": 1}, "58 % · 0.8 s"),
+        ({"corrector_step": 1, "total": 4}, "Correcting · 0.8 s"),
+        ({"stage": 3, "stages": 6, "drawing": "a lemon"}, "A lemon: step 4 of 6 · 58 % · 0.8 s"),
     ],
 )
 def test_the_progress_bar_says_how_far_the_run_is(event: PipelineEvent, changed: dict[str, Any], line: str) -> None:
@@ -119,7 +119,7 @@ def test_every_step_of_a_run_has_a_caption_of_its_own(event: PipelineEvent) -> N
     for number in range(3):
         events += [replace(event, kind="stage", stage=s, resamples=3, resample_index=number) for s in (2, 1)]
     captions = [messages.step_caption(event) for event in events]
-    assert len(set(captions)) == len(events) and captions[0] == "Scale 1 of 2 (coarsest): 20 of 64 tokens fixed"
+    assert len(set(captions)) == len(events) and captions[0] == "Step 1 of 2 (coarsest): 31 % drawn"
 
 
 def test_what_people_typed_cannot_become_markup(event: PipelineEvent) -> None:
@@ -127,17 +127,15 @@ def test_what_people_typed_cannot_become_markup(event: PipelineEvent) -> None:
     for html in (
         messages.problem_html(bad),
         messages.note_html(bad),
-        messages.vocabulary_html([bad]),
-        messages.model_html(tiny_pipeline(), bad),
-        messages.suggestions_html({bad: (bad,)}),
+        messages.words_html({bad: (bad,)}, [bad]),
         messages.progress_html(replace(event, drawing=bad)),
     ):
         assert "<img" not in html and "&lt;img" in html
 
 
-def test_the_model_line_says_what_the_model_knows() -> None:
-    line = messages.model_html(Pipeline(tiny_staged_model(stages=2)), "mine")
-    assert line.endswith("<b>mine</b> · knows nothing only · 32 × 32 pixels · 8 × 8 tokens · 2 stages</p>")
+def test_what_a_model_draws_comes_before_its_card() -> None:
+    about = messages.about_model(Pipeline(tiny_staged_model(stages=2)))
+    assert about.startswith("Draws nothing only. 32 × 32 pixels, 8 × 8 tokens, 2 stages.\n\n")
 
 
 @pytest.fixture(autouse=True)
@@ -202,7 +200,7 @@ def test_an_upload_is_known_by_its_file_its_size_a_small_copy_and_whether_it_was
     assert not opened["made"] and (image["path"], image["width"], image["height"]) == (path, *size)
     assert image["mask_size"] == {"width": width, "height": height}
     shown = open_image(image["view"])
-    assert shown.size == (width, height) and shown.getpixel((0, 0)) == (255, 255, 255), "transparent on white"
+    assert shown.size == (width, height) and shown.getpixel((0, 0))[3] == 0, "transparent as in the file"
     write_png(noise_image(size), Path(path), Recipe(model="tiny", task="generate", prompt="a hat", seed=3))
     assert files.open_image(path)["made"]
 

@@ -234,7 +234,7 @@ def test_the_endpoints_are_tools(page: PageClient, pipe: HeldPipeline) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "sentence"),
     [
-        ("edit", [None, None, "centre", "", 1, None, 1, False], "There is no image; give a"),
+        ("edit", [None, None, "center", "", 1, None, 1, False], "There is no image; give a"),
         ("edit", [UPLOADED, None, [1], "", 1, None, 1, False], "no ready mask [1]; choose one of upper half"),
         ("vary", [UPLOADED, 2, "", 1, None, 1], "strength is 2"),
         ("generate", [3, 1, None, 1], "The prompt is 3; it must be a text"),
@@ -249,7 +249,7 @@ def test_what_is_wrong_is_said(page: PageClient, name: str, data: list[Any], sen
 def test_a_file_that_is_no_image_or_too_large_is_refused(page: PageClient, image: Path) -> None:
     image.write_text("not an image")
     with pytest.raises(Exception, match="not an image we can read"):
-        Client(page.url, verbose=False).predict(handle_file(str(image)), area="centre", api_name="/edit")
+        Client(page.url, verbose=False).predict(handle_file(str(image)), area="center", api_name="/edit")
     reply = page.http.post("gradio_api/upload", files={"files": ("a.png", bytes(41 * 2**20))})
     assert reply.status_code == 413 and "maximum allowed size" in reply.text
 
@@ -275,7 +275,7 @@ def test_nothing_leaves_the_machine(page: PageClient) -> None:
     addresses = re.findall(r"""(?:(?:href|src)=|url\()\s*["']?([^"')]*)""", html + theme)
     assert "./" in addresses and not [address for address in addresses if re.match(r"(\w+:)?//", address)]
     assert json.loads(config)["stylesheets"] == []
-    assert "event: complete" in page.call("edit", [UPLOADED, None, "centre", "a hat", 1, None, 1, False])
+    assert "event: complete" in page.call("edit", [UPLOADED, None, "center", "a hat", 1, None, 1, False])
     assert ABROAD == []
 
 

@@ -16,11 +16,12 @@ const checkServer = async (renew) => {
 };
 
 const TITLES = {
-  edit: "Regenerate what is painted over, as your words say (Enter)",
-  generate: "Generate a new image from your words",
-  vary: "Regenerate the whole image, a little differently; Settings say how much",
+  edit: "Change what is outlined, as your words say (Enter)",
+  generate: "A new image from your words alone",
   cancel: "Cancel the run (Esc)",
 };
+
+const MAIN_BUTTONS = ["cancel", "keep", "edit", "discard"];
 
 export const click = (id) => document.getElementById(id)?.click();
 
@@ -34,21 +35,24 @@ export const whenPresent = (id, act) => {
 // The address of a file on the server.
 export const fileUrl = (path) => serverUrl(`file=${path.split("/").map(encodeURIComponent).join("/")}`);
 
-// Hide the page's messages, which are about what was there before, until there are new ones.
-export const hideMessages = () => {
-  const messages = document.getElementById("messages");
-  if (!messages || "outdated" in messages.dataset) return;
-  messages.dataset.outdated = "";
-  const observer = new MutationObserver(() => {
-    delete messages.dataset.outdated;
-    observer.disconnect();
-  });
-  observer.observe(messages, { childList: true, subtree: true, characterData: true });
+// Hide the page's messages, which are about what was there before, until there are new ones; and how the last run ended.
+export const hideMessages = (...parts) => {
+  for (const part of ["messages", ...parts].map((id) => document.getElementById(id))) {
+    if (!part || "outdated" in part.dataset) continue;
+    part.dataset.outdated = "";
+    const observer = new MutationObserver(() => {
+      delete part.dataset.outdated;
+      observer.disconnect();
+    });
+    observer.observe(part, { childList: true, subtree: true, characterData: true });
+  }
 };
 
-// Keep live regions, tooltips, names and states as they should be, for which Gradio has no option.
-export const describePage = () => {
+// Keep live regions, tooltips, names and states as they should be, for which Gradio has no option. label: of the main button;
+// hint: what a person does next.
+export const describePage = (now) => {
   const describe = () => {
+    const { label, hint } = now();
     // See RunState in run.js, which decides what a click does. A button that is really disabled loses the focus.
     const state = document.documentElement.dataset.runState ?? "";
     for (const [id, title] of Object.entries(TITLES)) {
@@ -60,13 +64,19 @@ export const describePage = () => {
     }
     // Of one name, radio buttons are one stop of the Tab key; Gradio gives each one of its own, again at each change.
     for (const radio of document.querySelectorAll("#how-many input[type=radio]")) setAttributes(radio, { name: "how-many" });
-    // Until the run reports.
-    const text = state === "cancelling" ? "Stopping" : "Cancel";
-    const nodes = [...(document.getElementById("cancel")?.childNodes ?? [])];
-    const label = nodes.find((node) => node.nodeType === Node.TEXT_NODE && node.data.trim());
-    if (label && label.data.trim() !== text) label.data = text;
+    for (const [id, text] of [["edit", label], ["cancel", state === "cancelling" ? "Stopping" : "Cancel"]]) {
+      const nodes = [...(document.getElementById(id)?.childNodes ?? [])];
+      const shown = nodes.find((node) => node.nodeType === Node.TEXT_NODE && node.data.trim());
+      if (shown && shown.data.trim() !== text) shown.data = text;
+    }
+    setAttributes(document.getElementById("progress"), { "data-hint": hint });
+    // The focus stays at the main button, whichever that is now.
+    if (MAIN_BUTTONS.includes(document.activeElement?.id) && !document.activeElement.offsetParent) {
+      MAIN_BUTTONS.map((id) => document.getElementById(id)).find((button) => button?.offsetParent)?.focus({ preventScroll: true });
+    }
   };
-  new MutationObserver(describe).observe(document, { childList: true, subtree: true, attributeFilter: ["data-run-state", "name"] });
+  const attributeFilter = ["data-run-state", "data-review", "data-mode", "name"];
+  new MutationObserver(describe).observe(document, { childList: true, subtree: true, attributeFilter });
   describe();
 };
 

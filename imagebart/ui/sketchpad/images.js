@@ -3,7 +3,6 @@
 // height } of what is painted on it) }.
 import { fileUrl, whenPresent } from "./gradio.js";
 import { unpack } from "./mask.js";
-import { promptBox } from "./prompt.js";
 
 const SERVER_FORMATS = /^(.PNG|\xff\xd8\xff|RIFF....WEBP)/s; // how a PNG, a JPEG and a WebP begin: all that the server reads
 const SESSION = "imagebart-sketchpad";
@@ -161,10 +160,6 @@ const copyText = async (text) => {
 export class Sharing {
   constructor(pad) {
     this.pad = pad;
-    imagebart.on("share", (controls) => this.copyLink(controls));
-    document.addEventListener("click", async ({ target }) => {
-      if (target.closest?.("#copy-words") && (await copyText(promptBox()?.value ?? ""))) pad.say("The words are copied.");
-    });
   }
 
   // controls: the values of the page's controls, by name.
@@ -173,7 +168,8 @@ export class Sharing {
     const { token, error } = image ? await this.pad.server.link_token(image) : {};
     if (error) return this.pad.say(error);
     const link = new URL(location.href);
-    link.hash = HASH + (await encodeLink({ controls, token, mode, mask, movable }));
+    const words = this.pad.prompt.read() ?? "";
+    link.hash = HASH + (await encodeLink({ controls: { ...controls, words }, token, mode, mask, movable }));
     return this.pad.say((await copyText(link.href)) ? COPIED : "");
   }
 

@@ -25,23 +25,25 @@ const COMMANDS = {
   up: ({ canvas }) => canvas.pan(0, PAN),
   down: ({ canvas }) => canvas.pan(0, -PAN),
   undo: (pad) => pad.undo(),
-  redo: ({ state }) => state.redo(),
+  redo: (pad) => pad.redo(),
   select: (pad) => pad.keepAtOnce() && pad.questions.select(),
   describe: (pad) => pad.keepAtOnce() && pad.questions.describe(),
   keep: (pad) => pad.keep(),
-  discard: ({ review }) => review.close() && hideMessages(),
+  discard: (pad) => pad.discard(),
   openVariants: (pad) => pad.openVariants(),
   closeVariants: ({ parts }) => parts.compare.close(),
   replay: ({ review }) => review.replay(),
   saveAnimation: (pad) => pad.saveAnimation(),
+  saveStrip: (pad) => pad.review.saveStrip(),
+  copyLink: (pad) => pad.sharing.copyLink(pad.controls),
   ...Object.fromEntries(Object.keys(GROWTH).map((name) => [name, (pad) => pad.keepAtOnce() && pad.modes.expand(name)])),
   lastMask: (pad) => pad.useLastMask(),
-  compare: (pad) => pad.showBefore(true),
   upload: ({ parts }) => parts.file.click(),
   importMask: ({ parts }) => parts.maskFile.click(),
   help: ({ parts }) => parts.help.togglePopover(),
   cancel: (pad) => {
-    if (pad.parts.help.matches(":popover-open")) pad.parts.help.hidePopover();
+    const menu = document.querySelector(":popover-open");
+    if (menu) menu.hidePopover();
     else if (pad.parts.compare.open) pad.parts.compare.close();
     else pad.runState.cancel();
   },
@@ -51,7 +53,7 @@ export const execute = (pad, command) => COMMANDS[command](pad);
 
 const KEYS = new Map(Object.entries({
   b: "brush", e: "eraser", r: "rectangle", l: "lasso", w: "wand", m: "lastMask", g: "openVariants",
-  i: "invert", c: "compare",
+  i: "invert",
   "[": "smallerBrush", "]": "largerBrush", "{": "weakerBrush", "}": "strongerBrush",
   "+": "zoomIn", "=": "zoomIn", "-": "zoomOut", 0: "fitView", "?": "help", Escape: "cancel",
   ArrowLeft: "left", ArrowRight: "right", ArrowUp: "up", ArrowDown: "down",
@@ -160,6 +162,7 @@ export const listen = (pad) => {
   listenToPointers(pad);
   listenToKeys(pad);
   listenToButtons(pad);
+  listenToMenus(pad);
   listenToFiles(pad);
   listenToSlider(pad);
   document.addEventListener("input", ({ target }) => target === promptBox() && hideMessages());
@@ -222,26 +225,24 @@ const wandKey = (canvas, { key, shiftKey, altKey }) => {
 const listenToKeys = (pad) => {
   document.addEventListener("keydown", (event) => {
     const { target } = event;
+    // A key that is held presses no second button: others take the place of Edit.
+    if (event.repeat && event.key === "Enter" && target.closest?.("#actions")) return event.preventDefault();
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing && target === promptBox()) {
       event.preventDefault();
-      click("edit");
-      return;
+      return click("edit");
     }
     if (target === pad.parts.canvas && pad.canvas.tool === "wand" && pad.canvas.size && wandKey(pad.canvas, event)) {
-      event.preventDefault();
-      return;
+      return event.preventDefault();
     }
     // The prompt has the page's undo: its own would know nothing of what was written there by a click.
     const typing = target.matches?.(TEXT_FIELDS) && !(target === promptBox() && (event.ctrlKey || event.metaKey));
     const command = event.isComposing ? null : commandOf(event, typing);
     // Arrows belong to the control that has the focus.
-    if (!command || (event.key.startsWith("Arrow") && target !== pad.parts.canvas)) return;
-    if (event.key === "Escape" && target.closest?.("[role=listbox], [role=combobox]")) return;
+    if (!command || (event.key.startsWith("Arrow") && target !== pad.parts.canvas)) return undefined;
+    if (event.key === "Escape" && target.closest?.("[role=listbox], [role=combobox]")) return undefined;
     event.preventDefault();
-    execute(pad, command);
+    return execute(pad, command);
   });
-  document.addEventListener("keyup", ({ key }) =>
-    key.toLowerCase() === "c" && pad.review.showsBefore && pad.showBefore(false));
 };
 
 const listenToButtons = (pad) => {
@@ -254,7 +255,26 @@ const listenToButtons = (pad) => {
   for (const slider of [parts.brushSize, parts.tolerance, parts.strength]) {
     slider.addEventListener("input", () => pad.changeBrush(0, 0));
   }
-  parts.showGrid.addEventListener("change", () => pad.showTokens());
+  // Gradio's list of classes stays open over the buttons.
+  document.addEventListener("click", ({ target }) => target.closest?.("#choice li") && document.activeElement.blur());
+};
+
+// A menu opens at its button, and closes when something in it is chosen, but for what is pressed several times.
+const listenToMenus = ({ element }) => {
+  for (const menu of element.querySelectorAll(".sp-menu")) {
+    menu.addEventListener("click", ({ target }) => {
+      const chosen = target.closest("button, a");
+      if (chosen && !["grow", "shrink", "zoomIn", "zoomOut"].includes(chosen.dataset.command)) menu.hidePopover();
+    });
+    menu.addEventListener("toggle", ({ newState }) => {
+      const button = [...document.querySelectorAll(`[popovertarget="${menu.id}"]`)].find(({ offsetParent }) => offsetParent);
+      if (newState !== "open" || !button) return;
+      const { left, top, bottom } = button.getBoundingClientRect();
+      const [width, height] = [menu.offsetWidth, menu.offsetHeight];
+      const below = bottom + height + 8 < innerHeight ? bottom + 4 : Math.max(8, top - height - 4);
+      Object.assign(menu.style, { left: `${Math.max(8, Math.min(left, innerWidth - width - 8))}px`, top: `${below}px` });
+    });
+  }
 };
 
 const listenToFiles = (pad) => {

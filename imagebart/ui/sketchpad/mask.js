@@ -142,7 +142,7 @@ export const preset = (name, { width, height }, value = 255) => {
     "lower half": [0, middleY, width, height],
     "left half": [0, 0, middleX, height],
     "right half": [middleX, 0, width, height],
-    centre: [x, y, width - x, height - y],
+    center: [x, y, width - x, height - y],
     border: [x, y, width - x, height - y], // what it keeps
     everything: [0, 0, width, height],
   }[name];

@@ -1,14 +1,15 @@
-// What Edit does, chosen in the list beside it: fill what is painted by the words, remove it, replace the background, fill
-// what the image grows by, or vary the whole.
+// What the main button does, chosen above the prompt: fill what is painted by the words, remove it, replace the background,
+// fill what the image grows by, or vary the whole.
 import { whenPresent } from "./gradio.js";
 import { blank, fillRect } from "./mask.js";
 
-const LINES = { // what is said when a mode is chosen
-  fill: "Fill: paint over a part, say what should be there, press Edit.",
-  remove: "Remove: paint over what should go, press Edit. It is filled from around, without words.",
-  background: "Background: say how it should be, such as “blue”, press Edit. It is found by itself.",
-  vary: "Vary: press Edit for another image like this one; “Variation strength” in the settings says how like.",
-  expand: "Expand: choose where it grows, say what should be there, press Edit.",
+// The button's label, and what a person does next; the mask is shown in the modes that take one.
+export const MODES = {
+  fill: { verb: "Edit", hint: "Paint a place and say what should be there.", painted: true },
+  remove: { verb: "Remove", hint: "Paint over what should go.", painted: true },
+  background: { verb: "Change background", hint: "Say how the background should be, such as “blue”.", painted: false },
+  expand: { verb: "Edit", hint: "Choose where the image grows, and say what should be there.", painted: true },
+  vary: { verb: "Vary", hint: "Makes another image like this one; the settings say how like.", painted: false },
 };
 const SHARE = 1 / 4; // of a side that the image grows by
 
@@ -52,19 +53,20 @@ export const grownMask = (image, { left, top, right, bottom }, mask = null) => {
 export class Modes {
   constructor(pad) {
     Object.assign(this, { pad, chosen: "fill", expanded: new Set() }); // expanded: images that have grown, by their paths
-    whenPresent("mode", (list) => list.addEventListener("change", () => this.choose(list.value)));
+    whenPresent("mode", (choices) => choices.addEventListener("change", ({ target }) => this.choose(target.value)));
   }
 
   // By its name; one that is none changes nothing.
   choose(mode) {
     const { pad } = this;
-    if (!Object.hasOwn(LINES, mode)) return;
+    if (!Object.hasOwn(MODES, mode)) return;
     this.chosen = mode;
-    whenPresent("mode", (list) => (list.value = mode));
-    pad.element.dataset.mode = mode;
+    whenPresent("mode", (choices) => (choices.querySelector(`[value="${mode}"]`).checked = true));
+    document.documentElement.dataset.mode = mode;
+    pad.canvas.showsMask = MODES[mode].painted;
     pad.sync();
     pad.fit.change();
-    pad.say(LINES[mode]);
+    pad.say("");
   }
 
   // The image grows, by the name of a button; what is new is the mask.

@@ -20,12 +20,13 @@ export class Prompt {
   // words after a click; onChange: called when somebody has typed, or Gradio has written.
   constructor({ check, change, onChange }) {
     Object.assign(this, { check, change, onChange, unwritten: null, seen: [], answer: { unknown: [], corrections: {} } });
-    document.addEventListener("input", ({ target }) => target === promptBox() && this.changed());
+    document.addEventListener("input", ({ target }) => {
+      if (target === promptBox()) this.changed();
+      else if (target.id === "find-word") findWords(target.value);
+    });
     document.addEventListener("click", ({ target }) => {
-      const chip = target.closest?.("#suggestions [data-add]");
-      const tab = target.closest?.("#suggestions [aria-controls]");
-      if (chip) this.toggleSuggestion(chip.dataset.add);
-      if (tab) toggleGroup(tab);
+      const chip = target.closest?.("#words [data-add]");
+      if (chip) this.toggleWords(chip.dataset.add);
     });
     setInterval(() => this.look(), LOOK);
   }
@@ -51,7 +52,7 @@ export class Prompt {
 
   // Another model has other words, and suggestions.
   look() {
-    const now = [promptBox()?.value, document.querySelector("#suggestions [data-add]"), document.querySelector("#model b")];
+    const now = [promptBox()?.value, document.querySelector("#words [data-add]"), document.querySelector("#model select")?.value];
     if (now.some((part, i) => part !== this.seen[i])) this.changed();
     this.seen = now;
   }
@@ -77,7 +78,7 @@ export class Prompt {
     this.showUnknown(this.answer.unknown.filter((word) => asTyped(word).test(text)));
     this.showCorrections(Object.entries(this.answer.corrections).filter(([word]) => asTyped(word).test(text)));
     const parts = text.split(",").map(normalized);
-    for (const chip of document.querySelectorAll("#suggestions [data-add]")) {
+    for (const chip of document.querySelectorAll("#words [data-add]")) {
       chip.setAttribute("aria-pressed", String(parts.includes(normalized(chip.dataset.add))));
     }
   }
@@ -99,8 +100,8 @@ export class Prompt {
     })]);
   }
 
-  // A suggestion is added to the prompt, or taken out of it.
-  toggleSuggestion(words) {
+  // Words are added to the prompt, or taken out of it.
+  toggleWords(words) {
     const parts = (promptBox()?.value ?? "").split(",").map((part) => part.trim()).filter(Boolean);
     const others = parts.filter((part) => normalized(part) !== normalized(words));
     if (others.length === parts.length) others.push(words);
@@ -118,12 +119,8 @@ const replaceLine = (id, items, content) => {
   line.replaceChildren(...content());
 };
 
-const toggleGroup = (tab) => {
-  const open = tab.getAttribute("aria-expanded") === "true";
-  for (const other of document.querySelectorAll("#suggestions [aria-controls]")) {
-    const shown = other === tab && !open;
-    other.setAttribute("aria-expanded", String(shown));
-    const group = document.getElementById(other.getAttribute("aria-controls"));
-    if (group) group.hidden = !shown;
-  }
+// Of the words that the model knows, those that hold what is looked for, and their groups.
+const findWords = (text) => {
+  for (const chip of document.querySelectorAll("#words [data-add]")) chip.hidden = !chip.dataset.add.includes(normalized(text));
+  for (const group of document.querySelectorAll("#words [role=group]")) group.hidden = !group.querySelector("button:not([hidden])");
 };

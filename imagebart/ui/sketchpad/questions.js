@@ -5,7 +5,7 @@ import { unpack } from "./mask.js";
 const PAUSE = 120; // milliseconds without a change before it is asked what Edit will change
 export const REST = 300; // the same, of the words
 const ASKING = "Looking at the image …";
-const SELECTED = "Found by your words. Correct it, or press Edit.";
+const SELECTED = "Place found from your words. Correct it, or go on.";
 
 // What Edit will change: asked after every change of the image, the mask, the words or the settings, one question at a time;
 // while one is not answered, only the last of those that follow waits.
@@ -50,8 +50,8 @@ export class Questions {
 
   // What a function of the server answers about image, mask, words and settings.
   async ask(name) {
-    const { server, props, controls, prompt, state } = this.pad;
-    const answer = await server[name]({ ...props.value, ...controls, words: prompt.read() ?? "" });
+    const { server, props, controls: { model, exact, context }, prompt, state } = this.pad;
+    const answer = await server[name]({ ...props.value, model, exact, context, words: prompt.read() ?? "" });
     await state.settled();
     return answer;
   }

@@ -1,11 +1,11 @@
 // A run shown over the image: its states while it goes on, which dissolve into each other; then before and after, its
 // steps, its variants, and all of it once more as a replay.
 import { fileUrl } from "./gradio.js";
-import { loadBitmap } from "./images.js";
+import { createCanvas, loadBitmap } from "./images.js";
 import { sliderPosition } from "./view.js";
 
 const DISSOLVE = 180; // milliseconds from one state to the next
-const REPLAY = 1600; // milliseconds of a replay
+const REPLAY = 4000; // milliseconds of a replay
 const MIN_PAUSE = 60; // milliseconds that a state of a replay is seen
 const DISSOLVE_SHARE = 0.7; // of that time
 
@@ -17,10 +17,8 @@ export class Review {
   // parts: the elements, by name; onChange: called when something else is to be shown.
   constructor(parts, onChange) {
     Object.assign(this, { parts, onChange, request: 0, latest: 0, bitmap: null, run: null, variant: 0, step: 0 });
-    // split: where before and after meet, a share of the image's width; showsBefore: while a key is held
-    Object.assign(this, { split: 0, showsBefore: false });
-    // previous: what the bitmap dissolves out of, since when, and how long that takes
-    Object.assign(this, { previous: null, since: 0, dissolve: DISSOLVE });
+    // split: where before and after meet, a share of the image's width; previous: what the bitmap dissolves out of, since when, and how long that takes
+    Object.assign(this, { split: 0, previous: null, since: 0, dissolve: DISSOLVE });
     // pinned: the slot of the film that was clicked while a run goes on; replaying: a replay; version, entry: of the mask, and
     // in the undo stack, that a finished run belongs to
     Object.assign(this, { pinned: null, replaying: null, version: null, entry: null });
@@ -148,7 +146,7 @@ export class Review {
 
   // What the canvas draws; null for the image itself. mix: how much of the bitmap is seen over the one before it.
   scene() {
-    if (!this.active || this.showsBefore) return null;
+    if (!this.active) return null;
     const mix = reducedMotion?.matches ? 1 : Math.min(1, (performance.now() - this.since) / this.dissolve);
     const { bitmap, previous } = this;
     return { bitmap, previous, mix, alone: this.run.task === "generate", split: this.finished ? this.split : 0 };
@@ -191,7 +189,7 @@ export class Review {
       const all = this.steps();
       steps.max = String(all.length - 1);
       steps.value = String(this.step);
-      caption.textContent = `Step ${this.step + 1} of ${all.length} · ${all[this.step].caption}`;
+      caption.textContent = all[this.step].caption;
       steps.setAttribute("aria-valuetext", caption.textContent);
       const result = this.run.results[this.variant];
       Object.assign(save, { href: fileUrl(result.path), download: `${this.run.name}-${result.number}.png` });
@@ -219,6 +217,16 @@ export class Review {
       button.dataset.state = !path ? "empty" : share < 1 ? "current" : "done";
       button.style.setProperty("--rest", `${100 * (1 - share)}%`);
     }
+  }
+
+  // The states of the film beside each other, as a PNG.
+  async saveStrip() {
+    const paths = this.film().map(({ path }) => path).filter(Boolean);
+    const bitmaps = await Promise.all(paths.map((path) => loadBitmap(fileUrl(path))));
+    const { naturalWidth: width, naturalHeight: height } = bitmaps[0];
+    const strip = createCanvas(width * bitmaps.length, height);
+    bitmaps.forEach((bitmap, i) => strip.getContext("2d").drawImage(bitmap, i * width, 0, width, height));
+    Object.assign(document.createElement("a"), { href: strip.toDataURL(), download: `${this.run.name}-steps.png` }).click();
   }
 
   // Its states: { text, label, path (null: not there yet), share (of its tokens that are fixed), shown }.
@@ -271,12 +279,12 @@ const fillStrip = (strip, items, show) => {
       return button;
     }));
   }
-  for (const [i, { path, label, shown }] of items.entries()) {
+  for (const [i, { path, label, shown, text }] of items.entries()) {
     const button = strip.children[i];
     const [image, address] = [button.firstChild, path ? fileUrl(path) : ""];
     if ((image.getAttribute("src") ?? "") !== address) image.src = address;
     button.title = label;
-    button.setAttribute("aria-label", label);
+    button.setAttribute("aria-label", text ? `${text}: ${label}` : label);
     button.setAttribute("aria-pressed", String(shown));
   }
 };

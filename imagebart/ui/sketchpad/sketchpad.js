@@ -1,10 +1,10 @@
 // The sketchpad: puts its parts together, and says what happens between them. Started by Gradio once its markup is there,
 // see __init__.py.
 import { answering, click, describePage, fileUrl, hideMessages, whenPresent } from "./gradio.js";
-import { ImageLoader, loadBitmap, saveInTab, Sharing, storeCopy } from "./images.js";
+import { ImageLoader, loadBitmap, loadFromTab, saveInTab, Sharing, storeCopy } from "./images.js";
 import { execute, Gestures, listen } from "./input.js";
 import { bounds, contour, MASK_COMMANDS, pack, preset, unpack } from "./mask.js";
-import { Modes } from "./modes.js";
+import { MODES, Modes } from "./modes.js";
 import { Prompt } from "./prompt.js";
 import { Fit, Questions } from "./questions.js";
 import { Review, thumbnail, VariantGrid } from "./review.js";
@@ -12,7 +12,9 @@ import { History, RunState } from "./run.js";
 import { State } from "./state.js";
 import { Canvas } from "./view.js";
 
+const ASKED_WITH = ["model", "exact", "context"]; // the controls that answers depend on
 const TYPING_PAUSE = 700; // milliseconds without a key that end a step of typing, for undo
+const REFLEX = 250; // milliseconds in which nobody can have meant a button that took the place of another one
 const NOTHING_PAINTED = "Nothing is painted yet";
 const FITTING = "Finding what will change …";
 const NOT_SAVED = "Your browser keeps nothing more for this page: when it is reloaded, your image, mask and history are lost.";
@@ -25,7 +27,8 @@ export class Sketchpad {
     const renew = () => (!this.runState.state && this.sync() ? location.reload() : this.say(OUTDATED));
     Object.assign(this, { element, props, server: answering(server, () => this.state.settled().then(renew)) });
     this.examples = props.examples; // of the model that is chosen
-    this.controls = props.controls; // model, exact, context: the values that answers depend on
+    this.controls = props.controls; // their values by name; at first those of ASKED_WITH
+    this.discarded = null; // a result that Redo shows again: its run, and the state that it belongs to
     this.parts = Object.fromEntries([...element.querySelectorAll("[data-part]")].map((part) => [part.dataset.part, part]));
     this.prompt = new Prompt({
       check: (prompt) => this.server.check_prompt({ prompt, model: this.controls.model }),
@@ -63,10 +66,19 @@ export class Sketchpad {
     this.changeBrush(0, 0);
     listen(this);
     this.listenToPage();
-    describePage();
+    describePage(() => this.invitation());
     whenPresent("history", (place) => (this.history = new History(place, (entry) => this.openRun(entry))));
     // Gradio takes over values only once the element is wholly there.
     setTimeout(() => this.start());
+  }
+
+  // The label of the main button, and what a person does next.
+  invitation() {
+    const { verb, hint } = MODES[this.modes.chosen];
+    if (this.review.finished) return { label: "Again", hint: "Keep it, or paint on." };
+    if (!this.state.image) return { label: verb, hint: "Open an image, or choose an example." };
+    const complete = this.modes.chosen === "fill" && this.props.value.mask && this.prompt.read();
+    return { label: verb, hint: complete ? "Edit changes what is outlined." : hint };
   }
 
   showExamples() {
@@ -79,8 +91,10 @@ export class Sketchpad {
     imagebart.on("run_over", () => this.runState.end());
     imagebart.on("random_prompt", ({ words }) => this.changeWords(words));
     imagebart.on("controls", (controls) => {
+      const before = this.controls;
       this.controls = controls;
-      this.fit.change();
+      saveInTab("controls", controls);
+      if (ASKED_WITH.some((name) => controls[name] !== before[name])) this.fit.change();
     });
     imagebart.on("examples", (message) => this.state.onArrival(() => this.switchExamples(message)));
     document.addEventListener("click", ({ target }) => {
@@ -90,11 +104,11 @@ export class Sketchpad {
     });
     // Before Gradio gets the click.
     document.addEventListener("click", (event) => {
-      const pressed = event.target.closest?.("#edit, #vary, #generate, #cancel")?.id;
+      const pressed = event.target.closest?.("#edit, #vary, #generate, #cancel, #keep, #discard")?.id;
       if (pressed === "edit" && this.modes.chosen === "vary") {
         event.stopPropagation();
         click("vary");
-      } else if (pressed === "cancel") execute(this, "cancel");
+      } else if (["cancel", "keep", "discard"].includes(pressed)) execute(this, pressed);
       else if (pressed && (!this.runState.isFree(pressed) || !this.canStart(pressed))) event.stopPropagation();
       else if (pressed) this.startRun();
     }, true);
@@ -102,10 +116,19 @@ export class Sketchpad {
 
   startRun() {
     this.runState.start();
+    this.changeButtons();
     this.sayOfImage("");
     const { mask, movable } = this.props.value;
     // Of the mode Background, the server finds the mask.
     this.sent = { image: this.state.image, mask: this.modes.chosen === "background" ? "" : mask, movable };
+  }
+
+  // Other buttons come: what is pressed at this moment was meant for those before.
+  changeButtons() {
+    const { dataset } = document.documentElement;
+    dataset.fresh = "";
+    clearTimeout(this.freshTimer);
+    this.freshTimer = setTimeout(() => delete dataset.fresh, REFLEX);
   }
 
   // A pause ends a step of typing.
@@ -149,7 +172,7 @@ export class Sketchpad {
   // To the place that the words are about.
   moveMask() {
     const mask = unpack(this.fitted.elsewhere, this.state.mask);
-    if (this.review.finished) execute(this, "discard");
+    this.discard();
     this.changeMask(() => mask, true);
   }
 
@@ -163,16 +186,28 @@ export class Sketchpad {
     }
     if (!opened) this.say(refused);
     this.started = true;
+    if (!opened) this.restoreSettings(loadFromTab("controls"));
+  }
+
+  // Those of before a reload; of another model, once it is there.
+  restoreSettings(saved) {
+    if (!saved) return;
+    const restore = () => whenPresent("channel-open_link", () => imagebart.send("open_link", { ...saved, reloaded: true }));
+    if (saved.model === this.controls.model) return void restore();
+    this.restoreLater = restore;
+    whenPresent("model", (part) => {
+      const list = part.querySelector("select");
+      if (list) Object.assign(list, { value: saved.model }).dispatchEvent(new Event("change"));
+    });
   }
 
   // Called at once after every change of the image or the mask.
   changed(onlyWords = false) {
-    const { image, version, past, future } = this.state;
-    this.parts.undo.disabled = !past.length && !this.review.finished;
-    this.parts.redo.disabled = !future.length;
+    const { image, version } = this.state;
+    this.showSteps();
     if (onlyWords) return;
     this.say(""); // what was said was about what was there before
-    if (this.started) hideMessages();
+    if (this.started) hideMessages("progress");
     if (image?.path !== this.noted) this.sayOfImage("");
     this.warnUnlessSaved(this.sync());
     if (!this.review.finished || this.review.version !== version) this.review.close();
@@ -215,13 +250,13 @@ export class Sketchpad {
     if (!this.exampleOf(image)) storeCopy(image.path).catch(() => null);
   }
 
-  // An answer: mask (packed: what Edit will change), share (of the image, in percent), box (left, top, side, in pixels of the
-  // image) and its side * side cells (1 or 0, by rows) that will be regenerated, elsewhere (packed: where the words belong).
+  // An answer: mask (packed: what Edit will change), share (of the image, in percent), elsewhere (packed: where the words
+  // belong).
   showFit(answer) {
     this.fitted = answer;
     this.canvas.fitted = answer?.mask ? contour(unpack(answer.mask, this.state.mask)) : null;
     this.element.dataset.fit = answer ? "known" : "asked";
-    this.showTokens();
+    this.canvas.requestRender();
     // To move the mask, where the words are about another place than the one that was painted.
     whenPresent("elsewhere", (offer) => (offer.hidden = !this.fitted?.elsewhere));
     const { props, parts: { fitStatus } } = this;
@@ -229,14 +264,6 @@ export class Sketchpad {
     const line = answer ? (answer.mask ? `${answer.share} % will change` : nothing) : FITTING;
     // What was said before stays until there is something new.
     if ((answer || fitStatus.textContent === NOTHING_PAINTED) && fitStatus.textContent !== line) fitStatus.textContent = line;
-  }
-
-  showTokens() {
-    const { box, side, cells } = this.fitted ?? {};
-    const scale = box ? this.state.mask.width / this.state.image.width : 1;
-    const shown = box && this.parts.showGrid.checked;
-    this.canvas.grid = shown ? { box: { left: box[0] * scale, top: box[1] * scale, side: box[2] * scale }, side, cells } : null;
-    this.canvas.requestRender();
   }
 
   // A message of a run. Its images are shown in place only where nothing has changed since it was started.
@@ -277,8 +304,31 @@ export class Sketchpad {
   undo() {
     const { review, state } = this;
     state.noteWords();
-    if (review.finished && review.entry === state.current) execute(this, "discard");
+    if (review.finished && review.entry === state.current) this.discard();
     else state.undo();
+  }
+
+  // Whether there are any, before and after; a result is one.
+  showSteps() {
+    const { parts, discarded, review: { finished }, state: { past, future, current } } = this;
+    parts.undo.disabled = !finished && !past.length;
+    parts.redo.disabled = finished || (!future.length && discarded?.of !== current);
+  }
+
+  redo() {
+    const { discarded, review, state } = this;
+    state.noteWords();
+    if (discarded?.of === state.current && !review.active) this.finish(discarded.run);
+    else state.redo();
+  }
+
+  // The result is no longer shown; Redo brings it back.
+  discard() {
+    const { review, state } = this;
+    if (!review.finished) return;
+    this.discarded = { run: review.run, of: state.current };
+    review.close();
+    hideMessages("progress");
   }
 
   // The server has deleted the image: it gets it again, and then the same request.
@@ -294,14 +344,17 @@ export class Sketchpad {
     saveBefore.hidden = !run?.before;
     if (run?.before) Object.assign(saveBefore, { href: fileUrl(run.before.path), download: `${run.name}-before.png` });
     if (!finished) this.parts.compare.close();
-    this.parts.undo.disabled = !finished && !this.state.past.length;
-    this.element.dataset.review = finished ? "finished" : active ? "running" : "";
+    this.showSteps();
+    const shown = finished ? "finished" : active ? "running" : "";
+    if (finished && this.element.dataset.review !== shown) this.changeButtons();
+    this.element.dataset.review = document.documentElement.dataset.review = shown;
     this.canvas.requestRender();
   }
 
   // A result that is shown becomes the image, so that what is painted on is what is regenerated. False where that takes a
   // moment, and painting has to wait.
   beforePainting() {
+    if (!this.canvas.showsMask) this.modes.choose("fill");
     if (!this.review.finished) this.review.close();
     return this.keepAtOnce();
   }
@@ -338,6 +391,7 @@ export class Sketchpad {
     if (entry.before) this.loader.open(entry.before, entry.mask, words, entry.movable === true);
     else if (words !== null) this.state.changeWords(words);
     this.finish(entry);
+    scrollTo(0, 0); // to where it is seen
   }
 
   openExample(example) {
@@ -355,6 +409,8 @@ export class Sketchpad {
     const touched = this.props.value.mask !== before?.mask;
     this.examples = examples;
     this.showExamples();
+    this.restoreLater?.();
+    this.restoreLater = null;
     this.recognizeImage();
     if (!examples.length || this.exampleOf(image) || this.review.active || this.review.finished) return;
     if (!image || (before && !touched)) this.openExample(examples[0]);
@@ -454,12 +510,7 @@ export class Sketchpad {
 
   openVariants() {
     const { review, variantGrid } = this;
-    if (!review.finished || review.run.results.length < 2) this.say("There is one image only; “Images at once” asks for more.");
+    if (!review.finished || review.run.results.length < 2) this.say("There is one image only; the settings ask for more.");
     else variantGrid.open(review.run.results, review.variant);
-  }
-
-  showBefore(on) {
-    this.review.showsBefore = on;
-    this.canvas.requestRender();
   }
 }

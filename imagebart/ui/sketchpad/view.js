@@ -19,6 +19,7 @@ const WAND_MARGIN = 1 / 512; // around a selected color, over the longer side, a
 const WAND_STEP = 1 / 32; // by an arrow key, over the longer side
 const WAND_RADIUS = 7; // of its mark, in screen pixels
 const LINE_WIDTH = 2; // of the lines around what will change, in screen pixels
+const CHECK = 8; // of the squares behind a transparent image, in screen pixels
 
 // The whole image in the middle of its frame. Sizes are { width, height }; the size of the image is its mask's.
 export const fit = (size, frame) => {
@@ -91,13 +92,11 @@ const drawScene = (context, canvas, result, frame) => {
   const box = [view.x, view.y, size.width * view.scale, size.height * view.scale];
   context.imageSmoothingEnabled = view.scale < PIXELATED;
   context.imageSmoothingQuality = "high";
-  context.fillStyle = "#fff";
-  context.fillRect(...box);
+  drawCheckerboard(context, box);
   if (canvas.bitmap) context.drawImage(canvas.bitmap, ...box);
   drawResult(context, result, frame, box);
   context.imageSmoothingEnabled = false;
-  if (!result) context.drawImage(canvas.overlay, ...box);
-  if (!result && !state.stroke && canvas.grid) drawGrid(context, canvas.grid, view);
+  if (!result && canvas.showsMask) context.drawImage(canvas.overlay, ...box);
   const changes = canvas.running ?? canvas.fitted;
   if (changes && !state.stroke && !review.finished && !result?.alone) drawLines(context, changes, view);
   if (!result && outline) {
@@ -121,6 +120,7 @@ const drawResult = (context, result, frame, box) => {
     context.beginPath();
     context.rect(x + width * split, y, width * (1 - split), height);
     context.clip();
+    if (previous || mix === 1) drawCheckerboard(context, box); // in place of what it changes, where that is transparent
   }
   const dissolving = mix < 1 ? [[previous, 1], [bitmap, mix]] : [[bitmap, 1]];
   for (const [shown, alpha] of dissolving.filter(([one]) => one)) {
@@ -130,6 +130,19 @@ const drawResult = (context, result, frame, box) => {
     context.drawImage(shown, ...(alone || !box ? [view.x, view.y, size.width * view.scale, size.height * view.scale] : box));
   }
   context.restore();
+};
+
+// What is seen through a transparent image.
+const drawCheckerboard = (context, box) => {
+  const tile = createCanvas(2 * CHECK, 2 * CHECK);
+  const checks = tile.getContext("2d");
+  checks.fillStyle = "#d8dce3";
+  checks.fillRect(0, 0, CHECK, CHECK);
+  checks.fillRect(CHECK, CHECK, CHECK, CHECK);
+  for (const style of ["#fff", context.createPattern(tile, "repeat")]) {
+    context.fillStyle = style;
+    context.fillRect(...box);
+  }
 };
 
 // A path in white on black, to be seen on any image. draw: adds to the path.
@@ -156,15 +169,6 @@ const drawLines = (context, lines, view) => {
   context.lineCap = "butt";
 };
 
-// The tokens that an edit regenerates: { box in pixels of the mask, side, cells }, see `showFit` of sketchpad.js.
-const drawGrid = (context, grid, view) => {
-  const cell = (grid.box.side / grid.side) * view.scale;
-  const corner = toScreen(view, { x: grid.box.left, y: grid.box.top });
-  strokeOutlined(context, () => [...grid.cells].forEach((value, i) => {
-    if (value === "1") context.rect(corner.x + (i % grid.side) * cell, corner.y + Math.floor(i / grid.side) * cell, cell, cell);
-  }));
-};
-
 const drawCursor = (context, cursor, view) => {
   strokeOutlined(context, () => {
     context.arc(cursor.x, cursor.y, Math.max(2, cursor.radius * view.scale), 0, 2 * Math.PI);
@@ -178,8 +182,8 @@ export class Canvas {
   // painted, false forbids it; afterRender: called whenever the canvas was drawn.
   constructor({ element, frame, state, review, beforeStroke, afterRender }) {
     Object.assign(this, { element, frame, state, review, beforeStroke, afterRender });
-    Object.assign(this, { tool: "brush", brushSize: 0.4, strength: 1, tolerance: 0.1 });
-    Object.assign(this, { view: null, size: null, bitmap: null, grid: null, cursor: null, outline: null });
+    Object.assign(this, { tool: "brush", brushSize: 0.4, strength: 1, tolerance: 0.1, showsMask: true });
+    Object.assign(this, { view: null, size: null, bitmap: null, cursor: null, outline: null });
     // What Edit will change, and what the run that goes on changes: lines, or null.
     Object.assign(this, { fitted: null, running: null });
     this.requested = false; // whether it is drawn in the next frame

@@ -107,7 +107,7 @@ const randomNumbers = (seed) => () => {
 
 const cells = (mask) => [...mask.data].map((value, i) => [i % mask.width, Math.floor(i / mask.width), value]);
 
-test("a stroke paints all pixels whose centres are near it, and those under its ends", () => {
+test("a stroke paints all pixels whose centers are near it, and those under its ends", () => {
   const draw = randomNumbers(1);
   for (let trial = 0; trial < 40; trial++) {
     const mask = masks.blank({ width: 23, height: 17 });
@@ -127,7 +127,7 @@ test("a stroke paints all pixels whose centres are near it, and those under its 
   }
 });
 
-test("a polygon is filled where its centre lies inside, and concave ones stay hollow", () => {
+test("a polygon is filled where its center lies inside, and concave ones stay hollow", () => {
   const mask = masks.blank({ width: 20, height: 20 });
   const u = [[2, 2], [6, 2], [6, 14], [14, 14], [14, 2], [18, 2], [18, 18], [2, 18]].map(([x, y]) => ({ x, y }));
   masks.fillPolygon(mask, u, 255);
@@ -189,7 +189,7 @@ test("every change is passed on at once, with a version of its own; another path
   const seen = [];
   const state = new State(() => seen.push([state.version, state.mask]));
   state.open(image("a"));
-  for (const name of ["upper half", "centre", "border"]) state.paint(preset(name));
+  for (const name of ["upper half", "center", "border"]) state.paint(preset(name));
   assert.deepEqual(seen.map(([version]) => version), [1, 2, 3, 4]);
   assert.ok(masks.equal(seen[3][1], preset("border")));
   state.paint(preset("border"));
@@ -203,10 +203,10 @@ test("every change is passed on at once, with a version of its own; another path
 test("whether nobody painted a mask belongs to its entry", () => {
   const state = new State(() => {});
   const steps = [
-    () => state.open(image("a"), preset("centre")),
+    () => state.open(image("a"), preset("center")),
     () => state.paint(preset("border")),
     () => state.paint(preset("upper half"), true),
-    () => state.open(image("b"), preset("centre"), null, false),
+    () => state.open(image("b"), preset("center"), null, false),
     () => {
       state.beginStroke().data[0] = 9;
       state.endStroke();
@@ -281,10 +281,10 @@ test("images, masks and words are undone and redone in the order in which they w
   assert.equal(state.version, version, "answers about the image still count");
   field.text = "typed and painted";
   seen.push(now());
-  step(() => state.paint(preset("centre")));
+  step(() => state.paint(preset("center")));
   step(() => state.changeWords("described"));
   step(() => state.paint(preset("border")));
-  step(() => state.open(image("b"), preset("centre"), "of another"));
+  step(() => state.open(image("b"), preset("center"), "of another"));
   assert.equal(new Set(seen.map(String)).size, seen.length);
   field.text = "not yet a step";
   seen.push(now());

@@ -178,9 +178,9 @@ test("a suggestion is added to the words by a click, and taken out by another on
   const { type, chips, box, prompt: field } = prompt(t);
   await type("blue,  Red Hair");
   assert.deepEqual([chips["a hat"], chips["red hair"]], ["false", "true"]);
-  field.toggleSuggestion("a hat");
+  field.toggleWords("a hat");
   assert.equal(box.value, "blue, Red Hair, a hat");
-  field.toggleSuggestion("red hair");
+  field.toggleWords("red hair");
   assert.equal(box.value, "blue, a hat");
 });
 
