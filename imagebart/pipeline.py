@@ -343,7 +343,7 @@ class Pipeline:
     def edit(
         self,
         image: Source,
-        mask: Image.Image | None,
+        mask: Image.Image | FittedMask | None,
         prompt: Prompts = None,
         *,
         seed: int | None = None,
@@ -359,10 +359,11 @@ class Pipeline:
         """Regenerates what is painted, by a prompt or each of a list; all else is kept, see `PipelineEvent.mask`.
 
         mask: of the image's size, see `masks.as_mask`; a gray value is a strength, see `masks`; None: the place that
-        the words are about. It is fitted to the model and the words, see `fit_mask`, unless it is `exact`: then no
-        pixel changes that is not painted. movable: nobody painted it, so that words about another place move it.
-        remove: what is painted goes, without words. feather: pixels over which the change fades in at the mask's edge,
-        inwards. context: how much around the mask the model sees, over the mask's longer side (inf: all it can).
+        the words are about; or what `fit_mask` returned for the same. It is fitted to the model and the words, see
+        `fit_mask`, unless it is `exact`: then no pixel changes that is not painted. movable: nobody painted it, so that
+        words about another place move it. remove: what is painted goes, without words. feather: pixels over which the
+        change fades in at the mask's edge, inwards. context: how much around the mask the model sees, over the mask's
+        longer side (inf: all it can).
         best_first: as for `generate`. Raises InputError before the first event for bad input.
         """
         prompts = prompt_per_variant(None if remove else prompt, variants, MAX_VARIANTS)
@@ -421,9 +422,14 @@ class Pipeline:
         self.model.sampler.steps(recipes[0].settings)  # raises for scales that the model does not have
         return recipes
 
-    def _edit(self, image: Source, mask: Image.Image | None, prompts: list[Prompt], recipes: tuple[Recipe, ...]) -> Run:
+    def _edit(
+        self, image: Source, mask: Image.Image | FittedMask | None, prompts: list[Prompt], recipes: tuple[Recipe, ...]
+    ) -> Run:
         upload = load_image(image)
-        fits = {prompt: self._fit(upload, mask, prompt, recipes[0]) for prompt in dict.fromkeys(prompts)}
+        fits = {
+            prompt: mask if isinstance(mask, FittedMask) else self._fit(upload, mask, prompt, recipes[0])
+            for prompt in dict.fromkeys(prompts)
+        }
         fitted = [fits[prompt] for prompt in prompts]
         passes = [fit.passes for fit in fitted]
         if self._frames is not None:  # of a group of things, each variant has its own

@@ -72,6 +72,13 @@ def test_pixels_outside_the_mask_never_change(mode: str, size: tuple[int, int], 
     assert (np.asarray(events[-1].image)[~outside] != np.asarray(plain)[~outside]).any()
 
 
+def test_a_mask_that_was_fitted_before_gives_the_same_edit() -> None:
+    image, mask = noise_image("RGB", (93, 71)), masks.preset("upper half", (93, 71))
+    fitted = PIPE.fit_mask(image, mask, "a hat", feather=4)
+    first, second = (result_of(PIPE.edit(image, known, "a hat", seed=3, feather=4)) for known in (mask, fitted))
+    assert (np.asarray(first.image) == np.asarray(second.image)).all()
+
+
 @pytest.mark.parametrize("task", ["edit", "vary"])
 def test_of_a_run_nothing_large_is_left_but_its_result(tmp_path: Path, task: str) -> None:
     size = (93, 71)  # of no other image here

@@ -27,7 +27,16 @@ from imagebart.core.errors import InputError
 from imagebart.imaging.files import load_image, read_recipe, write_png
 from imagebart.pipeline import MISSED, OFFERED, Pipeline, PipelineEvent
 from imagebart.ui import MAX_RUN_SECONDS, files, messages, on_gpu
-from imagebart.ui.controls import MAX_IMAGES, RESET, Controls, context_size, link_values, recipe_values, starting_values
+from imagebart.ui.controls import (
+    MAX_IMAGES,
+    NAMES,
+    RESET,
+    Controls,
+    context_size,
+    link_values,
+    recipe_values,
+    starting_values,
+)
 from imagebart.ui.files import MAX_PREVIEW_SIDE, ImageDeleted, Sketch, SketchValue, pack_for_view
 from imagebart.ui.models import Models, model_properties
 
@@ -90,6 +99,7 @@ class Actions:
         """max_seconds: of a run, which is then ended by a sentence, as others wait."""
         self._models, self._max_seconds = models, max_seconds
         self._cancelled: deque[str] = deque(maxlen=MAX_CANCELLED)
+        self._last_fit: tuple[Any, Any] = None, None  # an edit that was asked about, its mask with the prompt
         self._run_on_gpu = on_gpu(self._updates)
 
     # Runs.
@@ -123,7 +133,9 @@ class Actions:
             pipeline = self._models.get(controls.model)
             tried = controls.best_first and controls.variants == MAX_IMAGES
             history = RunHistory(edits=task != "generate")
-            with closing(within_time(TASKS[task](pipeline, sketch, controls), self._max_seconds)) as events:
+            question, answer = self._last_fit
+            known = (answer,) if task == "edit" and question == (sketch, controls.of_fit()) else ()
+            with closing(within_time(TASKS[task](pipeline, sketch, controls, *known), self._max_seconds)) as events:
                 for event in events:
                     yield _update(event, history, message, again=pipeline.scorer is not None and not tried)
         except ImageDeleted as error:
@@ -135,7 +147,7 @@ class Actions:
     # connection that tells of it, and a run that was queued at that moment would not be heard of any more.
 
     def fit(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        """What Edit would change, from the sketchpad's value with the controls "model", "words", "exact" and "context":
+        """What Edit would change, from the sketchpad's value with all controls:
         its mask, and how much of the image that is, in percent.
 
         elsewhere: the mask of the place that the words are about, where something else is painted. {} where nothing can
@@ -143,10 +155,11 @@ class Actions:
         """
         try:
             pipeline, sketch = self._asked(question)
+            controls = Controls.parse(**{name: question[name] for name in NAMES})
             image = load_image(sketch.file())
-            mask, prompt = mask_and_prompt(pipeline, image, sketch, question["words"] or None)
-            options = edit_options(sketch, question["exact"], question["context"])
-            fitted = pipeline.fit_mask(image, mask, prompt, **options)
+            mask, prompt = mask_and_prompt(pipeline, image, sketch, controls.prompt(pipeline))
+            fitted = pipeline.fit_mask(image, mask, prompt, **edit_options(pipeline, sketch, controls))
+            self._last_fit = (sketch, controls.of_fit()), (fitted, prompt)
         except InputError:
             return {}
         kept = fitted.mask.histogram()[0] / (fitted.mask.width * fitted.mask.height)
@@ -272,22 +285,25 @@ def mask_and_prompt(
     return Image.fromarray(cv2.dilate(place, np.ones((reach, reach), np.uint8))), words
 
 
-def edit_options(sketch: Sketch, exact: bool, context: float) -> dict[str, Any]:
-    """How an edit's mask is fitted, by `Pipeline.edit` and the outline before it. context: the slider's value."""
+def edit_options(pipeline: Pipeline, sketch: Sketch, controls: Controls) -> dict[str, Any]:
+    """How an edit's mask is fitted, by `Pipeline.edit` and the outline before it."""
     return {
-        "exact": exact or sketch.mode == "expand",
+        "exact": controls.exact or sketch.mode == "expand",
         "movable": sketch.movable,
         "remove": sketch.mode == "remove",
-        "context": context_size(context),
+        "context": context_size(controls.context),
+        "feather": controls.feather,
+        "settings": controls.sampling(pipeline),
     }
 
 
-def _edit(pipeline: Pipeline, sketch: Sketch, controls: Controls) -> Iterator[PipelineEvent]:
-    """Regenerates what is painted on the sketchpad."""
+def _edit(
+    pipeline: Pipeline, sketch: Sketch, controls: Controls, known: tuple[Any, Any] | None = None
+) -> Iterator[PipelineEvent]:
+    """Regenerates what is painted on the sketchpad. known: the mask and the prompt, where they are known already."""
     image = load_image(sketch.file())
-    mask, prompt = mask_and_prompt(pipeline, image, sketch, controls.prompt(pipeline))
-    options = edit_options(sketch, controls.exact, controls.context) | controls.for_run(pipeline)
-    return pipeline.edit(image, mask, prompt, feather=controls.feather, **options)
+    mask, prompt = known or mask_and_prompt(pipeline, image, sketch, controls.prompt(pipeline))
+    return pipeline.edit(image, mask, prompt, **edit_options(pipeline, sketch, controls) | controls.for_run(pipeline))
 
 
 def _generate(pipeline: Pipeline, _: Sketch, controls: Controls) -> Iterator[PipelineEvent]:
@@ -300,7 +316,7 @@ def _vary(pipeline: Pipeline, sketch: Sketch, controls: Controls) -> Iterator[Pi
     return pipeline.vary(sketch.file(), controls.strength, controls.prompt(pipeline), **controls.for_run(pipeline))
 
 
-TASKS = {"edit": _edit, "generate": _generate, "vary": _vary}
+TASKS: dict[str, Callable[..., Iterator[PipelineEvent]]] = {"edit": _edit, "generate": _generate, "vary": _vary}
 
 
 def _update(event: PipelineEvent, history: "RunHistory", message: Mapping[str, Any], again: bool) -> Update:

@@ -83,7 +83,17 @@ class Controls(Settings):
 
     def for_run(self, pipeline: Pipeline) -> dict[str, Any]:
         """Seed, settings, how many images and whether the best comes first, as a pipeline takes them."""
-        settings = pipeline.defaults.replace(
+        given = {"seed": None if self.new_seed else self.seed, "settings": self.sampling(pipeline)}
+        if self._several_classes(pipeline):
+            return given
+        return {**given, "variants": self.variants, "best_first": self.best_first and pipeline.scorer is not None}
+
+    def of_fit(self) -> "Controls":
+        """Without those that what will change does not depend on."""
+        return self.replace(seed=None, new_seed=True, variants=1, best_first=False, strength=1.0)
+
+    def sampling(self, pipeline: Pipeline) -> SamplingSettings:
+        return pipeline.defaults.replace(
             temperature=self.temperature,
             top_k=self.top_k or None,
             top_p=self.top_p if self.top_p < 1 else None,
@@ -92,10 +102,6 @@ class Controls(Settings):
             corrector_steps=self.corrector_steps if pipeline.any_scales else 0,
             scales=self.scales if pipeline.any_scales else None,
         )
-        given = {"seed": None if self.new_seed else self.seed, "settings": settings}
-        if self._several_classes(pipeline):
-            return given
-        return {**given, "variants": self.variants, "best_first": self.best_first and pipeline.scorer is not None}
 
     def _several_classes(self, pipeline: Pipeline) -> bool:
         return pipeline.conditioning == "class" and len(self.choice or ()) > 1

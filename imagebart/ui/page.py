@@ -78,7 +78,8 @@ def build_page(models: Models, max_run_seconds: float = MAX_RUN_SECONDS) -> gr.B
         parts = add_heading(models.choices())
         with gr.Row(elem_id="desk"):
             with gr.Column(min_width=300, elem_id="left"):
-                controls = {"model": pipeline.name, **{name: values[name] for name in ("exact", "context")}}
+                others = {"words": "", "choice": pipeline.classes[:1], "variants": 1, "best_first": False}
+                controls = {"model": pipeline.name, **others, **values}
                 parts["sketchpad"] = add_sketchpad(models.examples(pipeline.name), controls, [*functions, stop])
             with gr.Column(min_width=300, elem_id="right"):
                 parts |= add_prompt_and_buttons(properties)

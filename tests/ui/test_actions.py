@@ -260,7 +260,7 @@ def test_of_many_names_the_last_ones_are_known() -> None:
 
 def question(value: Any, words: str = "", **controls: Any) -> dict[str, Any]:
     """What the sketchpad asks with."""
-    return {**(value or {}), "model": HAT_PIPELINE.name, "words": words, **controls}
+    return {**(value or {}), **control_values(HAT_PIPELINE, words=words, **controls)}
 
 
 def fit(value: Any, words: str = "", exact: bool = False, context: float = 3.0) -> dict[str, Any]:

@@ -50,8 +50,8 @@ export class Questions {
 
   // What a function of the server answers about image, mask, words and settings.
   async ask(name) {
-    const { server, props, controls: { model, exact, context }, prompt, state } = this.pad;
-    const answer = await server[name]({ ...props.value, model, exact, context, words: prompt.read() ?? "" });
+    const { server, props, controls, prompt, state } = this.pad;
+    const answer = await server[name]({ ...props.value, ...controls, words: prompt.read() ?? "" });
     await state.settled();
     return answer;
   }

@@ -12,7 +12,7 @@ import { History, RunState } from "./run.js";
 import { State } from "./state.js";
 import { Canvas } from "./view.js";
 
-const ASKED_WITH = ["model", "exact", "context"]; // the controls that answers depend on
+const ASKED_WITH = ["model", "choice", "exact", "context"]; // the controls that what will change depends on
 const TYPING_PAUSE = 700; // milliseconds without a key that end a step of typing, for undo
 const REFLEX = 250; // milliseconds in which nobody can have meant a button that took the place of another one
 const NOTHING_PAINTED = "Nothing is painted yet";
@@ -27,7 +27,7 @@ export class Sketchpad {
     const renew = () => (!this.runState.state && this.sync() ? location.reload() : this.say(OUTDATED));
     Object.assign(this, { element, props, server: answering(server, () => this.state.settled().then(renew)) });
     this.examples = props.examples; // of the model that is chosen
-    this.controls = props.controls; // their values by name; at first those of ASKED_WITH
+    this.controls = props.controls; // their values by name
     this.discarded = null; // a result that Redo shows again: its run, and the state that it belongs to
     this.parts = Object.fromEntries([...element.querySelectorAll("[data-part]")].map((part) => [part.dataset.part, part]));
     this.prompt = new Prompt({
@@ -94,7 +94,7 @@ export class Sketchpad {
       const before = this.controls;
       this.controls = controls;
       saveInTab("controls", controls);
-      if (ASKED_WITH.some((name) => controls[name] !== before[name])) this.fit.change();
+      if (ASKED_WITH.some((name) => String(controls[name]) !== String(before[name]))) this.fit.change();
     });
     imagebart.on("examples", (message) => this.state.onArrival(() => this.switchExamples(message)));
     document.addEventListener("click", ({ target }) => {
