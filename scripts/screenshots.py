@@ -59,18 +59,19 @@ def take_screenshot(browser: Browser, url: str, example: Example, window: dict[s
     page.get_by_label("New seed each time").uncheck()
     page.locator("#seed input").fill("0")
     settings.click()
-    page.get_by_role("button", name="Edit", exact=True).click()
+    page.locator("#edit").click()
+    expect(page.locator(".sp")).to_have_attribute("data-review", "finished")
     expect(page.locator("#progress")).to_contain_text("Done in")
     page.evaluate("scrollTo(0, 0)")
-    expect(page.locator(".sp")).to_have_attribute("data-review", "finished")
-    page.screenshot(path=ASSETS / name, full_page=True, animations="disabled")
+    page.screenshot(path=ASSETS / name, animations="disabled")
     return page
 
 
 def film(page: Page, example: Example) -> None:
     """The run as the page saves it, after what was painted."""
     with page.expect_download() as download:
-        page.get_by_role("button", name="Save as WebP").click()
+        page.get_by_role("button", name="Share ▾").click()
+        page.get_by_role("button", name="Animation").click()
     with Image.open(download.value.path()) as saved:
         frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(saved)]
     opening = example.thumbnail().resize(frames[0].size)
