@@ -192,9 +192,7 @@ def test_what_is_asked_for_is_drawn_where_it_was_painted_and_goes_again(things: 
         ((90, 90), (51, 11, 78, 38)),  # nearly the smallest square
     ],
 )
-def test_a_thing_is_drawn_at_any_place_and_size(
-    things: Pipeline, fast: SamplingSettings, size: tuple[int, int], box: Edges
-) -> None:
+def test_any_place_and_size(things: Pipeline, fast: SamplingSettings, size: tuple[int, int], box: Edges) -> None:
     assert isinstance(things.scorer, ThingScorer)
     upload, right = Image.new("RGB", size, (247, 181, 202)), 0
     frog = [names[0] for names in things.scorer.names.nouns].index("frog")
@@ -217,9 +215,7 @@ def test_odd_images_and_masks_get_a_result(things: Pipeline, fast: SamplingSetti
 
 
 @pytest.mark.slow
-def test_a_thing_is_found_by_its_name_completed_where_it_is_painted_in_part_and_goes_with_its_shadow(
-    things: Pipeline,
-) -> None:
+def test_a_thing_is_found_completed_and_removed(things: Pipeline) -> None:
     ground, mask, stroke = (130, 200, 134), painted((64, 64, 192, 192)), Image.new("L", (256, 256))
     *_, drawn = things.edit(Image.new("RGB", (256, 256), ground), mask, "a red car", seed=1)
     found, asked = (np.asarray(one) > 0 for one in (things.suggest_mask(drawn.image, "the car"), mask))
@@ -238,9 +234,7 @@ def test_more_things_than_there_is_room_for_are_left_out_and_that_is_said(things
     assert 1 < len(fitted.passes) < 12 and "of the 12 things" in fitted.notes[0]
 
 
-def test_images_with_several_things_each_are_drawn_in_one_chain_as_one_by_one(
-    things: Pipeline, fast: SamplingSettings
-) -> None:
+def test_several_things_are_drawn_in_one_chain_as_one_by_one(things: Pipeline, fast: SamplingSettings) -> None:
     edits = [Edit(WHITE, painted((10, 40, 250, 130)), words, 5) for words in ("two frogs", "a house")]
     for one, together in zip(edits, things.edit_batch(edits, settings=fast), strict=True):
         *_, alone = things.edit(one.image, one.mask, one.prompt, seed=5, settings=fast)

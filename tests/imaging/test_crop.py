@@ -118,9 +118,7 @@ def test_the_whole_box_is_that_of_a_mask_of_everything() -> None:
     [(Box(7, 3, 16), True), (Box(0, -10, 50), False), (Box(-5, -20, 60), False), (Box(30, 10, 40), False)],
 )
 @pytest.mark.parametrize("channels", [3, 4])
-def test_a_square_is_padded_by_its_edges_on_white_and_copied_or_resampled(
-    box: Box, inside: bool, channels: int
-) -> None:
+def test_a_square_is_padded_by_its_edges_and_copied_or_resampled(box: Box, inside: bool, channels: int) -> None:
     """At its own size it is copied; otherwise the filter reads the pixels around it, if there are any all around."""
     image = Image.fromarray(noise(50, 30, channels))
     flat = flatten(image)

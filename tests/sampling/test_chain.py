@@ -171,9 +171,7 @@ def test_rows_are_runs_of_their_own(chain: str) -> None:
 @pytest.mark.parametrize(
     ("scales", "guidance", "resamples"), [(0, 1.0, 3), (1, 1.0, 3), (2, 2.5, 1), (2, 2.5, 3), (8, 1.0, 4)]
 )
-def test_a_chain_equals_the_plain_computation(
-    scales: int, guidance: float, resamples: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_equals_a_plain_chain(scales: int, guidance: float, resamples: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Token by token, of stages, or of the denoiser in as many steps as wanted, whatever is verified at once.
 
     A token with a noise level is sampled by the denoiser's first step below it; until then it is that of the start.

@@ -47,9 +47,7 @@ def test_top_p_keeps_no_more_than_it_needs_and_large_logits_stay_numbers() -> No
 @pytest.mark.parametrize(("cond_length", "query_tokens"), [(0, 0), (2, 0), (5, 3)])
 @pytest.mark.parametrize("guidance", [1.0, 0.0, 0.5, 3.0])
 @every_step
-def test_passes_predict_as_teacher_forcing(
-    kind: StepKind, guidance: float, cond_length: int, query_tokens: int
-) -> None:
+def test_equals_teacher_forcing(kind: StepKind, guidance: float, cond_length: int, query_tokens: int) -> None:
     """Two tokens a pass, of rows at different places, of which one leaves; whatever stands after them.
 
     With guidance, the double batch gives what two runs give.

@@ -21,9 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("scales", [["1", "2"], []])
-def test_the_benchmark_has_a_row_for_every_number_of_scales(
-    tmp_path: Path, scales: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_benchmark_prints_its_rows(tmp_path: Path, scales: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     (tiny_model("text") if scales else tiny_staged_model("class")).save_pretrained(tmp_path)
     bench.main([str(tmp_path), "--repeats", "1", *(["--scales", *scales] if scales else [])])
     times, _, parts = capsys.readouterr().out.rpartition("\n\n")

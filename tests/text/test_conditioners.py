@@ -88,9 +88,7 @@ def test_words_that_a_scorer_understands_are_known_and_left_out() -> None:
         ("Sunglases, reed hiar", "sunglasses, hair", [MISSPELLED, unknown("reed")]),
     ],
 )
-def test_unknown_words_are_left_out_misspelled_ones_read_and_long_prompts_cut(
-    prompt: str, meant: str, notes: list[str]
-) -> None:
+def test_words_are_left_out_corrected_or_cut(prompt: str, meant: str, notes: list[str]) -> None:
     assert read(TEXT, prompt) == clip_ids(meant)
     assert TEXT.encode([prompt, prompt]).notes == notes
 

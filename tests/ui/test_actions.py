@@ -72,9 +72,7 @@ def test_an_edit_shows_noise_then_each_stage_and_ends_at_a_result_whose_unpainte
     assert (exact[25:] == before[25:]).all() and (exact[23:25] != before[23:25]).any()
 
 
-def test_variants_differ_and_come_as_drawn_without_a_scorer_and_all_of_their_states_are_seen(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_variants_differ_and_all_of_their_states_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imagebart.ui.actions.MAX_KEPT_PIXELS", 1)  # as of a photograph: previews are not kept
     sketch, settings = sketch_value(IMAGE), {"best_first": True, "scales": 4, "corrector_steps": 2}
     last = moments("edit", sketch, variants=4, **settings)[-1]
@@ -166,9 +164,7 @@ def test_a_result_that_misses_the_words_may_be_tried_again_as_the_best_of_four_a
         ({}, {"temperature": math.nan}, "temperature is nan, expected"),
     ],
 )
-def test_what_cannot_be_edited_is_said_and_the_page_is_ready_again(
-    sketch: dict[str, Any], values: dict[str, Any], sentence: str
-) -> None:
+def test_what_cannot_be_edited_is_said(sketch: dict[str, Any], values: dict[str, Any], sentence: str) -> None:
     last = moments("edit", sketch_value(IMAGE) | sketch, **values)[-1]
     assert sentence in last["messages"] and set(last["run"]) == {"ended"}
 

@@ -94,9 +94,7 @@ def test_questions_are_answered_by_the_copy_on_the_cpu(folder: Path) -> None:
     assert models.for_questions("plain") is models.get("plain")
 
 
-def test_a_published_model_that_is_not_here_is_fetched_when_it_is_chosen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_published_model_is_fetched_when_it_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
     assert [name for _, name in Models(tiny_pipeline(), folder=tmp_path).choices()] == ["tiny"], "it is not allowed"
     models = Models(tiny_pipeline(), folder=tmp_path, downloads=True)

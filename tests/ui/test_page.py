@@ -76,9 +76,7 @@ def lent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
 
 @pytest.mark.usefixtures("lent")
 @pytest.mark.parametrize(("said", "device"), [("true", "cuda"), ("1", "cuda"), ("false", "cpu"), ("", "cpu")])
-def test_the_model_goes_to_the_gpu_only_where_one_is_lent(
-    monkeypatch: pytest.MonkeyPatch, said: str, device: str
-) -> None:
+def test_only_a_lent_gpu_is_used(monkeypatch: pytest.MonkeyPatch, said: str, device: str) -> None:
     monkeypatch.setenv("SPACES_ZERO_GPU", said)
     assert find_device() == device
     monkeypatch.setitem(sys.modules, "spaces", None)  # as if it were not there
@@ -150,9 +148,7 @@ def left(folder: Path) -> set[str]:
     return {path.name for path in folder.rglob("*")}
 
 
-def test_the_folder_is_only_for_this_user_inside_the_one_that_is_set_or_refused(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_folder_is_only_for_this_user(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert folder.parent == tmp_path.resolve() and folder.stat().st_mode & 0o077 == 0
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "file"))

@@ -254,9 +254,7 @@ def test_a_file_that_is_no_image_or_too_large_is_refused(page: PageClient, image
     assert reply.status_code == 413 and "maximum allowed size" in reply.text
 
 
-def test_an_unexpected_error_says_nothing_of_the_server(
-    page: PageClient, pipe: HeldPipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_error_hides_the_server(page: PageClient, pipe: HeldPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("/secret/place is broken")
 
@@ -297,9 +295,7 @@ def until(true: Callable[[], object], what: str) -> None:
 
 
 @pytest.mark.parametrize("leave", ["cancel", "hang up"])
-def test_who_cancels_or_leaves_frees_the_model(
-    page: PageClient, client: Client, pipe: HeldPipeline, leave: str
-) -> None:
+def test_who_leaves_frees_the_model(page: PageClient, client: Client, pipe: HeldPipeline, leave: str) -> None:
     if leave == "cancel":
         job = client.submit(prompt="for ever", seed=11, api_name="/generate")
         next(iter(job))
@@ -311,9 +307,7 @@ def test_who_cancels_or_leaves_frees_the_model(
     assert "event: complete" in page.call("generate", ["a hat", 12, None, None])
 
 
-def test_those_who_wait_are_served_in_the_order_in_which_they_came_unless_they_left(
-    page: PageClient, pipe: HeldPipeline
-) -> None:
+def test_those_who_wait_are_served_in_order_unless_they_left(page: PageClient, pipe: HeldPipeline) -> None:
     pipe.hold()
     requests = {seed: page.generate(seed) for seed in (30, 33, 32, 31)}
     with page.listening(requests[33]):

@@ -81,9 +81,7 @@ def test_stored_dtype_and_loaded_dtype(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["none", "stages"])
-def test_short_numbers_of_large_models_stay_short_and_draw_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
+def test_bfloat16_of_large_models_draws_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     (tiny_staged_model() if kind == "stages" else tiny_model(kind)).save_pretrained(tmp_path, "bfloat16")
     copied = load(tmp_path)
     monkeypatch.setattr(weights, "MAX_COPIED_BYTES", 0)

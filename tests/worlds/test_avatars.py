@@ -172,9 +172,7 @@ def scorer(tmp_path_factory: pytest.TempPathFactory) -> AvatarScorer:
     return scorer
 
 
-def test_the_score_is_the_chance_of_all_claims_by_the_classifier_s_word(
-    scorer: AvatarScorer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_score_is_the_chance_of_all_claims(scorer: AvatarScorer, monkeypatch: pytest.MonkeyPatch) -> None:
     """By hand: two attributes, of which one needs a third to be so."""
     answers = {name: torch.randn(3, len(values)) for name, values in VALUES.items()}
     monkeypatch.setattr(AttributeClassifier, "forward", lambda *_: answers)
@@ -190,9 +188,7 @@ def test_the_score_is_the_chance_of_all_claims_by_the_classifier_s_word(
     assert scorer.score(images, "").tolist() == [0, 0, 0]
 
 
-def test_the_prompt_is_set_against_what_shows_and_all_else_stays(
-    scorer: AvatarScorer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_prompt_is_set_against_what_shows(scorer: AvatarScorer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AvatarScorer, "claims", lambda *_: {"accessory": {"eyepatch"}})
     dark = replace(PLAIN, accessory="sunglasses", clothing="graphic")
     plain, other = rendered([PLAIN, dark], 256).split(1)
