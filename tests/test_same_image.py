@@ -1,13 +1,8 @@
 """The same seed draws the same image as when `fixtures/same_image.json` was recorded.
 
-The shipped avatars in float32, and tiny models of the published kinds, draw through `Pipeline` alone. Where only pixels
-differ, decoding or pasting has changed; where tokens differ, encoding, conditioning or sampling has. Another kind of
-processor, or another torch, rounds sums differently. There, each image's thumbnail (`same_image.png`, of what the mask
-covers) must be nearly the same, and its tokens the same: if not in float32, where of two that are almost equally likely
-another may be chosen, then in float64.
-
-The JSON file has a case a line: its call, by the arguments of `draw`, and what it drew. `PYTHONPATH=tests/helpers
-python -m tests.test_same_image` draws all of them and records it, for new cases and for images that should change.
+Where only pixels differ, decoding or pasting has changed; where tokens differ, encoding, conditioning or sampling has.
+Another processor or torch rounds differently: there, thumbnails (`same_image.png`) must be nearly the same, and tokens
+the same, if not in float32, then in float64. `PYTHONPATH=tests/helpers python -m tests.test_same_image` records anew.
 """
 
 import json

@@ -1,6 +1,4 @@
-"""Intervals, the two-sample test and the sampler of images, against tables, simulations and the pipeline; and
-`evaluate folder` and `evaluate paper` on a few images, tiny models and small random networks.
-"""
+"""Intervals, the two-sample test and the sampler of images, against tables, simulations and the pipeline; commands."""
 
 import json
 import math

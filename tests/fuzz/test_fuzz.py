@@ -1,7 +1,4 @@
-"""Generated and hostile input: settings, images, models, command lines; each is used within limits, or refused.
-
-Each test has two forms: a short one in every run of the tests, always the same, and a long one in `make fuzz`.
-"""
+"""Generated and hostile input is used within limits, or refused: in short in every run, at length in `make fuzz`."""
 
 import json
 import re

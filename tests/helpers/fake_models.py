@@ -1,8 +1,4 @@
-"""Models and pipelines with known behavior: one that knows where hats go, scorers, pipelines that take their time.
-
-A tiny model alone is done before a browser on a busy machine shows that a run began; these pipelines leave the
-processor to the browser meanwhile, as a large model does.
-"""
+"""Models and pipelines with known behavior: one that knows where hats go, scorers, pipelines that take their time."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Checkpoints in the layout of 2021, of random numbers, and what is expected of models in files.
-
-Averaged weights stand under names that lost their dots.
-"""
+"""Random checkpoints in the layout of 2021, where averaged weights have names without dots, and checks of models."""
 
 import shutil
 import zipfile

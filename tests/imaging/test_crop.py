@@ -90,9 +90,8 @@ def test_the_square_holds_the_mask_and_its_context() -> None:
 EYES = rectangle((800, 600), (380, 280, 420, 300))
 
 
-@pytest.mark.parametrize(
-    ("mask", "model", "context", "box"),
-    [
+def test_squares_of_known_masks() -> None:
+    for mask, model, context, box in (
         (EYES, 128, 0.5, Box(336, 226, 128)),
         (EYES, 16, 1.0, Box(340, 230, 120)),
         (EYES, 128, 1e308, Box(100, 0, 600)),
@@ -102,10 +101,8 @@ EYES = rectangle((800, 600), (380, 280, 420, 300))
         (masks.preset("left half", (800, 600)), 128, math.inf, Box(0, 0, 600)),
         (masks.preset("upper half", (40, 30)), 128, 0.5, Box(0, -5, 40)),
         (rectangle((128, 128), (60, 100, 127, 128)), 128, 0.0, Box(0, 0, 128)),  # the model's own size: all of it
-    ],
-)
-def test_squares_of_known_masks(mask: Image.Image, model: int, context: float, box: Box) -> None:
-    assert crop_box(mask, model, context) == box
+    ):
+        assert crop_box(mask, model, context) == box
 
 
 def test_the_whole_box_is_that_of_a_mask_of_everything() -> None:

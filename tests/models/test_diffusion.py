@@ -1,7 +1,4 @@
-"""Schedules, noise and steps back, against Bayes with the transition matrices written out.
-
-Draws are held to their distribution by chi-squared: a right sampler fails with one seed in 10,000; seeds are fixed.
-"""
+"""Schedules, noise and steps back, against Bayes with the transition matrices written out; draws by chi-squared."""
 
 import itertools
 import math
@@ -43,12 +40,6 @@ def test_tokens_are_replaced_independently_each_with_its_probability() -> None:
     drawn = add_uniform_noise(torch.tensor([[0, 2]] * 20_000), torch.tensor([0.5, 0.2]), 3, row_generators([0])[0])
     expected = transition(0.5, 3)[0].outer(transition(0.2, 3)[2])
     assert chi_squared_p((drawn[:, 0] * 3 + drawn[:, 1]).bincount(minlength=9), expected.flatten()) > 1e-4
-
-
-def test_with_probability_zero_and_one_none_and_all_are_replaced() -> None:
-    x = torch.randint(1000, (50,))
-    assert torch.equal(add_uniform_noise(x, 0.0, 1000), x)
-    assert (add_uniform_noise(x, 1.0, 1000) == x).sum() < 5
 
 
 def test_noise_of_a_row_comes_from_its_own_generator() -> None:

@@ -89,20 +89,6 @@ def test_square_images_of_any_size(config: FirstStageConfig) -> None:
         torch.testing.assert_close(reconstruction, decoded, rtol=1e-3, atol=1e-3)
 
 
-@torch.no_grad()
-def test_tokens_are_in_raster_order() -> None:
-    """With averaging and repeating in the networks' place, token r * columns + c is patch (r, c)."""
-    model = build(BASE.replace(code_dim=3))
-    model.encoder, model.decoder = torch.nn.AvgPool2d(4), torch.nn.Upsample(scale_factor=4)  # type: ignore[assignment]
-    model.quant_conv = model.post_quant_conv = torch.nn.Identity()  # type: ignore[assignment]
-    tokens = torch.randint(20, (2, 16))
-    images = model.decode(tokens)
-    for r in range(4):
-        for c in range(4):
-            assert torch.equal(images[:, :, 4 * r + 1, 4 * c + 2], model.quantize.codes()[tokens[:, r * 4 + c]])
-    assert torch.equal(model.encode(images), tokens)
-
-
 @pytest.mark.parametrize("config", [*CONFIGS.values(), LAYERED], ids=[*CONFIGS, "layered"])
 def test_every_weight_learns(config: FirstStageConfig) -> None:
     model = build(config)

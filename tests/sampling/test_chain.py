@@ -63,15 +63,6 @@ def ends(*given: Any, **more: Any) -> Tensor:
     return torch.stack([event.tokens for event in stream(*given, **more) if event.done])
 
 
-def count_passes(steps: Sequence[Step]) -> list[int]:
-    """The t of each pass of a stage's decoder from now on."""
-    seen: list[int] = []
-    for t, step in enumerate(steps, 1):
-        embedding = step.network.decoder.token_embedding
-        embedding.register_forward_pre_hook(lambda *_, t=t: seen.append(t))
-    return seen
-
-
 @pytest.mark.parametrize("resamples", [1, 3])
 @pytest.mark.parametrize("first", [3, 1])
 @every_chain
@@ -98,18 +89,6 @@ def test_events_come_in_order_and_sampled_and_kept_tokens_stay(chain: str, first
     assert found == [(t, r) for t in range(first, 0, -1) for r in range(resamples)]
 
 
-def test_an_event_for_every_pass_that_is_asked_for() -> None:
-    steps, start = published(), torch.randint(K, (1, 6))
-    settings, keep = SamplingSettings(resamples=2), torch.tensor([[True, True, False, False, True, True]])
-    chain, seen = stream(steps, start, keep, settings), count_passes(steps)
-    assert seen == []
-    events = [next(chain)]
-    assert seen == [3]
-    events += chain
-    assert seen == [event.stage for event in events]
-    assert [*stream(steps, start, torch.ones(1, 6, dtype=torch.bool), settings)] == [] and len(seen) == len(events)
-
-
 def test_the_denoisers_drafts_are_the_first_event() -> None:
     """They are what its encoder alone predicts, with the noise of the step."""
     step, start = denoised()[-1], torch.randint(K, (3, 6))
@@ -121,7 +100,9 @@ def test_the_denoisers_drafts_are_the_first_event() -> None:
 
 def test_closing_stops_and_frees(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = published()
-    chain, seen = stream(steps, torch.randint(K, (1, 6))), count_passes(steps)
+    chain, seen = stream(steps, torch.randint(K, (1, 6))), list[int]()  # the t of each pass of a decoder
+    for t, step in enumerate(steps, 1):
+        step.network.decoder.token_embedding.register_forward_pre_hook(lambda *_, t=t: seen.append(t))
     caches: list[weakref.ref] = []
     allocate = Cache.allocate
 
@@ -130,6 +111,7 @@ def test_closing_stops_and_frees(monkeypatch: pytest.MonkeyPatch) -> None:
         allocate(cache, decoder)
 
     monkeypatch.setattr(Cache, "allocate", recorded)
+    assert seen == []
     while next(chain).stage == 3:
         pass
     assert seen[-2:] == [3, 2] and len(caches) == 2
@@ -172,10 +154,7 @@ def test_rows_are_runs_of_their_own(chain: str) -> None:
     ("scales", "guidance", "resamples"), [(0, 1.0, 3), (1, 1.0, 3), (2, 2.5, 1), (2, 2.5, 3), (8, 1.0, 4)]
 )
 def test_equals_a_plain_chain(scales: int, guidance: float, resamples: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Token by token, of stages, or of the denoiser in as many steps as wanted, whatever is verified at once.
-
-    A token with a noise level is sampled by the denoiser's first step below it; until then it is that of the start.
-    """
+    """Whatever is verified at once. A token is the start's until the first step below its noise level samples it."""
     steps = denoised(scales, cond_length=2, color_hint_grid=2) if scales else published()
     start, level = torch.randint(K, (2, 6)), torch.tensor([[0, 0.1, 0.6, 1, 0.3, 1], [1, 0.9, 0.5, 0.25, 0, 0.7]])
     level, cond = (level, random_cond(2)) if scales else (level.round(), None)

@@ -1,7 +1,4 @@
-"""A model as its users sample from it: networks that fit, steps, where the chain starts, conditions, seeds and masks.
-
-Draws are held to their distribution to four standard deviations; seeds are fixed.
-"""
+"""A model as its users sample from it: networks that fit, steps, where a chain starts, conditions, seeds and masks."""
 
 import copy
 import math
@@ -180,13 +177,6 @@ def test_networks_that_do_not_fit_are_named() -> None:
     refused("needs a first stage with encoder 'patch'", own, tiny_model("none", color_hint_grid=2).denoiser)
     with pytest.raises(ValueError, match="color_hint_grid is 3; .* a divisor of 4, the pixels along a patch"):
         tiny_model("none", color_hint_grid=3)
-
-
-def test_a_model_is_for_use_not_training() -> None:
-    for model in (PLAIN, STAGED):
-        assert not model.training and not any(p.requires_grad for p in model.parameters())
-    for model in (tiny_model("text"), tiny_staged_model("text")):
-        assert model.text is (model.denoiser or model.stages[0]).text
 
 
 def test_a_denoiser_samples_in_any_number_of_steps() -> None:

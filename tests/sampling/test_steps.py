@@ -48,10 +48,7 @@ def test_top_p_keeps_no_more_than_it_needs_and_large_logits_stay_numbers() -> No
 @pytest.mark.parametrize("guidance", [1.0, 0.0, 0.5, 3.0])
 @every_step
 def test_equals_teacher_forcing(kind: StepKind, guidance: float, cond_length: int, query_tokens: int) -> None:
-    """Two tokens a pass, of rows at different places, of which one leaves; whatever stands after them.
-
-    With guidance, the double batch gives what two runs give.
-    """
+    """Two tokens a pass, of rows at different places, of which one leaves; with guidance, two runs' logits combined."""
     step = random_step(kind, cond_length=cond_length, query_tokens=query_tokens)
     x, c, cond = torch.randint(K, (3, N)), torch.randint(K, (3, N)), random_cond(3, cond_length)
     level, unconditional = (torch.rand(3, N) < 0.7).float(), None
@@ -112,8 +109,7 @@ def drawn(
 @pytest.mark.parametrize("settings", OPTIONS.values(), ids=OPTIONS.keys())
 @every_step
 def test_drafts_change_nothing(kind: StepKind, settings: SamplingSettings) -> None:
-    """In float64 under the same noise: token for token what one by one gives, computed naively, for every length,
-    option and mask, rows with different masks included, and whatever the drafts are."""
+    """In float64 under the same noise: token for token what one by one gives, for every length, option and mask."""
     step, batch = random_step(kind), 3
     cond, unconditional = random_cond(batch), torch.zeros(batch, 2, dtype=torch.long)
     for number, keep in enumerate(random_masks(batch)):

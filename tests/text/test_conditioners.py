@@ -73,9 +73,8 @@ def test_words_that_a_scorer_understands_are_known_and_left_out() -> None:
     assert TEXT.unknown_words("several 12 red") == ["several", "12"]
 
 
-@pytest.mark.parametrize(
-    ("prompt", "meant", "notes"),
-    [
+def test_words_are_left_out_corrected_or_cut() -> None:
+    for prompt, meant, notes in (
         ("a Zebra with red hair, quickly!", "a with red hair,", [unknown("Zebra", "quickly")]),
         ("zebra ZEBRA", "", [unknown("zebra")]),
         ("red zigs hair", "red hair", [unknown("zigs")]),  # of known and unknown tokens
@@ -86,11 +85,9 @@ def test_words_that_a_scorer_understands_are_known_and_left_out() -> None:
         ("red " * 75 + "sunglasses hair", "red " * 75, [CUT.format("sunglasses")]),
         ("zebra " * 75 + "red", "", [CUT.format("red"), unknown("zebra")]),
         ("Sunglases, reed hiar", "sunglasses, hair", [MISSPELLED, unknown("reed")]),
-    ],
-)
-def test_words_are_left_out_corrected_or_cut(prompt: str, meant: str, notes: list[str]) -> None:
-    assert read(TEXT, prompt) == clip_ids(meant)
-    assert TEXT.encode([prompt, prompt]).notes == notes
+    ):
+        assert read(TEXT, prompt) == clip_ids(meant)
+        assert TEXT.encode([prompt, prompt]).notes == notes
 
 
 def test_a_short_model_cuts_at_its_own_length() -> None:
@@ -150,20 +147,17 @@ def test_classes_have_numbers_names_and_perhaps_their_absence() -> None:
         CLASSES.unconditional(2)
 
 
-@pytest.mark.parametrize(
-    ("conditioner", "prompt", "said"),
-    [
-        *[(CLASSES, number, f"no class {number}: this model's classes are 0 to 3") for number in (4, "-1", "9" * 20)],
+def test_what_a_model_cannot_take_is_said() -> None:
+    for conditioner, prompt, said in (
+        *((CLASSES, number, f"no class {number}: this model's classes are 0 to 3") for number in (4, "-1", "9" * 20)),
         (CLASSES, "Tabbi cat", 'no class "Tabbi cat". Did you mean "tabby cat"'),
         (CLASSES, "quickly", 'no class "quickly". Choose one'),
         (CLASSES, "  ", "guidance"),
         (TEXT, 3, "not class 3"),
         (ClipTextConditioner(vocab_size=9), "a", "knows 9 tokens"),
-    ],
-)
-def test_what_a_model_cannot_take_is_said(conditioner: Conditioner, prompt: str | int, said: str) -> None:
-    with pytest.raises(InputError, match=said):
-        conditioner.encode([prompt])
+    ):
+        with pytest.raises(InputError, match=said):
+            conditioner.encode([prompt])
 
 
 def test_prompt_for_an_unconditional_model_is_ignored_and_said() -> None:

@@ -130,9 +130,7 @@ def test_views_are_the_middle_that_mirrored_and_crops_and_the_same_each_time(tmp
 
 
 def test_masks_are_shapes_their_inverses_and_for_a_share_the_whole_image() -> None:
-    """Boxes together may cover it all, too. Of four shapes one leaves next to nothing, three are inverted half the
-    time: 5 in 8 tokens are unknown, in the middle as in the corners.
-    """
+    """Of four shapes one leaves next to nothing, three are inverted half the time: 5 in 8 tokens are unknown."""
     drawn = masks.random_masks(4000, 16)
     assert drawn.shape == (4000, 256) and drawn.any(1).all(), "none is empty"
     whole = int(drawn.all(1).sum())

@@ -231,19 +231,16 @@ def test_the_endpoints_are_tools(page: PageClient, pipe: HeldPipeline) -> None:
     assert address.text.startswith(f"Image URL: {page.url}") and address.text.endswith("generate-1.png")
 
 
-@pytest.mark.parametrize(
-    ("name", "data", "sentence"),
-    [
+def test_what_is_wrong_is_said(page: PageClient) -> None:
+    for name, data, sentence in (
         ("edit", [None, None, "center", "", 1, None, 1, False], "There is no image; give a"),
         ("edit", [UPLOADED, None, [1], "", 1, None, 1, False], "no ready mask [1]; choose one of upper half"),
         ("vary", [UPLOADED, 2, "", 1, None, 1], "strength is 2"),
         ("generate", [3, 1, None, 1], "The prompt is 3; it must be a text"),
         ("suggest_mask", [UPLOADED, ""], "Without words"),
         ("describe", [UPLOADED], "cannot say what an image shows"),
-    ],
-)
-def test_what_is_wrong_is_said(page: PageClient, name: str, data: list[Any], sentence: str) -> None:
-    assert sentence in page.call(name, data)
+    ):
+        assert sentence in page.call(name, data)
 
 
 def test_a_file_that_is_no_image_or_too_large_is_refused(page: PageClient, image: Path) -> None:

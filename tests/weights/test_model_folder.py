@@ -177,18 +177,10 @@ ODD: list[Any] = [
     (tiny_staged_model, ("first_stage",), None, "has the tensor first_stage."),
     (tiny_staged_model, ("stages", 0, "encoder"), None, "cannot be built"),
     (tiny_staged_model, ("stages", 0, "decoder", "width"), 64, "shape"),
-    (tiny_staged_model, ("stages", 0, "beta"), 0.25, "stage 1 has beta 0.25, expected the schedule's"),
     (tiny_staged_model, ("stages", 0, "cond_length"), 3, "stage 1 has cond_length 3"),
     (tiny_staged_model, ("stages", 0, "start_token"), 5000, "stage 1 has the start_token 5000, expected one of"),
-    (
-        tiny_staged_model,
-        ("betas",),
-        [0.5, 0.5],
-        "betas are (0.5, 0.5), expected numbers in (0, 1]",
-    ),
-    (tiny_staged_model, ("betas",), [1.0], "stages are for t = [1, 2], expected ascending ones of 1 to 1"),
+    (tiny_staged_model, ("betas",), [0.5, 0.5], "betas are (0.5, 0.5), expected numbers in (0, 1]"),
     (tiny_model, ("betas",), [1.0], "expected either a denoiser or stages with betas"),
-    (tiny_model, ("denoiser", "cond_length"), 3, "the denoiser has cond_length 3, expected the conditioner's 1"),
 ]
 
 

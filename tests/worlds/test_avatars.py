@@ -39,9 +39,8 @@ def test_a_file_s_signs_say_of_which_values_a_phrase_is_true_and_how_it_stands()
     assert colors["top"][0] == Phrase("top", frozenset(avatars.HAIR_TOPS) - {"bald"}, "noun", "{c} hair")
     assert phrases("negations")["top"][0].values == frozenset(VALUES["top"]) - frozenset(avatars.HAT_TOPS)
     kinds = {phrase.text: phrase.kind for phrase in (*colors["hair_color"], *wordings["skin"])}
-    assert [kinds[text] for text in ("ginger", "blondie", "white", "fair skin")] == [
-        *("adjective", "loose", "epithet", "noun"),
-    ]
+    expected = {"ginger": "adjective", "blondie": "loose", "white": "epithet", "fair skin": "noun"}
+    assert expected.items() <= kinds.items()
     skulls = [phrase.text for phrase in wordings["graphic"] if phrase.values == {"skull"}]
     assert {"a {c} shirt with a skull", "a skull print", "a {c} skeleton shirt"} < set(skulls)
     assert phrases("negations")["facial_hair"] == [p for p in wordings["facial_hair"] if p.values == {"none"}]
@@ -89,13 +88,11 @@ CONTRASTS: list[tuple[str, Attributes, dict[str, set[str]], set[str], set[str]]]
 """An avatar, what is claimed, and what is no longer told of it, and newly."""
 
 
-@pytest.mark.parametrize(("rule", "avatar", "said", "gone", "new"), CONTRASTS)
-def test_a_claim_changes_what_it_has_to_and_no_more(
-    rule: str, avatar: Attributes, said: dict[str, set[str]], gone: set[str], new: set[str]
-) -> None:
-    rest = verbalize(*changed_by({name: frozenset(values) for name, values in said.items()}, avatar))
-    before = set(verbalize(avatar).split(", "))
-    assert gone <= before and set(rest.split(", ")) == before - gone | new, rule
+def test_a_claim_changes_what_it_has_to_and_no_more() -> None:
+    for rule, avatar, said, gone, new in CONTRASTS:
+        rest = verbalize(*changed_by({name: frozenset(values) for name, values in said.items()}, avatar))
+        before = set(verbalize(avatar).split(", "))
+        assert gone <= before and set(rest.split(", ")) == before - gone | new, rule
 
 
 def test_to_a_complete_prompt_nothing_is_added() -> None:
