@@ -145,7 +145,7 @@ TITLE = "ImageBART in the browser"
 HEADING = '<header><h1 class="ib-title">ImageBART<span class="ib-long"> in the browser</span></h1></header>'
 OPEN = (
     '<button type="button" class="sp-button" popovertarget="examples">'
-    'Open<span class="ib-long">&nbsp;an image</span></button>'
+    'Open<span class="ib-long"> an image</span></button>'
 )
 HISTORY = (
     '<section class="sp-history" id="history" aria-label="History" hidden>'
