@@ -13,6 +13,7 @@ from PIL import Image
 from tiny_models import tiny_model
 from torch import Tensor
 
+from imagebart.fitting import FittedMask
 from imagebart.imaging.files import load_image
 from imagebart.imaging.masks import preset
 from imagebart.model import ImageBART
@@ -69,10 +70,20 @@ class WatchedPipeline(Pipeline):
         super().__init__(model, scorer=scorer)
         self.pause = pause
         self.running = 0
-        self.edits: list[tuple[Image.Image, Image.Image]] = []  # images and masks
+        self.edits: list[tuple[Image.Image, Image.Image]] = []  # images and painted masks
+        self.fitted: tuple[FittedMask, Image.Image | None] | None = None  # the last one, of what was painted
 
-    def edit(self, image: Any, mask: Image.Image, *args: Any, **kwargs: Any) -> Iterator[PipelineEvent]:
-        self.edits.append((load_image(image), mask))
+    def fit_mask(self, image: Any, mask: Image.Image | None, *args: Any, **kwargs: Any) -> FittedMask:
+        fitted = super().fit_mask(image, mask, *args, **kwargs)
+        self.fitted = fitted, mask
+        return fitted
+
+    def edit(self, image: Any, mask: Any, *args: Any, **kwargs: Any) -> Iterator[PipelineEvent]:
+        painted = mask
+        if isinstance(mask, FittedMask):
+            assert self.fitted is not None and self.fitted[0] is mask, "it was fitted for another edit"
+            painted = self.fitted[1]
+        self.edits.append((load_image(image), painted))
         return self._watched(super().edit(image, mask, *args, **kwargs), kwargs.get("seed"))
 
     def generate(self, *args: Any, **kwargs: Any) -> Iterator[PipelineEvent]:
