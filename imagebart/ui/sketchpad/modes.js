@@ -7,9 +7,9 @@ import { blank, fillRect } from "./mask.js";
 export const MODES = {
   fill: { verb: "Edit", hint: "Paint a place and say what should be there.", painted: true },
   remove: { verb: "Remove", hint: "Paint over what should go.", painted: true },
-  background: { verb: "Change background", hint: "Say how the background should be, such as “blue”.", painted: false },
-  expand: { verb: "Edit", hint: "Choose where the image grows, and say what should be there.", painted: true },
-  vary: { verb: "Vary", hint: "Makes another image like this one; the settings say how like.", painted: false },
+  background: { verb: "Change background", hint: "Say how it should be, such as “blue”.", painted: false },
+  expand: { verb: "Edit", hint: "Choose where the image grows.", painted: true },
+  vary: { verb: "Vary", hint: "Another image like this one.", painted: false },
 };
 const SHARE = 1 / 4; // of a side that the image grows by
 
