@@ -30,7 +30,7 @@ DISK_FULL = (
 def run_too_long(seconds: float) -> str:
     """A run that was ended, as others wait."""
     limit = f"{seconds / 60:g} minutes" if seconds >= 120 else f"{seconds:g} seconds"
-    return f"The run took longer than the {limit} that this page allows; choose fewer images, scales or resamples."
+    return f"The run took longer than the {limit} that this page allows; choose fewer images or steps."
 
 
 def expanded_too_far(size: tuple[int, int], shape: int, pixels: int) -> str:
