@@ -16,6 +16,7 @@ from imagebart.imaging.files import to_tensor
 from imagebart.pipeline import Edit
 from imagebart.sampling.sampler import correct
 from imagebart.sampling.steps import ChainEvent
+from imagebart.ui.models import find_examples
 from imagebart.worlds.attribute_classifier import AvatarScorer
 from imagebart.worlds.avatars import PLAIN
 from imagebart.worlds.things import ThingScorer
@@ -97,11 +98,14 @@ def test_the_scorer_puts_first_what_a_prompt_asks_for(pipe: Pipeline) -> None:
     assert pipe.scorer.score(images, "no glasses").argmax() in (0, 3)
 
 
-@pytest.mark.parametrize("folder", [AVATARS, THINGS], ids=lambda folder: folder.name)
-def test_every_suggestion_is_of_words_that_the_model_knows(folder: Path) -> None:
-    model = Pipeline.from_pretrained(folder)
+@pytest.mark.parametrize(("folder", "prompts"), [(AVATARS, 8), (THINGS, 7)], ids=["avatars", "things"])
+def test_suggestions_and_examples_are_of_words_that_the_model_knows(folder: Path, prompts: int) -> None:
+    model, examples = Pipeline.from_pretrained(folder), find_examples(folder / "examples")
     suggested = [words for suggestions in model.suggestions.values() for words in suggestions]
-    assert len(suggested) > 20 and not any(model.unknown_words(words) for words in suggested)
+    shown = [example.prompt for example in examples if example.prompt]
+    assert len(suggested) > 20 and len(shown) == prompts
+    assert not any(model.unknown_words(words) for words in (*suggested, *shown))
+    assert all(example.mask.size == example.image.size and example.mask.getbbox() for example in examples)
 
 
 LARGE = """

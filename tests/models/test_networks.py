@@ -12,10 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from imagebart.models.denoiser import Denoiser, Kind, Stage, mask_sides
-from imagebart.models.transformer import Cache, TextEncoder, Transformer, TransformerConfig, with_vocabulary
-from imagebart.text.conditioners import TextConditioner
-from imagebart.training.config import StageShape
-from imagebart.training.token_task import text_config
+from imagebart.models.transformer import Cache, Transformer, TransformerConfig
 
 # The transformer
 
@@ -87,22 +84,6 @@ def test_weights_begin_as_gpt_2s() -> None:
         if matrix.ndim == 2:
             expected = 0.02 / 8**0.5 if name.endswith(("out.weight", "down.weight")) else 0.02
             assert float(matrix.square().mean().sqrt()) == pytest.approx(expected, rel=0.1), name
-
-
-@pytest.mark.parametrize("more", [["zebra with a beret"], []])
-def test_a_text_encoder_that_learns_words_reads_known_ones_as_before(more: list[str]) -> None:
-    shape = StageShape(width=32, heads=2, head_size=16, encoder_depth=1, query_tokens=3)
-    few = TextConditioner.from_captions(["red hair", "round glasses"], 8)
-    many = TextConditioner.from_captions(["red hair", "round glasses", *more], 8)
-    encoder = TextEncoder(text_config(shape, few))
-    torch.nn.init.normal_(encoder.phrase.convolution.weight, std=0.1)
-    grown = with_vocabulary(encoder, few.tokens, many.tokens)
-    assert grown.config == text_config(shape, many)
-    prompts = ["red glasses", "", "round hair hair red"]
-    assert torch.equal(grown(many.encode(prompts).tokens), encoder(few.encode(prompts).tokens))
-    for strange in more:
-        words = many.encode([strange]).tokens
-        assert not torch.equal(grown(words), grown(torch.zeros_like(words)))
 
 
 # The denoiser

@@ -70,9 +70,7 @@ def test_batches_from_the_middle_and_of_several_processes_are_those_of_a_whole_r
     assert first_epochs[:10] != first_epochs[10:20]
     parts = [first_batches(7, 13, 2, 2, seed=4, rank=rank, processes=3) for rank in range(3)]
     assert [sum(step, []) for step in zip(*parts, strict=True)] == first_batches(7, 13, 6, 2, seed=4)
-
-
-def test_endless_data_are_read_in_order_and_other_ones_for_another_seed() -> None:
+    # Endless data are read in order, and other ones for another seed.
     assert first_batches(2, 10**9, 3, 2, seed=0) == [[6, 7, 8], [9, 10, 11]]
     first, second = (set(sum(first_batches(50, 10**9, 3, 0, seed), [])) for seed in (3, 4))
     assert len(first) == len(second) == 150 and not first & second

@@ -169,12 +169,14 @@ def test_a_denoiser_to_finetune_computes_the_same_for_the_words_it_knew(tmp_path
     network, conditioner = load_denoiser_to_finetune(str(tmp_path), more)
     assert conditioner.length == model.conditioner.length and isinstance(conditioner, TextConditioner)
     assert conditioner.words == more.words and all(p.requires_grad for p in network.parameters())
-    x, noise_t, noise_s = torch.arange(64)[None] % 24, torch.ones(1, 64), torch.zeros(1, 64)
+    x = torch.arange(64)[None] % 24
+    given = x, x, torch.ones(1, 64), torch.zeros(1, 64)
     before, after = (one.encode([CAPTIONS[0]]).tokens for one in (model.conditioner, conditioner))
     assert not torch.equal(before, after), "the words have other numbers now"
     assert model.denoiser is not None
-    expected = model.denoiser.logits(x, x, noise_t, noise_s, cond=before)
-    assert torch.equal(network.eval().logits(x, x, noise_t, noise_s, cond=after), expected)
+    assert torch.equal(network.eval().logits(*given, cond=after), model.denoiser.logits(*given, cond=before))
+    new = conditioner.encode(["aardvark"]).tokens
+    assert not torch.equal(network.logits(*given, cond=new), network.logits(*given, cond=0 * new)), "it is read"
 
 
 def test_other_conditioning_is_said(tmp_path: Path) -> None:

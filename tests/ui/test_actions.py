@@ -259,23 +259,20 @@ def fit(value: Any, words: str = "", exact: bool = False, context: float = 3.0) 
     return HAT_ACTIONS.fit(question(value, words, exact=exact, context=context))
 
 
-@pytest.mark.parametrize(
-    ("size", "area", "options"),
-    [
+def test_what_will_change_is_what_the_library_says() -> None:
+    for size, area, options in (
         ((90, 61), "center", {}),
         ((90, 61), "center", {"exact": True}),
         ((700, 1300), "upper half", {}),
         ((700, 1300), "center", {"context": 0.25}),
-    ],
-)
-def test_what_will_change_is_what_the_library_says(size: tuple[int, int], area: str, options: dict[str, Any]) -> None:
-    sketch = sketch_value(noise_image(size), area)
-    answer = fit(sketch, "a hat", **options)
-    mask = scale_mask(unpack_mask(sketch["mask"], view_size(size)), size)
-    fitted = HAT_PIPELINE.fit_mask(noise_image(size), mask, "a hat", **options)
-    shown = np.asarray(scale_mask(fitted.mask, view_size(size)))
-    assert np.array_equal(unpack_mask(answer["mask"], view_size(size)), shown)
-    assert abs(answer["share"] - 100 * (np.asarray(fitted.mask) > 0).mean()) <= 1
+    ):
+        sketch = sketch_value(noise_image(size), area)
+        answer = fit(sketch, "a hat", **options)
+        mask = scale_mask(unpack_mask(sketch["mask"], view_size(size)), size)
+        fitted = HAT_PIPELINE.fit_mask(noise_image(size), mask, "a hat", **options)
+        shown = np.asarray(scale_mask(fitted.mask, view_size(size)))
+        assert np.array_equal(unpack_mask(answer["mask"], view_size(size)), shown)
+        assert abs(answer["share"] - 100 * (np.asarray(fitted.mask) > 0).mean()) <= 1
 
 
 def test_words_find_their_place_move_a_mask_that_nobody_painted_and_leave_a_painted_one() -> None:

@@ -1,7 +1,6 @@
 """The models that can be chosen, their examples and settings; the controls' values of a run, an image, a link."""
 
 import gc
-import json
 import math
 import shutil
 import weakref
@@ -22,7 +21,6 @@ from imagebart.core.errors import WeightsError
 from imagebart.core.settings import SamplingSettings
 from imagebart.imaging.files import Recipe, write_png
 from imagebart.pipeline import Pipeline
-from imagebart.text.conditioners import TextConditioner
 from imagebart.ui.actions import Actions, Update
 from imagebart.ui.controls import NAMES, RESET, SLIDERS, Controls, context_size, starting_values
 from imagebart.ui.files import unpack_mask
@@ -177,18 +175,6 @@ def test_examples_come_in_order_with_captions_some_with_a_mask_and_a_prompt(tmp_
     assert unpack_mask(published["mask"], (32, 24)).tobytes() == mask.tobytes()
     assert open_image(published["image"]["path"]).tobytes() == found[0].image.tobytes()
     assert open_image(published["small"]).convert("RGB").tobytes() == shown.tobytes()
-
-
-@pytest.mark.shipped
-def test_the_shipped_examples_are_six_to_eight_triples_whose_words_the_model_knows() -> None:
-    model = ROOT / "checkpoints" / "avatars"
-    known = json.loads((model / "config.json").read_text(encoding="utf-8"))["conditioner"]
-    words = TextConditioner(tokens=tuple(known["tokens"]), words=tuple(known["words"]), length=known["length"])
-    examples = find_examples(model / "examples")
-    assert 6 <= len(examples) <= 8
-    for shown in examples:
-        assert shown.mask is not None and shown.mask.size == shown.image.size and shown.mask.getbbox()
-        assert shown.prompt and words.unknown_words(shown.prompt) == []
 
 
 def test_the_sliders_ends_mean_off_and_a_new_seed_is_none() -> None:

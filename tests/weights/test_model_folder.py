@@ -16,7 +16,6 @@ from tiny_models import tiny_model, tiny_staged_model
 
 from imagebart import ImageBART, SamplingSettings
 from imagebart.models.imagebart import About
-from imagebart.pipeline import Pipeline
 from imagebart.weights import folder as weights
 from imagebart.weights.folder import config_of, load_networks, save_folder
 
@@ -234,10 +233,3 @@ def test_weights_outside_the_folder_are_never_read(copy: Path, tmp_path: Path) -
         (copy / "model.safetensors.index.json").write_text(index)
         assert_refused(copy, str(copy), f"No such file or directory: '{copy / outside.name}'")
         (copy / "model.safetensors.index.json").unlink()
-
-
-def test_any_card_is_shown_without_its_header(copy: Path) -> None:
-    for content in (b"\xff\xfe caf\xe9", b"---\nlicense: mit\ntags: [x]\n---\n\ncaf", b"---\ncaf", b""):
-        (copy / "README.md").write_bytes(content)
-        card = Pipeline.from_pretrained(copy).card
-        assert ("caf" in card if content else "2 scales" in card) and "tags" not in card

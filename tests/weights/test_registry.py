@@ -80,9 +80,8 @@ NINE = [b"a%d: &a%d [%s]\n" % (i, i, b",".join([b"*a%d" % (i - 1)] * 9)) for i i
 BOMB = b"a0: &a0 [x]\n" + b"".join(NINE) + b"model: {params: *a9, target: *a9}\n"
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "reason"),
-    [
+def test_odd_configurations_are_named_and_nothing_runs(tmp_path: Path) -> None:
+    for old, new, reason in (
         *((DESCRIBED, content, "") for content in (b"", b"[" * 1000, b"\xff\xfe\x00", b"model: &a [*a]", BOMB)),
         (b"dim: 32", b"dim: 100000000", "width is 100000000, expected at most 16384"),
         (b"dim: 32", b"dim: 32\n        " + b"x" * 1000 + b": 1", "unknown setting 'xxx"),
@@ -92,14 +91,12 @@ BOMB = b"a0: &a0 [x]\n" + b"".join(NINE) + b"model: {params: *a9, target: *a9}\n
         (b"imagebart.util.ClassProvider", b"os.system", "os.system"),
         (b"dim: 32", b"dim: !!python/object/apply:os.mkdir [executed]", "could not determine a constructor"),
         (b"dim: 32", b"dim: !!" + b"x" * 5000 + b" 1", "could not determine a constructor"),
-    ],
-)
-def test_odd_configurations_are_named_and_nothing_runs(tmp_path: Path, old: bytes, new: bytes, reason: str) -> None:
-    path = tmp_path / "scale1.yaml"
-    assert old in DESCRIBED
-    path.write_bytes(DESCRIBED.replace(old, new, 1))
-    assert_refused(path, str(path), reason, read=read_stage_yaml)
-    assert not Path("executed").exists()
+    ):
+        path = tmp_path / "scale1.yaml"
+        assert old in DESCRIBED
+        path.write_bytes(DESCRIBED.replace(old, new, 1))
+        assert_refused(path, str(path), reason, read=read_stage_yaml)
+        assert not Path("executed").exists()
 
 
 PROMPTS = {"cin_5_scales_custom": ("--prompt", "golden retriever")}  # it was not trained without a class

@@ -73,12 +73,10 @@ def test_a_mask_comes_back_as_it_was_and_both_sides_pack_it_alike() -> None:
 OVERFLOWING = f"0 {2**62} 0 {2**62} 0 {2**62} 0 {2**62 + 12}"
 
 
-@pytest.mark.parametrize(
-    "text", ["255", "255 11", "256 12", "-1 12", "a b", "1.5 12", "0 0 0 12", OVERFLOWING, "9" * 40]
-)
-def test_what_is_no_mask_of_this_size_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match="reload the page"):
-        unpack_mask(text, (4, 3))
+def test_what_is_no_mask_of_this_size_is_refused() -> None:
+    for text in ("255", "255 11", "256 12", "-1 12", "a b", "1.5 12", "0 0 0 12", OVERFLOWING, "9" * 40):
+        with pytest.raises(InputError, match="reload the page"):
+            unpack_mask(text, (4, 3))
 
 
 @pytest.mark.parametrize("size", [(40, 31), (7, 90)])
