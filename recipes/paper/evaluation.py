@@ -54,7 +54,7 @@ def bound(model: ImageBART, x0: Tensor, masked: Tensor, seed: int) -> Tensor:
     """An upper bound on -log p(masked tokens of x0 | the others), of each image, float [B], in nats a masked token.
 
     p is that of a chain whose kept tokens are clean at every t. Step t adds KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} |
-    x_t)) (ImageBART, eq. 5); for T = 1 that is -log p itself. Of a denoiser it is that of T = 1. x0: int64 [B, N];
+    x_t)); for T = 1 that is -log p itself. Of a denoiser it is that of T = 1. x0: int64 [B, N];
     masked: bool [B, N].
     """
     if model.denoiser is not None:
