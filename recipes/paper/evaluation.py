@@ -150,7 +150,7 @@ def figures(
             began = time.process_time()
             x = completed(model, x0, masked, rounds, cut, seed)
             seconds = (time.process_time() - began) / len(x0)
-            label = f"{name}, {rounds_text(rounds)}{', top-k' if cut else ''}"
+            label = f"{name}, rounds {rounds}{', top-k' if cut else ''}"
             yield f"{label}: tokens right, %", (100 * ((x == x0) & masked).sum(1) / masked.sum(1)).tolist()
             images = decoded(model.first_stage, x)
             edge = border_difference(images, masked) - border_difference(truth, masked)
@@ -168,11 +168,6 @@ def figures(
                 told = two_sample_test(real, made, experiment.test_steps, seed)
                 yield f"{label}: two-sample test, %", [100 * told.value]
                 yield f"{label}: CPU time an image, ms", [1000 * seconds]
-
-
-def rounds_text(rounds: int) -> str:
-    """What a label says of them."""
-    return "1 round" if rounds == 1 else f"{rounds} rounds"
 
 
 def background_and_skin(images: Tensor) -> list[tuple[str, str]]:
@@ -221,7 +216,7 @@ def table(known: dict[str, dict[str, list[float]]]) -> str:
     first = next(iter(known.values()), {})
     lines = [["measure", *known], ["---"] * (1 + len(known))]
     for label in dict.fromkeys(label for figures_of_arm in known.values() for label in figures_of_arm):
-        other = first.get(label.replace(rounds_text(ROUNDS[-1]), rounds_text(ROUNDS[0])), [])
+        other = first.get(label.replace(f"rounds {ROUNDS[-1]}", f"rounds {ROUNDS[0]}"), [])
         cells = []
         for figures_of_arm in known.values():
             values = figures_of_arm.get(label, [])
