@@ -80,18 +80,12 @@ class FittedMask:
 
     @classmethod
     def of(cls, passes: Sequence[Pass], settings: SamplingSettings, *notes: str) -> "FittedMask":
-        """The mask of passes on an image."""
         drawn = [step.region.mask for step in passes if step.region is not None]
         return cls(reduce(ImageChops.lighter, drawn), tuple(passes), settings, notes)
 
 
 def fit_patches(
-    sampler: Sampler,
-    scorer: Scorer | None,
-    upload: Image.Image,
-    mask: Image.Image | None,
-    words: str,
-    recipe: Recipe,
+    sampler: Sampler, scorer: Scorer | None, upload: Image.Image, mask: Image.Image | None, words: str, recipe: Recipe
 ) -> FittedMask:
     """Whole patches, joined with the place that the words need. mask: "L", the image's size; None: that place alone.
 

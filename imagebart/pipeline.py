@@ -85,7 +85,6 @@ class PipelineEvent(ChainEvent):
 
     @property
     def image(self) -> Image.Image:
-        """The first of `images`."""
         return self.images[0]
 
     @property
@@ -95,7 +94,6 @@ class PipelineEvent(ChainEvent):
 
     @property
     def recipe(self) -> Recipe:
-        """What makes `image`."""
         return self.recipes[0]
 
     @property
@@ -297,10 +295,7 @@ class Pipeline:
         return self.fit_mask(image, None, check_prompt(prompt)).mask
 
     def describe(self, image: Source) -> str:
-        """What an image shows, in words that the model knows.
-
-        Raises InputError for an image that cannot be used or described, and where the model has no describing scorer.
-        """
+        """What an image shows, in words that the model knows. Raises InputError where that cannot be said."""
         pixels = self._whole(load_image(image))
         if not isinstance(self.scorer, Describer):
             raise InputError("This model cannot say what an image shows; describe it in your own words.")

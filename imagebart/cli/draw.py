@@ -67,7 +67,6 @@ class Output:
 
     @property
     def prompts(self) -> Any:
-        """The prompt, several, or that of --like."""
         several = self.prompt is not None and len(self.prompt) > 1
         return self.prompt if several else self.first(self.prompt[0] if self.prompt else None, "prompt")
 
@@ -87,7 +86,6 @@ class Output:
             raise InputError("--best-of writes the best image alone; leave out --variants.")
 
     def pipeline(self) -> "Pipeline":
-        """The model, with what ranks."""
         from imagebart.pipeline import Pipeline
 
         made_by = self.first(None, "model")  # is read first, as loading takes seconds

@@ -83,10 +83,7 @@ def convert(
 
 
 @command(app)
-def export(
-    out: Annotated[Path, typer.Option(help="The folder of the graphs.")],
-    model: Model = DEFAULT_MODEL,
-) -> None:
+def export(out: Annotated[Path, typer.Option(help="The folder of the graphs.")], model: Model = DEFAULT_MODEL) -> None:
     """Write a model's networks as ONNX graphs, which need no PyTorch."""
     import torch
 

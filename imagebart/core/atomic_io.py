@@ -35,7 +35,6 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text in UTF-8."""
     write_bytes(path, text.encode("utf-8"))
 
 

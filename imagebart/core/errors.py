@@ -30,7 +30,6 @@ def whole_characters(text: str) -> str:
 
 
 def shortened(text: str, longest: int) -> str:
-    """A text of at most so many characters."""
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 

@@ -52,7 +52,6 @@ class Settings(BaseModel):
 
     @classmethod
     def parse(cls, **values: Any) -> Self:
-        """Settings from values by name."""
         try:
             return cls(**values)
         except ValidationError as error:
@@ -60,14 +59,12 @@ class Settings(BaseModel):
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Settings from a JSON object."""
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
             raise InputError(sentence(error)) from None
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with other values."""
         return self.parse(**{**dict(self), **changes})
 
 

@@ -44,7 +44,6 @@ class ImageSampler:
         return self._batches(len(images), work)
 
     def reconstruct(self, images: Tensor) -> Tensor:
-        """Images through the first stage: encoded and decoded."""
         first_stage = self.model.first_stage
         device = next(first_stage.parameters()).device
         return self._batches(len(images), lambda rows: self._decode(first_stage.encode(images[rows].to(device))))

@@ -161,10 +161,7 @@ class Measure:
 
 
 def report(measures: Iterable[Measure], about: dict[str, Any], out: Path | None) -> None:
-    """Prints measures, each as soon as it is known, then all as a Markdown table; writes them to a JSON file.
-
-    about: what they are of.
-    """
+    """Prints measures, each as soon as it is known, then all as a Markdown table; writes them to a JSON file."""
     known = []
     for one in measures:
         known.append(one)

@@ -90,7 +90,6 @@ def _classifier(source: str) -> Network:
 
 
 def _measure(name: str, value: float, images: int, paper: float | None = None) -> Measure:
-    """Ours, and the paper's where it is known; there is no interval."""
     return Measure(name, value, None, None, images, goal="" if paper is None else f"the paper: {paper:.2f}")
 
 
@@ -113,7 +112,6 @@ class PaperStudy:
         self.completion_paths = [self.out / "upper-halves" / f"{i:06}.png" for i in range(len(self.data))]
 
     def prompt(self, i: int) -> str | None:
-        """The prompt of sample i."""
         return self.prompts[i % len(self.prompts)] if self.prompts else None
 
     @cached_property
@@ -121,7 +119,6 @@ class PaperStudy:
         return self.outputs(self.data)
 
     def outputs(self, paths: Sequence[Path]) -> NetworkOutput:
-        """What the network gives for the images in files."""
         size = self.sampler.size
         batches = [paths[i : i + BATCH] for i in range(0, len(paths), BATCH)]
         parts = [self.network(torch.cat([read_square(path, size) for path in batch])) for batch in batches]

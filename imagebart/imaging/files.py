@@ -197,10 +197,7 @@ def write_png(image: Image.Image, path: str | Path, recipe: Recipe) -> None:
 
 
 def read_recipe(file: str | Path | BytesIO) -> Recipe | None:
-    """How an image was made; None if it does not say, or is no PNG. No pixel is decoded.
-
-    Raises InputError for a recipe that cannot be used.
-    """
+    """How an image was made; None if it does not say, or is no PNG. Raises InputError for an unusable recipe."""
     try:
         with Image.open(file, formats=("PNG",)) as image:
             text = image.info.get(KEY)

@@ -236,8 +236,6 @@ Kind = Literal["decoder_only", "encoder_decoder", "residual"]
 
 
 class StageConfig(Settings):
-    """Shapes of a stage."""
-
     kind: Kind
     t: Steps  # 1 is the finest
     vocab_size: Vocabulary  # K, image tokens
@@ -274,7 +272,6 @@ class Stage(nn.Module):
             self.log_scalors = nn.Parameter(torch.zeros(stages))  # the published name; entry t - 1 is used
 
     def prepare(self, x_t: Tensor, cond: Tensor | None = None) -> Cache:
-        """What is computed once a step."""
         start = torch.full_like(x_t[:, :1], self.config.t)
         if self.config.text is None or cond is None:
             prompt = None

@@ -56,7 +56,6 @@ def log_likelihood(x_t: Tensor, noise_t: Tensor | float, vocab_size: int) -> Ten
 
 
 def row_generators(seeds: Iterable[int]) -> list[torch.Generator]:
-    """A generator for each row's seed."""
     return [torch.Generator().manual_seed(seed % 2**63) for seed in seeds]
 
 

@@ -16,8 +16,6 @@ from imagebart.core.settings import Depth, Heads, Length, Settings, Vocabulary, 
 
 
 class TransformerConfig(Settings):
-    """Shape of a transformer."""
-
     width: Width
     depth: Depth
     heads: Heads
@@ -259,8 +257,6 @@ class Transformer(nn.Module):
 
 
 class TextEncoderConfig(Settings):
-    """Shape of a text encoder."""
-
     transformer: TransformerConfig  # bidirectional, over [words..., query tokens...]; its vocabulary is these
     query_tokens: Length  # vectors of the output
     conv_width: Length  # words that the convolution sees

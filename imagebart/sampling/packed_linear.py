@@ -82,8 +82,6 @@ def best_kernel(network: nn.Module) -> Kernel | None:
 
 
 class PackedLinear(nn.Module):
-    """A linear map by a kernel."""
-
     def __init__(self, linear: nn.Linear, kernel: Kernel) -> None:
         super().__init__()
         self.weight, self.multiply = linear.weight, kernel(linear)

@@ -104,9 +104,7 @@ def probabilities(denoiser: Denoiser, state: ChainState, x: Tensor, noisy: Tenso
         unknown = (color == part) & (state.noise_level > 0)
         if unknown.any():
             logits = denoiser.draft_logits(
-                x_t=torch.where(unknown, noisy, x),
-                noise_t=state.noise_level.where(unknown, 0.0),
-                **state.given,
+                x_t=torch.where(unknown, noisy, x), noise_t=state.noise_level.where(unknown, 0.0), **state.given
             )
             p = logits.float().softmax(-1).gather(-1, x[..., None])[..., 0]
             chances = torch.where(unknown, p, chances)
@@ -114,8 +112,6 @@ def probabilities(denoiser: Denoiser, state: ChainState, x: Tensor, noisy: Tenso
 
 
 class Sampler:
-    """Samples from a model."""
-
     def __init__(self, model: ImageBARTModel) -> None:
         self.model, self.packed = model, PackedNetwork()
 

@@ -137,7 +137,6 @@ class ChainState:
         return self._at(rows, "x", "noise_level", "hint_embeds", "places")
 
     def without_guidance(self) -> "ChainState":
-        """The same with its conditions alone."""
         return self._at(slice(len(self.x)), "cond", "prompt_embeds")
 
     def crop(self, places: Tensor) -> "ChainState":
@@ -157,7 +156,6 @@ class ChainState:
         return self._there(gumbel_noise((config.tokens, config.vocab_size), self.generators))
 
     def uniform(self) -> Tensor:
-        """Uniform noise, int64 [B, n]."""
         config = self.steps[0].network.config
         return self._there(uniform_tokens(config.tokens, config.vocab_size, self.generators))
 

@@ -229,8 +229,6 @@ class ClassConditioner(Settings):
 
 
 class NoConditioner(Settings):
-    """For models that take neither prompt nor class."""
-
     type: Literal["none"] = "none"
     kind: ClassVar[Kind] = "none"
     length: ClassVar[int] = 0

@@ -325,5 +325,4 @@ class PromptRules(Settings):
         return next((thing for thing in self.things if piece.word in thing.words), None)
 
     def _things_of_color(self, piece: Piece) -> int:
-        """How many things a word is a color of."""
         return sum(piece.word in thing.colors or piece.word in thing.nearest for thing in self.things)

@@ -20,8 +20,6 @@ S = TypeVar("S", bound=Settings)
 
 
 class LoopConfig(Settings):
-    """How long and how fast to train."""
-
     steps: Count | None = None  # either so many
     hours: Hours | None = None  # or until these are over
     batch_size: Count = 32
@@ -57,8 +55,6 @@ class AdversarialLoss(Settings):
 
 
 class FirstStageLoss(Settings):
-    """Weights of the first stage's loss."""
-
     gradient: float = 0.5  # edges, on three scales
     commitment: float = 0.25  # latents towards their codes
     perceptual: float = 0.0  # LPIPS, which needs the package lpips
@@ -86,8 +82,6 @@ class FirstStageRun(Settings):
 
 
 class StageShape(Settings):
-    """Size of a stage's transformers."""
-
     width: Width = 256
     depth: Depth = 6  # of the decoder
     heads: Heads = 4

@@ -146,7 +146,6 @@ class StoreIndex(Settings):
     held_out: tuple[bool, ...]  # never trained on
 
     def numbers(self, held_out: bool) -> list[int]:
-        """The images that are held out, or the others."""
         return [number for number, held in enumerate(self.held_out) if held == held_out]
 
 
@@ -256,7 +255,6 @@ class AugmentedViews(Dataset[dict[str, Any]]):
 
     @property
     def texts(self) -> list[str]:
-        """The captions or classes of the images."""
         return [self.store.index.texts[number] for number in self.numbers]
 
     def __len__(self) -> int:

@@ -211,7 +211,6 @@ def load_state(path: Path, parts: dict[str, Any]) -> tuple[int, float]:
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
-    """Appends a record to a run's log."""
     with (folder / LOG).open("a", encoding="utf-8") as log:
         log.write(json.dumps(record) + "\n")
 

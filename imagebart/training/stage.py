@@ -30,8 +30,6 @@ SHOWN = 12  # images in a grid
 
 
 class Stages(nn.Module):
-    """Stages as one network."""
-
     def __init__(self, stages: Sequence[Stage]) -> None:
         super().__init__()
         self.stages: Any = nn.ModuleList(stages)

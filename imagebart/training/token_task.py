@@ -74,7 +74,6 @@ class TokensTask(Task, Generic[R]):
         return self.conditioner.encode(texts).tokens if self.conditioner.length else None
 
     def examples(self, count: int, device: torch.device) -> tuple[Tensor, list[str]]:
-        """Tokens and texts of held-out images."""
         dataset = self.dataset if self.held_out is None else self.held_out
         numbers = range(len(dataset))  # type: ignore[arg-type]
         items = [dataset[i] for i in (numbers[-count:] if self.held_out is None else numbers[:count])]

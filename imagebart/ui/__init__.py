@@ -24,10 +24,7 @@ def set_environment() -> None:
 
 
 def temporary_folder() -> str:
-    """A folder that no other program uses and only this user can read: in GRADIO_TEMP_DIR where that is set.
-
-    Raises InputError where it cannot be made.
-    """
+    """A folder that no other program uses and only this user can read. Raises InputError where it cannot be made."""
     user = os.getuid() if hasattr(os, "getuid") else "files"
     folder = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir()) / f"{FOLDER_NAME}-{user}"
     try:

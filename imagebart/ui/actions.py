@@ -69,7 +69,6 @@ def answering(function: Callable[[Any], dict[str, Any]], limiter: CapacityLimite
 
 
 def waiting() -> Update:
-    """The page before the first event."""
     return {"progress": messages.waiting_html(), "announcement": "", "messages": ""}
 
 
@@ -96,7 +95,6 @@ class Actions:
     """
 
     def __init__(self, models: Models, max_seconds: float = MAX_RUN_SECONDS) -> None:
-        """max_seconds: of a run, which is then ended by a sentence, as others wait."""
         self._models, self._max_seconds = models, max_seconds
         self._cancelled: deque[str] = deque(maxlen=MAX_CANCELLED)
         self._last_fit: tuple[Any, Any] = None, None  # an edit that was asked about, its mask with the prompt
@@ -246,11 +244,9 @@ class Actions:
         return update | {"examples": {"model": model, "examples": self._models.examples(model)}}
 
     def reset_settings(self, model: str | None) -> Update:
-        """A model's own settings."""
         return starting_values(self._models.get(model))
 
     def surprise(self, model: str | None) -> Update:
-        """A random prompt of some suggestions, or a random class."""
         pipeline = self._models.get(model)
         if pipeline.conditioning == "class":
             return {"choice": [random.choice(pipeline.classes)]}
@@ -307,12 +303,10 @@ def _edit(
 
 
 def _generate(pipeline: Pipeline, _: Sketch, controls: Controls) -> Iterator[PipelineEvent]:
-    """Generates a new image."""
     return pipeline.generate(controls.prompt(pipeline), **controls.for_run(pipeline))
 
 
 def _vary(pipeline: Pipeline, sketch: Sketch, controls: Controls) -> Iterator[PipelineEvent]:
-    """Regenerates the whole image on the sketchpad, as differently as the strength says."""
     return pipeline.vary(sketch.file(), controls.strength, controls.prompt(pipeline), **controls.for_run(pipeline))
 
 
@@ -320,10 +314,7 @@ TASKS: dict[str, Callable[..., Iterator[PipelineEvent]]] = {"edit": _edit, "gene
 
 
 def _update(event: PipelineEvent, history: "RunHistory", message: Mapping[str, Any], again: bool) -> Update:
-    """What an event changes on the page.
-
-    again: whether a result that misses what the words ask for may be tried again, as the best of four.
-    """
+    """again: whether a result that misses what the words ask for may be tried again, as the best of four."""
     # What is offered, the page says with a button: see `showOffer`.
     notes = [note for note in event.notes if event.elsewhere is None or note not in OFFERED]
     html = [messages.note_html(note, again=message["task"] if again and note == MISSED else "") for note in notes]

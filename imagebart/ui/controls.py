@@ -27,7 +27,6 @@ class Slider(NamedTuple):
 
 
 def _setting(name: str, label: str, minimum: float, maximum: float, step: float, note: str = "") -> Slider:
-    """The slider of a sampling setting, with its description and a note about its range."""
     return Slider(name, label, f"{SamplingSettings.model_fields[name].description}{note}", minimum, maximum, step)
 
 
@@ -93,21 +92,19 @@ class Controls(Settings):
         return self.replace(seed=None, new_seed=True, variants=1, best_first=False, strength=1.0)
 
     def sampling(self, pipeline: Pipeline) -> SamplingSettings:
-        return pipeline.defaults.replace(
-            temperature=self.temperature,
-            top_k=self.top_k or None,
-            top_p=self.top_p if self.top_p < 1 else None,
-            guidance=self.guidance,
-            resamples=self.resamples,
-            corrector_steps=self.corrector_steps if pipeline.any_scales else 0,
-            scales=self.scales if pipeline.any_scales else None,
-        )
+        """The sliders' values as settings: their ends stand for None, and for what the model does not take."""
+        values = self.model_dump(include={*SAMPLED})
+        values |= {"top_k": self.top_k or None, "top_p": self.top_p if self.top_p < 1 else None}
+        if not pipeline.any_scales:
+            values |= {"scales": None, "corrector_steps": 0}
+        return pipeline.defaults.replace(**values)
 
     def _several_classes(self, pipeline: Pipeline) -> bool:
         return pipeline.conditioning == "class" and len(self.choice or ()) > 1
 
 
 NAMES = tuple(Controls.model_fields)
+SAMPLED = SamplingSettings.model_fields.keys() & NAMES
 RESET = tuple(name for name in NAMES if name not in ("model", "words", "choice", "variants", "best_first"))
 """The controls that "Reset" sets: not the prompt, nor how many images in which order."""
 
@@ -152,18 +149,10 @@ def link_values(sent: Mapping[str, Any], pipeline: Pipeline) -> dict[str, Any]:
 
 
 def _sampling_values(settings: SamplingSettings, pipeline: Pipeline) -> dict[str, Any]:
-    return {
-        "guidance": settings.guidance,
-        "temperature": settings.temperature,
-        "top_k": settings.top_k or 0,
-        "top_p": settings.top_p or 1,
-        "resamples": settings.resamples,
-        "corrector_steps": settings.corrector_steps,
-        "scales": settings.scales or pipeline.stages,
-    }
+    ends = {"top_k": settings.top_k or 0, "top_p": settings.top_p or 1, "scales": settings.scales or pipeline.stages}
+    return settings.model_dump(include={*SAMPLED}) | ends
 
 
 def _clamped(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values, those of sliders moved into their ranges: Gradio refuses others."""
     clamped = {s.name: min(max(values[s.name], s.minimum), s.maximum) for s in SLIDERS if s.name in values}
     return {**values, **clamped}

@@ -159,7 +159,6 @@ def _text(prompt: Any) -> str | None:
 
 
 def add_endpoints(pipeline: Pipeline, concurrency_id: str, max_seconds: float) -> None:
-    """Adds the endpoints to the page being built, with so many seconds for a run."""
     endpoints = Endpoints(pipeline, max_seconds)
     for function in (endpoints.edit, endpoints.generate, endpoints.vary, endpoints.suggest_mask, endpoints.describe):
         gr.api(on_gpu(function), concurrency_id=concurrency_id, concurrency_limit=1)

@@ -237,10 +237,7 @@ def compose(step: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def expand(request: Mapping[str, Any]) -> dict[str, Any]:
-    """An image with more around it: {"path": a file, "left", "top", "right", "bottom": pixels} to {"image": …}.
-
-    What is new repeats the image's edge.
-    """
+    """An image with more around it: {"path": a file, "left", "top", "right", "bottom": pixels} to {"image": …}."""
     image = load_image(find(request["path"]))
     left, top, right, bottom = (request[side] for side in ("left", "top", "right", "bottom"))
     width, height = image.width + left + right, image.height + top + bottom

@@ -28,13 +28,11 @@ DISK_FULL = (
 
 
 def run_too_long(seconds: float) -> str:
-    """A run that was ended, as others wait."""
     limit = f"{seconds / 60:g} minutes" if seconds >= 120 else f"{seconds:g} seconds"
     return f"The run took longer than the {limit} that this page allows; choose fewer images or steps."
 
 
 def expanded_too_far(size: tuple[int, int], shape: int, pixels: int) -> str:
-    """An image that was to grow beyond the limits."""
     most = f"{pixels // 1_000_000} megapixels, and a longer side of {shape} times the shorter one"
     return f"The image would have {size[0]:,} × {size[1]:,} pixels; it can grow to at most {most}."
 
@@ -44,7 +42,6 @@ SETTINGS_RESTORED = "This image was made here: its prompt, seed and settings are
 
 
 def download_begins(model: PublishedModel) -> str:
-    """A published model that was chosen and is not here."""
     return f"{model.name} draws {model.domain}; its license: {model.license}. {model.download_gb:g} GB are downloaded."
 
 
@@ -78,7 +75,6 @@ def step_caption(event: PipelineEvent) -> str:
 
 
 def drawn(event: PipelineEvent) -> str:
-    """How much of a step is done."""
     return f"{round(100 * event.position / max(event.total, 1))} %"
 
 
@@ -118,7 +114,6 @@ def waiting_html() -> str:
 
 
 def done_html(event: PipelineEvent) -> str:
-    """After the last event."""
     seed = f'<span class="ib-long"> · seed {event.seed}</span>'
     return _bar(f"<span>Keep it, or paint on.</span><span>Done in {event.elapsed:.1f} s{seed}</span>", 100)
 
@@ -129,7 +124,6 @@ def _bar(line: str, percent: int, attributes: str = "") -> str:
 
 
 def problem_html(sentence: str) -> str:
-    """A sentence about what went wrong."""
     return f'<p class="ib-message ib-problem">{escape(sentence)}</p>'
 
 
@@ -178,7 +172,6 @@ NO_VOCABULARY = {
 
 
 def about_model(pipeline: Pipeline) -> str:
-    """What a model draws, its sizes, and its card, as Markdown."""
     side, grid, stages = pipeline.image_size, pipeline.grid, pipeline.stages
     steps = "any number of scales" if pipeline.any_scales else f"{stages} stage{'' if stages == 1 else 's'}"
     draws = f"Draws {escape(pipeline.knows)} only. " if pipeline.knows else ""
@@ -188,12 +181,9 @@ def about_model(pipeline: Pipeline) -> str:
 
 def words_html(suggestions: Mapping[str, Sequence[str]], vocabulary: Sequence[str]) -> str:
     """Words to add to the prompt: suggestions by what they describe, then a model's whole vocabulary."""
-    groups = ""
+    groups, chip = "", '<button type="button" class="ib-chip" aria-pressed="false"'
     for name, words in {**suggestions, "all words": vocabulary}.items():
-        chips = "".join(f'{CHIP} data-add="{word}">{word}</button>' for word in map(escape, words))
+        chips = "".join(f'{chip} data-add="{word}">{word}</button>' for word in map(escape, words))
         label = escape(name)
         groups += f'<div class="ib-chips" role="group" aria-label="{label}"><span>{label}</span>{chips}</div>'
     return f'<input type="search" id="find-word" placeholder="Find a word" aria-label="Find a word">{groups}'
-
-
-CHIP = '<button type="button" class="ib-chip" aria-pressed="false"'

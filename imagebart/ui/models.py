@@ -45,7 +45,6 @@ class Example:
     prompt: str = ""
 
     def thumbnail(self) -> Image.Image:
-        """The image with its mask laid over it as on the sketchpad."""
         if self.mask is None:
             return self.image
         opacity = self.mask.point([round(value * MASK_OPACITY) for value in range(256)])
@@ -65,10 +64,7 @@ class Example:
 
 
 def find_examples(folder: Path) -> list[Example]:
-    """All examples of a folder by name. `01-red-curls.png` is captioned "Red curls".
-
-    Those that cannot be read are left out, and named in the log.
-    """
+    """All examples of a folder that can be read, by name. `01-red-curls.png` is captioned "Red curls"."""
     examples = []
     for path in sorted(folder.glob("*.png")):
         if path.name.endswith(MASK_SUFFIX):
@@ -179,7 +175,6 @@ def is_model(folder: Path) -> bool:
 
 
 def model_properties(pipeline: Pipeline) -> dict[str, dict[str, Any]]:
-    """Properties of the components that show a model."""
     kind, vocabulary = pipeline.conditioning, pipeline.vocabulary
     words = messages.words_html(pipeline.suggestions, vocabulary) if vocabulary else messages.NO_VOCABULARY[kind]
     return {

@@ -53,10 +53,7 @@ Properties = Mapping[str, Mapping[str, Any]]  # of components, by their names
 
 
 def build_page(models: Models, max_run_seconds: float = MAX_RUN_SECONDS) -> gr.Blocks:
-    """The page, opened on the first model and its first example. See `launch_page`.
-
-    max_run_seconds: after which a run is ended by a sentence, as others wait for the model.
-    """
+    """The page, opened on the first model and its first example. See `launch_page`."""
     from imagebart.ui.endpoints import add_endpoints  # for other programs: nothing on the page goes through them
 
     pipeline = models.first
@@ -222,7 +219,6 @@ show();
 
 
 def add_heading(models: list[tuple[str, str]]) -> Parts:
-    """The title, the model with the others that can be chosen, and the menu that opens an image."""
     with gr.Row(elem_id="top"):
         gr.HTML(messages.HEADING, elem_id="heading")
         template = '<label class="ib-model"><span>Model</span><select aria-label="Model"></select></label>'
@@ -319,7 +315,6 @@ def _add_slider(parts: Parts, slider: Slider, values: Mapping[str, Any], propert
 
 
 def add_about(properties: Properties) -> Parts:
-    """What a model is, folded; and the runs so far."""
     with gr.Accordion("About this model", open=False, elem_id="card"):
         card = gr.Markdown(**properties["card"])
     gr.HTML(messages.HISTORY, apply_default_css=False)

@@ -22,10 +22,7 @@ from imagebart.weights.registry import PublishedModel, converted_folder, get_mod
 
 
 def ensure_model(name: str) -> Path:
-    """The folder of a published model, ready to load; downloads and converts it if it is not here, saying its size.
-
-    Raises as `download` and `convert` do.
-    """
+    """The folder of a published model, ready to load; downloads and converts it if it is not here, saying its size."""
     model, folder = get_model(name), model_folder(name)
     if folder.is_dir() and folder != published_folder(name):
         return folder

@@ -152,10 +152,7 @@ def load_networks(
     dtype: torch.dtype = torch.float32,
     cls: type[Model] = ImageBARTModel,  # type: ignore[assignment]
 ) -> Model:
-    """Reads a model, frozen; of a training run's folder some networks may be missing.
-
-    Raises WeightsError naming the file and what is wrong.
-    """
+    """Reads a model, frozen, which may lack networks. Raises WeightsError naming the file and what is wrong."""
     config = read_config(folder / CONFIG)
     with on_meta_device(folder / CONFIG):
         stages = [Stage(stage, len(config.betas)) for stage in config.stages]
@@ -226,15 +223,11 @@ class _WithoutInit(TorchFunctionMode):
 
 
 def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
-    """The shape of each tensor that a module needs."""
     return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
 
 
 def check_shapes(where: object, tensors: Mapping[str, Tensor], expected: Shapes, prefix: str = "") -> None:
-    """Raises WeightsError naming the first tensor that is missing, unknown or of a wrong shape.
-
-    prefix: what stands before all these names in the file.
-    """
+    """Raises WeightsError naming the first tensor, after `prefix`, that is missing, unknown or of a wrong shape."""
     for name, shape in expected.items():
         if name not in tensors:
             raise WeightsError(f"{where} lacks the tensor {prefix}{name}, expected it with shape {list(shape)}")

@@ -103,10 +103,7 @@ class Graph:
 
 
 def graphs(model: ImageBARTModel, count: int = 6) -> dict[str, Graph]:
-    """The graphs of a model by their names; raises InputError for one without a denoiser that reads words.
-
-    count: of tokens in a step, in the examples.
-    """
+    """A model's graphs by name, with examples of `count` tokens; InputError without a denoiser that reads words."""
     denoiser = model.denoiser
     if denoiser is None or denoiser.config.text is None:
         raise InputError("There are graphs of models with a denoiser and a text encoder, not of this one.")

@@ -175,7 +175,6 @@ class PublishedModel:
 
     @property
     def url(self) -> str:
-        """Where its files are."""
         return f"https://ommer-lab.com/files/{self.name}.zip"
 
     @property
@@ -192,7 +191,6 @@ class PublishedModel:
         return conditioner.replace(names=tuple(text.splitlines()))
 
     def stage(self, t: int) -> PublishedStage:
-        """How stage t is built."""
         first_stage = FirstStageConfig(codebook_size=self.codebook_size, used_codes=self.used_codes)
         kind: Kind = "none" if self.classes is None else "class"
         if t == self.stages:

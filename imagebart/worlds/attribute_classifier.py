@@ -111,7 +111,6 @@ class CaptionReader(nn.Module):
 
 
 def save_heads(reader: CaptionReader, folder: Path) -> None:
-    """Writes the heads beside their text encoder."""
     write_bytes(folder / HEADS, save(reader.heads.state_dict()))
 
 
@@ -150,7 +149,7 @@ MIN_PROBABILITY = 0.92  # mean over an avatar's attributes: other images reach 0
 
 @dataclass(frozen=True)
 class AvatarScorer:
-    """Scores images by the log-probability, by the classifier, that they show what the prompt claims."""
+    """Scores by the classifier's log-probability of what the prompt claims; a `ranking.Checker` and `Describer`."""
 
     classifier: AttributeClassifier
     captions: CaptionReader
@@ -174,7 +173,6 @@ class AvatarScorer:
 
     @torch.no_grad()
     def score(self, images: Tensor, prompt: str) -> Tensor:
-        """See `imagebart.worlds.ranking.Scorer`. 0 at best, and for prompts that claim nothing."""
         answers, total = self.classifier(images.float().cpu()), torch.zeros(len(images))
         for name, allowed in with_showing(self.claims(prompt)).items():
             total += answers[name].log_softmax(1)[:, _allowed(name, allowed)].logsumexp(1)
@@ -182,19 +180,16 @@ class AvatarScorer:
 
     @torch.no_grad()
     def shows(self, squares: Tensor, prompt: str) -> list[bool]:
-        """See `imagebart.worlds.ranking.Checker`."""
         answers, shown = self.classifier(squares.float().cpu()), torch.ones(len(squares), dtype=torch.bool)
         for name, allowed in with_showing(self.claims(prompt)).items():
             shown &= _allowed(name, allowed)[answers[name].argmax(1)]
         return shown.tolist()
 
     def describe(self, image: Tensor) -> str | None:
-        """See `imagebart.worlds.ranking.Describer`."""
         attributes = self._read(image)
         return None if attributes is None else verbalize(attributes)
 
     def contrast(self, image: Tensor, prompt: str) -> tuple[str, str] | None:
-        """See `imagebart.worlds.ranking.Describer`."""
         attributes = self._read(image)
         if attributes is None:
             return None

@@ -101,32 +101,20 @@ SHOWING = {
     "graphic": {"clothing": "graphic"},
 }
 
-# Words for the colors of hair and fabric, where they are not simply the color's name; common ones more than once.
-COLOR_WORDS: dict[str, dict[str, tuple[str, ...]]] = {
-    "hair": {
-        "black": ("black", "black", "black", "dark", "jet black"),
-        "brown": ("brown", "brown", "brown", "dark brown", "light brown", "chestnut"),
-        "blonde": ("blonde", "blonde", "blond", "golden", "platinum blonde", "light blonde"),
-        "red": ("red", "red", "ginger", "orange", "auburn", "copper"),
-        "grey": ("grey", "gray", "silver", "grey", "gray"),
-        "pink": ("pink", "pink", "pink", "hot pink", "light pink"),
-        "blue": ("blue", "blue", "blue", "light blue", "dark blue"),
-    },
-    "fabric": {
-        "grey": ("grey", "gray"),
-        "blue": ("blue", "blue", "blue", "blue", "light blue", "dark blue", "navy", "navy blue"),
-        "green": ("green", "green", "green", "green", "dark green", "light green"),
-        "red": ("red", "red", "red", "red", "dark red", "bright red"),
-        "yellow": ("yellow", "yellow", "yellow", "bright yellow"),
-        "pink": ("pink", "pink", "pink", "light pink", "hot pink"),
-    },
-}
+
+@cache
+def _file() -> ConfigParser:
+    """`data/avatar_phrases.ini`, whose head explains its signs."""
+    file = ConfigParser(delimiters=(":",), interpolation=ExtendedInterpolation())
+    file.read_string(files("imagebart").joinpath("data/avatar_phrases.ini").read_text(encoding="utf-8"))
+    return file
 
 
+@cache
 def color_words(attribute: str, value: str) -> tuple[str, ...]:
-    """The words for a color of hair or of fabric, the plainest first."""
+    """The words for a color of hair or of fabric, the plainest first; common ones more than once."""
     kind = "hair" if attribute in ("hair_color", "facial_hair_color") else "fabric"
-    return COLOR_WORDS[kind].get(value, (value,))
+    return tuple(_file().get(f"words {kind}", value, fallback=value).split("; "))
 
 
 @dataclass(frozen=True)
@@ -144,10 +132,8 @@ KINDS = {"=": "adjective", "+": "epithet", "~": "loose"}  # by the sign before a
 
 
 def phrases(table: str) -> Tables:
-    """The phrases of each attribute in a table of `data/avatar_phrases.ini`, whose head explains its signs."""
-    file = ConfigParser(delimiters=(":",), interpolation=ExtendedInterpolation())
-    file.read_string(files("imagebart").joinpath("data/avatar_phrases.ini").read_text(encoding="utf-8"))
-    found: Tables = {}
+    """The phrases of each attribute in a table of the file."""
+    file, found = _file(), Tables()
     for attribute in VALUES:
         for values, texts in file.items(f"{table} {attribute}") if file.has_section(f"{table} {attribute}") else ():
             found.setdefault(attribute, []).extend(_line(attribute, values, texts, file["prints"]["*"]))

@@ -17,7 +17,6 @@ from imagebart.text.prompts import ColoredThing, PromptRules, Substitution, arti
 from imagebart.worlds.avatars import (
     COLOR_ALONE,
     COLOR_OF,
-    COLOR_WORDS,
     HAIR,
     HAT_TOPS,
     SUBJECTS,
@@ -153,13 +152,17 @@ def describe(attributes: Attributes, random: np.random.Generator, count: int | N
     return Caption(text + "." if random.random() < 0.1 else text, claims)
 
 
+def color_names() -> set[str]:
+    """All words for colors of hair and of fabric."""
+    return {word for name in VALUES if name.endswith("_color") for v in VALUES[name] for word in color_words(name, v)}
+
+
 def all_words() -> list[str]:
     """Every word that a caption can contain, sorted, in lower case."""
     tables = (WORDINGS, COLOR_ALONE, NEGATIONS)
     phrased = [_colored(p.text, "") for table in tables for row in table.values() for p in row]
-    colors = [word for name in VALUES if name.endswith("_color") for v in VALUES[name] for word in color_words(name, v)]
     frames = [*PEOPLE, *PLURALS.values(), *KINDS_OF_PICTURE, *ORDERS, *WEARING_ORDERS, JOINTS]
-    texts = [*phrased, *map(plural, phrased), *colors, *frames]
+    texts = [*phrased, *map(plural, phrased), *color_names(), *frames]
     return sorted({word for text in texts for word in re.findall(r"[a-z]+", text)})
 
 
@@ -188,8 +191,7 @@ def prompt_rules() -> PromptRules:
     age = Substitution(words="", replacement="", unless=tuple(data["unless"].split()), unless_colored="hair")
     ages = [age.replace(words=word, replacement=by) for word, by in _by_word(data["age"]).items()]
     nearest_words = [Substitution(words=words, replacement=by) for words, by in data["instead"].items()]
-    known = {word for table in COLOR_WORDS.values() for words in table.values() for word in words}
-    adjectives = sorted(ADJECTIVES - known - set(data["colors"].split()))
+    adjectives = sorted(ADJECTIVES - color_names() - set(data["colors"].split()))
     return PromptRules(
         misspellings=_by_word(data["misspellings"]),
         substitutions=(*ages, *nearest_words),
