@@ -211,6 +211,7 @@ class Pipeline:
         self.conditioning, self.classes = model.conditioner.kind, list(model.classes)  # [] where it has none
         self.image_size, self.grid = shape.resolution, shape.side  # pixels a side of the model's images, tokens a side
         self.stages, self.any_scales = model.scales_of(None), model.denoiser is not None  # T, and whether others go too
+        self._words = model.conditioner if isinstance(model.conditioner, TextConditioner) else None
         patches = about.frame
         self._frames = Frames(model, scorer, patches) if patches and isinstance(scorer, ThingScorer) else None
 
@@ -233,20 +234,15 @@ class Pipeline:
     @property
     def vocabulary(self) -> list[str]:
         """Words that a text model knows, or its scorer; [] for others."""
-        conditioner = self.model.conditioner
-        if not isinstance(conditioner, TextConditioner):
-            return []
-        return sorted((*conditioner.words, *conditioner.understood))
+        return sorted((*self._words.words, *self._words.understood)) if self._words else []
 
     def unknown_words(self, prompt: str) -> list[str]:
         """The prompt's words that the model will leave out, as written, each once."""
-        conditioner = self.model.conditioner
-        return conditioner.unknown_words(prompt) if isinstance(conditioner, TextConditioner) else []
+        return self._words.unknown_words(prompt) if self._words else []
 
     def corrections(self, prompt: str) -> dict[str, str]:
         """The prompt's words that will be read as others: {"sunglases": "sunglasses"}."""
-        conditioner = self.model.conditioner
-        return dict(conditioner.corrections(prompt)) if isinstance(conditioner, TextConditioner) else {}
+        return dict(self._words.corrections(prompt)) if self._words else {}
 
     def fit_mask(
         self,

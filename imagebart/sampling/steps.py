@@ -145,7 +145,6 @@ class ChainState:
         return replace(self._at((rows, places), "x", "noise_level", "hint_embeds"), places=places)
 
     def _at(self, index: Any, *names: str) -> "ChainState":
-        """The same with what stands at an index of some of its tensors."""
         return replace(self, **{name: part[index] for name in names if (part := getattr(self, name)) is not None})
 
     # Noise is drawn for all N tokens of an image, so that it does not depend on which of them there are.
@@ -181,7 +180,6 @@ class StepRun:
     """
 
     def __init__(self, step: Step, state: ChainState, guidance: float = 1.0) -> None:
-        """state: its x is x_t."""
         self.step, self.decoder, self.guidance, self.guided = step, step.network.decoder, guidance, state.guided
         self.copies = 2 if self.guided else 1  # of a row: with the condition, and without
         self.x_t, self.noise_level = state.x, state.noise_level

@@ -255,7 +255,6 @@ class PromptRules(Settings):
         return RewrittenPrompt(changed, corrections, list(dict.fromkeys(notes)))
 
     def _substituted(self, pieces: list[Piece], entry: Substitution) -> tuple[list[Piece], list[str]]:
-        """The pieces with an entry's words replaced, and those words as typed."""
         wanted, words = entry.words.split(), [piece.word for piece in pieces]
         owners = [self._owner(pieces, i) for i in range(len(pieces))] if entry.unless_colored else []
         if not set(words).isdisjoint(entry.unless) or any(o and o.name == entry.unless_colored for o in owners):
@@ -267,7 +266,6 @@ class PromptRules(Settings):
         return pieces, typed
 
     def _with_nearest_colors(self, pieces: list[Piece], known: frozenset[str]) -> tuple[list[Piece], list[str]]:
-        """The pieces with the nearest colors in place of unknown ones, and a note for each."""
         changed: list[Piece] = []
         notes = []
         rest = enumerate(pieces)

@@ -38,8 +38,6 @@ Data = Callable[[TokensRun, int], tuple[Dataset[Any], Conditioner]]
 
 @dataclass
 class TokensTask(Task, Generic[R]):
-    """A network on the tokens of images and on their captions."""
-
     model: nn.Module
     conditioner: Conditioner
     first_stage: FirstStage
@@ -113,8 +111,6 @@ def prefix_size(conditioner: Conditioner, text: TextEncoderConfig | None) -> tup
 
 @dataclass(frozen=True)
 class TokenTaskInputs:
-    """What a run on tokens begins with."""
-
     first_stage: FirstStage
     dataset: Dataset[Any]
     conditioner: Conditioner

@@ -7,6 +7,7 @@ import re
 import statistics
 from collections import Counter
 from datetime import timedelta
+from importlib import resources
 from pathlib import Path
 from typing import Any, get_args
 
@@ -241,8 +242,7 @@ def about_model(run: ModelRun, store: ImageStore, name: str, conditioner: Condit
 def card(run: ModelRun, store: ImageStore, model: ImageBART, folder: Path) -> str:
     """The model's card; folder: of its run."""
     index, config = store.index, model.first_stage.config
-    size, held_out = config.resolution, sum(index.held_out)
-    training = []
+    held_out, training = sum(index.held_out), []
     for name, part in (("first stage", "first-stage"), ("denoiser", "denoiser")):
         measured = [record for record in read_log(folder / part) if "held_out" in record]
         if not measured:
@@ -252,38 +252,11 @@ def card(run: ModelRun, store: ImageStore, model: ImageBART, folder: Path) -> st
         took = f"{measured[-1]['hours']:.2f} hours, {measured[-1]['step']:,} steps"
         more = f" more, from {Path(run.init_from).name}" if run.init_from else ""
         training.append(f"- {name}: {took}{more}; on held-out images: {numbers}.")
-    trained = "\n".join(training)
-    return f"""---
-license: other
-tags:
-  - imagebart
-  - inpainting
----
-
-# {model.about.name}
-
-An ImageBART of {model.about.knows}: {size} × {size} pixels, {config.side} × {config.side} tokens of
-{config.vocab_size:,} codes, one denoiser for every noise level. Made by `imagebart train model`.
-
-## Data
-
-- {len(index.names) - held_out:,} images to train on, {held_out:,} held out; they have {KINDS[index.kind]}.
-- License of the images: {run.license or "not stated"}.
-{f"- {run.credit}" if run.credit else ""}
-
-## Training
-
-{trained}
-
-error: of reconstructions, in levels of 255; psnr in dB; codes: share in use; loss: nats a token, `half` with the upper
-half known, `whole` with nothing known.
-
-## Limits
-
-- It was trained on {model.about.knows} and nothing else, and knows the words of its captions only.
-- What the training images show wrongly, or seldom, it generates wrongly, or seldom.
-- Details of a few pixels are lost in the tokens.
-"""
+    text = resources.files("imagebart").joinpath("data/model_card.md").read_text(encoding="utf-8")
+    used, texts, license = len(index.names) - held_out, KINDS[index.kind], run.license or "not stated"
+    values = {"about": model.about, "config": config, "used": used, "held_out": held_out, "texts": texts}
+    credit = f"- {run.credit}" if run.credit else ""
+    return text.format(**values, license=license, credit=credit, training="\n".join(training))
 
 
 def write_examples(store: ImageStore, folder: Path) -> None:

@@ -16,8 +16,6 @@ DEFAULT_SCALES = 4  # at least, of a model that takes any number: coarse to fine
 
 
 class Slider(NamedTuple):
-    """A slider: its name among the controls, its label, a line of help and its range."""
-
     name: str
     label: str
     info: str

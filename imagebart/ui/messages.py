@@ -97,7 +97,6 @@ def position_line(event: PipelineEvent) -> str:
 
 
 def progress_html(event: PipelineEvent) -> str:
-    """How far a run is, elapsed time, and remaining time where it is known, above a progress bar."""
     percent = round(100 * event.fraction)
     remaining = "" if event.remaining is None else f", about {event.remaining:.1f} s left"
     position, time = escape(position_line(event)), f"{event.elapsed:.1f} s{remaining}"

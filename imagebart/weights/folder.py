@@ -86,7 +86,6 @@ def check_betas(betas: tuple[float, ...]) -> None:
 
 
 def config_of(model: ImageBARTModel) -> ModelConfig:
-    """What config.json says of a model."""
     return ModelConfig(
         about=model.about,
         conditioner=model.conditioner,

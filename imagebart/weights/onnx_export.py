@@ -95,8 +95,6 @@ class StepDecoder(StepEncoder):
 
 @dataclass(frozen=True)
 class Graph:
-    """A network, and what its graph is made from."""
-
     network: nn.Module
     example: tuple[Tensor, ...]
     sizes: tuple[tuple[int, ...], ...]  # of each argument, the dimensions that are of any size
