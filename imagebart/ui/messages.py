@@ -140,29 +140,6 @@ OPEN = (
     '<button type="button" class="sp-button" popovertarget="examples">'
     'Open<span class="ib-long"> an image</span></button>'
 )
-HISTORY = (
-    '<section class="sp-history" id="history" aria-label="History" hidden>'
-    '<h2 class="ib-label">History</h2>'
-    '<div class="sp-strip" data-roving role="toolbar" aria-label="Runs"></div></section>'
-)
-# What the main button does: see sketchpad/modes.js.
-MODES = (
-    '<div id="mode" role="radiogroup" aria-label="What to do">'
-    + "".join(
-        f'<label><input type="radio" name="mode" value="{name}"{" checked" if name == "fill" else ""}>'
-        f"<span>{name.capitalize()}</span></label>"
-        for name in ("fill", "remove", "background", "expand", "vary")
-    )
-    + "</div>"
-)
-# The first lines by the sketchpad, the others filled by prompt.js.
-PROMPT_CHECK = (
-    '<p class="ib-message ib-note" id="elsewhere" role="status" hidden>Your words are about another place. '
-    '<button type="button" class="ib-chip" id="move-mask">Move the mask there</button></p>'
-    '<p class="ib-unknown" id="unknown-image" role="status" hidden></p>'
-    '<p class="ib-unknown" id="unknown" role="status" hidden></p>'
-    '<p class="ib-chips" id="corrections" role="status" hidden></p>'
-)
 NO_VOCABULARY = {
     "text": "This model was trained on any words.",
     "class": "This model takes a class instead of words.",

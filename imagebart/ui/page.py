@@ -237,7 +237,7 @@ def add_prompt_and_buttons(properties: Properties) -> Parts:
     small: dict[str, Any] = {"size": "sm", "min_width": 110}
     parts: Parts = {}
     with gr.Column(elem_id="dock"):
-        gr.HTML(messages.MODES, elem_id="modes", apply_default_css=False)
+        gr.HTML(_read("sketchpad/modes.html"), elem_id="modes", apply_default_css=False)
         with gr.Row(elem_id="ask"):
             parts["words"] = gr.Textbox(
                 placeholder="What should be there? Such as: sunglasses",
@@ -258,7 +258,7 @@ def add_prompt_and_buttons(properties: Properties) -> Parts:
         parts |= {name: gr.HTML(elem_id=name) for name in ("progress", "announcement")}
         with gr.Column(elem_id="notes"):
             parts["messages"] = gr.HTML(elem_id="messages")
-            gr.HTML(messages.PROMPT_CHECK)
+            gr.HTML(_read("sketchpad/prompt_check.html"))
     with gr.Row(elem_id="others"):
         parts["surprise"] = gr.Button("Surprise me", elem_id="surprise", **small, **properties["surprise"])
         parts["generate"] = gr.Button("New image", elem_id="generate", **small)
@@ -317,7 +317,7 @@ def _add_slider(parts: Parts, slider: Slider, values: Mapping[str, Any], propert
 def add_about(properties: Properties) -> Parts:
     with gr.Accordion("About this model", open=False, elem_id="card"):
         card = gr.Markdown(**properties["card"])
-    gr.HTML(messages.HISTORY, apply_default_css=False)
+    gr.HTML(_read("sketchpad/history.html"), apply_default_css=False)
     return {"card": card}
 
 
