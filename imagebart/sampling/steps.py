@@ -155,6 +155,7 @@ class ChainState:
         return self._there(gumbel_noise((config.tokens, config.vocab_size), self.generators))
 
     def uniform(self) -> Tensor:
+        """Uniform noise, int64 [B, n]."""
         config = self.steps[0].network.config
         return self._there(uniform_tokens(config.tokens, config.vocab_size, self.generators))
 

@@ -1,13 +1,12 @@
 """The published models (CompVis, 2021): their names, addresses and networks, and where they are on this machine.
 
-How a stage is built stands here for each published model, and otherwise in scaleN.yaml, the original's configuration,
+How a stage is built follows from `data/published_models.yaml`, or from scaleN.yaml, the original's configuration,
 beside its checkpoint. That file is read as data: the classes that it names are only compared.
 """
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -218,43 +217,8 @@ class PublishedModel:
         return _build(first_stage, kind, "residual" if self.residual else "encoder_decoder", settings)
 
 
-# The authors state no license of the weights; each with what is known of the training images.
-_faces = partial(
-    PublishedModel,
-    domain="photographs of faces",
-    license="none stated; trained on FFHQ: non-commercial use (CC BY-NC-SA 4.0)",
-    used_codes=548,
-    codebook_size=1024,
-)
-_lsun = partial(PublishedModel, license="none stated; trained on LSUN", stages=3, download_gb=15.9, memory_gb=7.5)
-_imagenet = partial(
-    PublishedModel,
-    domain="photographs of 1000 kinds of things (ImageNet)",
-    license="none stated; trained on ImageNet: non-commercial research",
-    used_codes=973,
-    classes=1000,
-    encoder_positions=258,
-)
-_PUBLISHED = (
-    _faces(
-        "ffhq_4_scales_geometric",
-        stages=4,
-        download_gb=7.6,
-        memory_gb=3.2,
-        residual=True,
-        width=752,
-        encoder_depth=18,
-        coarsest_width=800,
-        coarsest_depth=26,
-    ),
-    _faces("ffhq_2_scales_custom", stages=2, download_gb=10.6, memory_gb=5.0),
-    _lsun("churches_3_scales", domain="photographs of churches", used_codes=1022, encoder_positions=258),
-    _lsun("bedrooms_3_scales", domain="photographs of bedrooms", used_codes=1017),
-    _lsun("cats_3_scales", domain="photographs of cats", used_codes=1014),
-    _imagenet("cin_4_scales_geometric", stages=4, download_gb=21.1, memory_gb=10.0, residual=True),
-    _imagenet("cin_5_scales_custom", stages=5, download_gb=26.4, memory_gb=12.4),
-)
-MODELS = {model.name: model for model in _PUBLISHED}
+TABLE = yaml.safe_load(resources.files("imagebart").joinpath("data/published_models.yaml").read_text("utf-8"))
+MODELS = {name: PublishedModel(name, **entry) for name, entry in TABLE["models"].items()}
 
 
 def get_model(name: str) -> PublishedModel:
