@@ -17,9 +17,7 @@ MARKS = {"slow", "browser", "release", "load", "fuzz"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker runs the browser's tests, which come first, the others a file at a time, those with slow tests first:
-    begun last, one would keep one worker busy while the other is done.
-    """
+    """One worker runs the browser's tests, which come first, the others a file at a time, slow ones first."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     browser = {item for item in items if item.get_closest_marker("browser")}
     items.sort(key=lambda item: (item not in browser, item.path not in slow))

@@ -1,8 +1,7 @@
 """Every tensor is where the model is: all that a pipeline does runs on a device that refuses tensors of the CPU.
 
-No GPU is needed. The device is pretended: its tensors refuse to meet those of the CPU, as a GPU's do. Their values are
-on the CPU, so that steps run that depend on values: `FakeTensorMode` has none, and tensors of the meta device mix with
-the CPU's. PyTorch has such a device for good, once it is made, so that a process of its own runs this file.
+The device is pretended: its tensors have values, on the CPU, but refuse to meet the CPU's, as a GPU's do and those of
+the meta device do not. PyTorch has such a device for good, once it is made: a process of its own runs this file.
 """
 
 import os

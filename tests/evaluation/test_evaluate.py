@@ -58,13 +58,10 @@ def test_images_without_answers_do_not_count_and_few_have_the_variance_of_a_samp
     assert share_of([2, 0, 1], [2, 2, 2]) == pytest.approx(wilson(0.5, 3))
 
 
-def test_a_mean_has_the_normal_interval() -> None:
+def test_a_mean_has_the_normal_interval_and_a_median_that_of_the_sign_test() -> None:
+    """Ranks from tables of the sign test; samples in which it is missed are as rare as is said."""
     half = 1.959964 * math.sqrt(14 / 3) / 2
     assert mean_of([1.0, 2.0, 3.0, 6.0]) == pytest.approx((3, 3 - half, 3 + half))
-
-
-def test_the_median_lies_between_the_order_statistics_of_the_sign_test() -> None:
-    """Ranks from tables of the sign test; samples in which it is missed are as rare as is said."""
     for count, rank in ((6, 1), (10, 2), (20, 6), (100, 40)):
         interval = median_of(list(range(1, count + 1)))
         assert (interval.low, interval.high) == (rank, count + 1 - rank)

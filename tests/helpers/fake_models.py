@@ -109,10 +109,7 @@ class WatchedPipeline(Pipeline):
 
 
 class HeldPipeline(WatchedPipeline):
-    """A pipeline whose edits end, after their result, only when the test lets them; so do its answers to queries.
-
-    Results come at once; `results.clear()` holds them back until `results.set()`; `at_result` is set before one comes.
-    """
+    """Edits end, after their result, only when let go; so do answers. `results.clear()` holds back results as well."""
 
     def __init__(self, model: ImageBART) -> None:
         super().__init__(model)

