@@ -70,8 +70,6 @@ class Pass:
 
 @dataclass(frozen=True)
 class FittedMask:
-    """What an edit will change, and how."""
-
     mask: Image.Image  # "L", of the image's size: no pixel outside of it changes
     passes: tuple[Pass, ...]  # one after the other, each within what those before drew
     settings: SamplingSettings

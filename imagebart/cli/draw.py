@@ -51,7 +51,6 @@ class Output:
 
     @cached_property
     def recipe(self) -> "Recipe | None":
-        """That of --like."""
         from imagebart.imaging.files import read_recipe
 
         if self.like is None:
@@ -99,7 +98,6 @@ class Output:
         return pipe
 
     def arguments(self, sampling: Sampling, pipe: "Pipeline") -> dict[str, Any]:
-        """What all methods of `Pipeline` take."""
         return {
             "seed": self.first(self.seed, "own_seed"),
             "settings": self.first(None, "settings", pipe.defaults).replace(**sampling),

@@ -41,13 +41,13 @@ def download(
 def check_model(folder: str | Path) -> str:
     """What a model makes of a shipped image; raises WeightsError where its mean color restores more of the image."""
     from imagebart.imaging import files, masks
-    from imagebart.model import FIRST, locate
+    from imagebart.model import locate
     from imagebart.models.vqgan import psnr
     from imagebart.pipeline import Pipeline
 
     pipe, completed = Pipeline.from_pretrained(folder), Path(f"{folder}.png")
     first_stage, size = pipe.model.first_stage, (pipe.image_size, pipe.image_size)
-    image = files.load_image(locate(FIRST) / "examples" / "6-pink-beanie.png").resize(size)
+    image = files.load_image(locate(DEFAULT_MODEL) / "examples" / "6-pink-beanie.png").resize(size)
     pixels = files.to_tensor(image)
     tokens = first_stage.encode(pixels)
     quality, plain = (float(psnr(made, pixels)) for made in (first_stage.decode(tokens), pixels.mean((2, 3), True)))

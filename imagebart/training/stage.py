@@ -45,7 +45,6 @@ class StagesTask(TokensTask[StageRun]):
     model: Stages
 
     def loss(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
-        """The mean of the stages' losses and accuracies; of several stages, each one's loss as well."""
         x0, schedule = self.tokens(batch), Schedule(self.run.betas)
         losses, accuracies = {}, []
         for index, t in enumerate(self.model.times):

@@ -28,8 +28,6 @@ CHECKPOINTS = Path("checkpoints")  # where models are installed by hand
 
 @dataclass(frozen=True)
 class PublishedStage:
-    """A published stage, the first stage that it is for, and what it is conditioned on."""
-
     first_stage: FirstStageConfig
     conditioner: Conditioner  # its tokens share the image tokens' embeddings
     config: StageConfig  # apart from t, beta and the start token, which its checkpoint knows

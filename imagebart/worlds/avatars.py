@@ -21,7 +21,6 @@ HAT_TOPS = ("hat", "beanie", "earflaps", "turban", "hijab")
 HAIR_COLORS = ("black", "brown", "blonde", "red", "grey", "pink", "blue")
 FABRIC_COLORS = ("black", "white", "grey", "blue", "green", "red", "yellow", "pink")
 
-# Every attribute with its values.
 VALUES: dict[str, tuple[str, ...]] = {
     "top": HAIR_TOPS + HAT_TOPS,
     "hair_color": HAIR_COLORS,
