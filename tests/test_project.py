@@ -99,13 +99,10 @@ def test_nothing_of_one_machine_is_tracked() -> None:
             assert found is None, f"{path.relative_to(ROOT)}: {found.group()}"
 
 
-def test_links_in_documents_lead_somewhere() -> None:
+def test_links_in_documents_lead_somewhere_and_licenses_lie_beside_what_they_are_for() -> None:
     for document in [path for path in tracked_files() if path.suffix == ".md"]:
         for target in re.findall(r"\]\(([^)#\s]+)", document.read_text(encoding="utf-8")):
             if not re.match(r"[a-z]+:", target):
                 assert (document.parent / target).exists(), f"{document.relative_to(ROOT)} links to {target}"
-
-
-def test_licenses_lie_beside_what_they_are_for() -> None:
     for path, says in (("LICENSE", "MIT License"), ("imagebart/data/LICENSE.clip.txt", "Copyright (c) 2021 OpenAI")):
         assert says in (ROOT / path).read_text(encoding="utf-8")

@@ -30,6 +30,12 @@ def test_a_jump_is_the_product_of_steps(schedule: Schedule) -> None:
         torch.testing.assert_close(jump_matrix(schedule, t), transition(1 - schedule.alphacum(t), K))
 
 
+@pytest.mark.parametrize("stages", [1, 2, 10])
+def test_the_geometric_schedule_loses_the_same_share_at_every_step(stages: int) -> None:
+    shares = [Schedule.geometric(stages).alphacum(t) for t in range(stages + 1)]
+    assert shares == pytest.approx([1 - t / stages for t in range(stages + 1)]) and shares[-1] == 0
+
+
 def test_tokens_are_replaced_independently_each_with_its_probability() -> None:
     drawn = add_uniform_noise(torch.tensor([[0, 2]] * 20_000), torch.tensor([0.5, 0.2]), 3, row_generators([0])[0])
     expected = transition(0.5, 3)[0].outer(transition(0.2, 3)[2])

@@ -12,8 +12,6 @@ from torch import nn
 
 from imagebart.weights.convert import read_state_dict
 
-MARKER = "executed"
-
 
 def checkpoint(program: bytes) -> bytes:
     """A checkpoint with this pickle."""
@@ -72,10 +70,10 @@ def test_programs_are_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     for content in (checkpoint(PROGRAMS[name]), PROGRAMS[name]):  # the second without a zip around it
         assert_unreadable(tmp_path / "x.ckpt", content)
-    assert not (tmp_path / MARKER).exists()
+    assert not (tmp_path / "executed").exists()
     if name != "behind a callback":
         pickle.loads(PROGRAMS[name])
-        assert (tmp_path / MARKER).is_dir()
+        assert (tmp_path / "executed").is_dir()
 
 
 def test_pickles_that_hold_no_tensors_are_named(tmp_path: Path) -> None:

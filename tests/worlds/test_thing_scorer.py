@@ -214,9 +214,7 @@ def test_an_image_is_planned_as_its_ground_and_things_apart_from_each_other() ->
     assert len(layouts) > 15
     assert SCORER.plan("a blue background", 0) is None
     more = boxes_of(SCORER, "9 lemons and 9 blocks", 0)
-    assert 9 <= len(more) <= 16 and {box.side for box in more} == {2}, (
-        "two tokens a side, on 8 x 8: the rest is left out"
-    )
+    assert 9 <= len(more) <= 16 and {box.side for box in more} == {2}, "two tokens a side; the rest is left out"
 
 
 def test_a_plan_has_the_ground_that_is_named_or_any() -> None:
