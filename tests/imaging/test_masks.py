@@ -127,8 +127,9 @@ def test_alpha_follows_the_rule(feather: int, seed: int) -> None:
     assert (got[mask == 0] == 0).all() and (feather > 0 or (got[mask > 0] == 255).all())
 
 
-def test_everything_and_nothing_have_no_feather_and_the_widest_takes_no_time() -> None:
+def test_feather_rises_inwards_and_not_at_the_images_edge() -> None:
     half = masks.preset("left half", (64, 64))
+    assert np.asarray(masks.alpha(half, 4))[30, 26:34].tolist() == [255, 255, 204, 153, 102, 51, 0, 0]
     assert masks.alpha(Image.new("L", (64, 64), 255), 4).getextrema() == (255, 255)
     assert masks.alpha(Image.new("L", (64, 64)), 4).getextrema() == (0, 0)
     assert masks.alpha(half, 10**9).tobytes() == masks.alpha(half, 1000).tobytes()
