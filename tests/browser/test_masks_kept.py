@@ -45,8 +45,10 @@ class Person:
         """What should be on the sketchpad, with nothing to undo; and no result is looked at."""
         self.path, self.mask, self.result = path, mask, ""
         self.back, self.forward = list[tuple[str, np.ndarray]](), list[tuple[str, np.ndarray]]()
+        self.discarded = (0, "")  # how many steps there were before, and the result that redo shows again
 
     def expect_change(self, path: str, mask: np.ndarray) -> None:
+        self.discarded = (0, "")
         self.back.append((self.path, self.mask))
         self.path, self.mask, self.result, self.forward = path, mask, "", []
 
@@ -94,14 +96,20 @@ class Person:
         self._walk("Control+z", self.back, self.forward)
 
     def redo(self) -> None:
-        if not self.result:
+        steps, result = self.discarded
+        if self.result:
+            return
+        if result and steps == len(self.back):
+            self._walk("Control+Shift+Z", [], [])
+            self.result = result
+        else:
             self._walk("Control+Shift+Z", self.forward, self.back)
 
     def _walk(self, key: str, take: list[tuple[str, np.ndarray]], put: list[tuple[str, np.ndarray]]) -> None:
         self.page.evaluate("document.activeElement.blur()")
         self.page.keyboard.press(key)
         if self.result:
-            self.result = ""
+            self.discarded, self.result = (len(self.back), self.result), ""
         elif take:
             put.append((self.path, self.mask))
             self.path, self.mask = take.pop()
@@ -127,7 +135,10 @@ class Person:
         assert np.array_equal(mask, self.mask), "another mask was edited"
         self.page.wait_until(lambda: (self.result or "?") not in unquote(self.page.result_address()))  # a new one
         assert self.page.history()[1:] == runs[:11] != self.page.history(), "a result came that was cancelled"
-        self.result = unquote(self.page.result_address().partition("/file=")[2])
+        self.result = self.shown_result()
+
+    def shown_result(self) -> str:
+        return unquote(self.page.result_address().partition("/file=")[2])
 
     def cancel(self) -> None:
         """At any moment, also when it is too late: what the page says is so."""
@@ -141,6 +152,7 @@ class Person:
         assert came != said, f"a result came: {came}; the page says cancelled: {said}"
         self.page.expect_review("finished" if came else "")
         if came:
+            self.discarded = len(self.back), self.shown_result()
             self.page.click("Discard")
 
     def act(self) -> list[Callable[[], None]]:

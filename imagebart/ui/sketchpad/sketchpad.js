@@ -203,7 +203,8 @@ export class Sketchpad {
 
   // Called at once after every change of the image or the mask.
   changed(onlyWords = false) {
-    const { image, version } = this.state;
+    const { image, version, current, future } = this.state;
+    if (!future.length && this.discarded?.of !== current) this.discarded = null; // something else came after it
     this.showSteps();
     if (onlyWords) return;
     this.say(""); // what was said was about what was there before
