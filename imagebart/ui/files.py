@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from uuid import uuid4
 
@@ -74,27 +75,38 @@ def publish_permanently(name: str, image: Image.Image) -> str:
     return str(path)
 
 
-def tidy(folder: Path, now: float) -> None:
-    """Deletes the files of `folder` that are too old at the time `now`, and empty folders."""
+def tidy(folder: Path, now: float, times: Mapping[str, float] = MappingProxyType({})) -> dict[str, float]:
+    """Deletes the files of `folder` that are too old at the time `now`, and empty folders.
+
+    times: since when files are there, as the last call returned it: they may be tens of thousands, and on a busy server
+    each question to the system takes its turn.
+    """
+    left = {}
     # From the leaves to the root, so that emptied folders are seen after their files.
     for parent, folders, names in os.walk(folder, topdown=False):
-        for path in (Path(parent, name) for name in (*names, *folders)):
+        for name, delete in (*((name, os.unlink) for name in names), *((name, os.rmdir) for name in folders)):
             # An upload, whose name anybody can choose, lies in a folder of its own.
-            if path.name.startswith(PERMANENT) and path.parent == folder:
+            if name.startswith(PERMANENT) and parent == str(folder):
                 continue
-            age = next((age for prefix, age in MAX_AGES.items() if path.name.startswith(prefix)), MAX_AGE)
+            path = os.path.join(parent, name)
+            age = next((age for prefix, age in MAX_AGES.items() if name.startswith(prefix)), MAX_AGE)
             try:
                 # Not the time of the last change to its content, which a copy takes over from the original.
-                if now - path.lstat().st_ctime > age:
-                    path.rmdir() if path.is_dir() else path.unlink()
+                since = times.get(path) or os.lstat(path).st_ctime
+                if now - since > age:
+                    delete(path)
+                elif delete is os.unlink:
+                    left[path] = since
             except OSError:  # not empty, or another server was faster
                 continue
+    return left
 
 
 def tidy_forever(folder: Path) -> None:
     """Tidies a folder every minute. Gradio would only delete the files that it wrote itself."""
+    times: dict[str, float] = {}
     while True:
-        tidy(folder, time.time())
+        times = tidy(folder, time.time(), times)
         time.sleep(TIDY_INTERVAL)
 
 
