@@ -152,13 +152,13 @@ def test_each_kind_of_file_has_its_age(folder: Path) -> None:
     upload.write_bytes(b"an upload")
     os.utime(upload, (0, 0))  # as a copy has the time of an old file
     now, all_of_them = time.time(), left(folder)
-    tidy(folder, now)
+    times = tidy(folder, now)
     assert left(folder) == all_of_them
-    tidy(folder, now + MAX_AGES["preview-"] + 5)
+    times = tidy(folder, now + MAX_AGES["preview-"] + 5, times)
     assert all_of_them - left(folder) == {Path(preview).name}
-    tidy(folder, now + MAX_AGES["tmp"] + 5)
+    times = tidy(folder, now + MAX_AGES["tmp"] + 5, times)
     assert "tmpabc" not in left(folder) and upload.exists() and Path(result).exists()
-    tidy(folder, now + MAX_AGE + 5)
+    tidy(folder, now + MAX_AGE + 5, times)
     tidy(folder, now + 2 * MAX_AGE + 5)
     assert left(folder) == set(), "folders go with their last file"
 
