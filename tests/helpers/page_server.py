@@ -77,7 +77,7 @@ def page_process(folder: Path) -> Iterator[Server]:
     """A server that keeps its files in `folder`, stopped at the end by closing its input."""
     # The child finds the very package that is tested here, also where another checkout is installed.
     path = os.pathsep.join(filter(None, [str(Path(imagebart.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
-    settings = {"PYTHONPATH": path, "GRADIO_TEMP_DIR": str(folder / "files")}
+    settings = {"PYTHONPATH": path, "GRADIO_TEMP_DIR": str(folder / "imagebart-files")}
     settings |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_ANALYTICS_MAX_EVENTS": "100"}  # as in ui/__init__.py
     command, pipes = [sys.executable, __file__, str(folder)], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, env=os.environ | settings, text=True, **pipes) as process:

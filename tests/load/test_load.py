@@ -124,7 +124,7 @@ def test_sixteen_at_once_for_minutes(tmp_path: Path, seconds: float, most: float
     """
     with page_process(tmp_path) as server:
         memory = load(server, seconds)
-        for path in filter(Path.is_file, (tmp_path / "files").rglob("*")):
+        for path in filter(Path.is_file, (tmp_path / "imagebart-files").rglob("*")):
             stated = next((age for start, age in MAX_AGES.items() if path.name.startswith(start)), MAX_AGE)
             assert path.stat().st_size > 0, path
             assert time.time() - path.stat().st_ctime <= stated + 2 * TIDY_INTERVAL, f"{path} should be gone"
