@@ -145,8 +145,8 @@ class Actions:
     # connection that tells of it, and a run that was queued at that moment would not be heard of any more.
 
     def fit(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        """What Edit would change, from the sketchpad's value with all controls:
-        its mask, and how much of the image that is, in percent.
+        """What Edit would change, from the sketchpad's value with all controls: its mask, and how much of the image
+        that is, in percent.
 
         elsewhere: the mask of the place that the words are about, where something else is painted. {} where nothing can
         be changed yet, which is reported when Edit is pressed.
@@ -155,9 +155,11 @@ class Actions:
             pipeline, sketch = self._asked(question)
             controls = Controls.parse(**{name: question[name] for name in NAMES})
             image = load_image(sketch.file())
-            mask, prompt = mask_and_prompt(pipeline, image, sketch, controls.prompt(pipeline))
+            first, *others = prompts if isinstance(prompts := controls.prompt(pipeline), list) else [prompts]
+            mask, prompt = mask_and_prompt(pipeline, image, sketch, first)
             fitted = pipeline.fit_mask(image, mask, prompt, **edit_options(pipeline, sketch, controls))
-            self._last_fit = (sketch, controls.of_fit()), (fitted, prompt)
+            if not others:  # of several classes, each is a prompt of its own
+                self._last_fit = (sketch, controls.of_fit()), (fitted, prompt)
         except InputError:
             return {}
         kept = fitted.mask.histogram()[0] / (fitted.mask.width * fitted.mask.height)

@@ -50,6 +50,17 @@ def result(moment: Update, variant: int = 0) -> Image.Image:
     return open_image(moment["run"]["results"][variant]["path"])
 
 
+def test_several_classes_are_edited_the_same_whether_their_mask_was_shown_before_or_not() -> None:
+    pipeline = tiny_pipeline("class")
+    asked = control_values(pipeline, words="", choice=pipeline.classes[:2])
+    value, shown, results = sketch_value(IMAGE), Actions(Models(pipeline)), []
+    assert shown.fit({**value, **asked})["mask"]
+    for actions in (shown, Actions(Models(pipeline))):
+        *_, last = actions.run("edit", value, **asked)
+        results.append([result(last, variant).tobytes() for variant in range(2)])
+    assert results[0] == results[1]
+
+
 def test_an_edit_shows_noise_then_each_stage_and_ends_at_a_result_whose_unpainted_pixels_are_the_upload_s() -> None:
     run = moments("edit", sketch_value(IMAGE))
     last, before = run[-1], np.asarray(IMAGE)
