@@ -112,6 +112,12 @@ def context_size(context: float) -> float:
     return math.inf if context >= MAX_CONTEXT else context
 
 
+def no_request(pipeline: Pipeline) -> dict[str, Any]:
+    """The values of the controls that "Reset" leaves alone, when the page opens."""
+    choice = pipeline.classes[:1]
+    return {"model": pipeline.name, "words": "", "choice": choice, "variants": 1, "best_first": False}
+
+
 def starting_values(pipeline: Pipeline) -> dict[str, Any]:
     """A model's defaults for the controls that "Reset" sets; DEFAULT_SCALES or more where it can."""
     values = _sampling_values(pipeline.defaults, pipeline)
@@ -136,8 +142,7 @@ def link_values(sent: Mapping[str, Any], pipeline: Pipeline) -> dict[str, Any]:
     """The controls' values in a link, without those that no page would write."""
     values = {name: sent[name] for name in NAMES if name in sent}
     try:
-        others: dict[str, Any] = {"model": None, "words": "", "choice": [], "variants": 1, "best_first": False}
-        Controls(**{**others, **starting_values(pipeline), **values})
+        Controls(**no_request(pipeline) | starting_values(pipeline) | values)
     except ValidationError as error:
         wrong = {problem["loc"][0] for problem in error.errors()}
         values = {name: value for name, value in values.items() if name not in wrong}

@@ -17,7 +17,7 @@ from gradio.utils import get_upload_folder
 
 from imagebart.ui import FOLDER_NAME, MAX_RUN_SECONDS, messages
 from imagebart.ui.actions import RESTORED, TASKS, UPDATED, Actions, answering, failed, waiting
-from imagebart.ui.controls import BASIC, MAX_IMAGES, NAMES, RESET, SLIDERS, Slider, starting_values
+from imagebart.ui.controls import BASIC, MAX_IMAGES, NAMES, RESET, SLIDERS, Slider, no_request, starting_values
 from imagebart.ui.files import MAX_FILE, animate, compose, expand, link_token, open_image, open_mask, tidy_forever
 from imagebart.ui.models import Models, model_properties
 
@@ -75,8 +75,7 @@ def build_page(models: Models, max_run_seconds: float = MAX_RUN_SECONDS) -> gr.B
         parts = add_heading(models.choices())
         with gr.Row(elem_id="desk"):
             with gr.Column(min_width=300, elem_id="left"):
-                others = {"words": "", "choice": pipeline.classes[:1], "variants": 1, "best_first": False}
-                controls = {"model": pipeline.name, **others, **values}
+                controls = no_request(pipeline) | values
                 parts["sketchpad"] = add_sketchpad(models.examples(pipeline.name), controls, [*functions, stop])
             with gr.Column(min_width=300, elem_id="right"):
                 parts |= add_prompt_and_buttons(properties)
@@ -221,7 +220,9 @@ show();
 def add_heading(models: list[tuple[str, str]]) -> Parts:
     with gr.Row(elem_id="top"):
         gr.HTML(messages.HEADING, elem_id="heading")
-        template = '<label class="ib-model"><span>Model</span><select aria-label="Model"></select></label>'
+        template = (
+            '<label class="ib-model"><span class="ib-long">Model</span><select aria-label="Model"></select></label>'
+        )
         parts = {
             "model": gr.HTML(
                 models[0][1], html_template=template, js_on_load=MODEL_LIST, choices=models, elem_id="model"

@@ -104,12 +104,12 @@ def completed(model: ImageBART, x0: Tensor, masked: Tensor, rounds: int, cut: bo
     return torch.cat([complete(model, *part, rounds, cut, seed + BATCH * number) for number, part in parts])
 
 
-def surprise(judge: ImageBART, x: Tensor, masked: Tensor) -> Tensor:
+def surprise(reference: ImageBART, x: Tensor, masked: Tensor) -> Tensor:
     """-log p of each masked token given all others, by a denoiser: means of images, float [B], in nats."""
-    assert judge.denoiser is not None
-    state = judge.sampler.prepare(len(x), SamplingSettings(), known=KnownTokens(x, ~masked), seed=0)
+    assert reference.denoiser is not None
+    state = reference.sampler.prepare(len(x), SamplingSettings(), known=KnownTokens(x, ~masked), seed=0)
     with torch.no_grad():
-        chances = probabilities(judge.denoiser, state, x, state.uniform())
+        chances = probabilities(reference.denoiser, state, x, state.uniform())
     return -chances.log().sum(1) / masked.sum(1)
 
 
@@ -136,7 +136,7 @@ def border_difference(images: Tensor, masked: Tensor) -> Tensor:
 
 
 def figures(
-    experiment: Experiment, model: ImageBART, judge: ImageBART | None, x0: Tensor, seed: int
+    experiment: Experiment, model: ImageBART, reference: ImageBART | None, x0: Tensor, seed: int
 ) -> Iterator[tuple[str, list[float]]]:
     """All measures of an arm, of each of the held-out images with tokens x0 [B, N], or one number for all."""
     truth = decoded(model.first_stage, x0)
@@ -157,8 +157,8 @@ def figures(
             yield f"{label}: color across the border, levels", edge.tolist()
             error = 127.5 * (images - truth).abs().mean((1, 2, 3)) / masked.float().mean(1)
             yield f"{label}: error, levels", error.tolist()
-            if judge is not None and model.denoiser is None:
-                more = surprise(judge, x, masked) - surprise(judge, x0, masked)
+            if reference is not None and model.denoiser is None:
+                more = surprise(reference, x, masked) - surprise(reference, x0, masked)
                 yield f"{label}: surprise over the truth's, nats a token", more.tolist()
             if colors is not None:
                 same = [one == other for one, other in zip(background_and_skin(images), colors, strict=True)]
@@ -192,11 +192,11 @@ def evaluate_all(experiment: Experiment, folder: Path, seed: int, first: int, co
         raise InputError(
             f"{folder} has {len(models)} trained arms and {len(x0)} such images, expected at least 1 and 2."
         )
-    judge = next((model for model in models.values() if model.denoiser is not None), None)
+    reference = next((model for model in models.values() if model.denoiser is not None), None)
     for name, model in models.items():
         path = folder / name / f"figures-{seed}-{first}-{count}.json"
         if not path.exists():
-            write_text(path, json.dumps(dict(figures(experiment, model, judge, x0, seed))) + "\n")
+            write_text(path, json.dumps(dict(figures(experiment, model, reference, x0, seed))) + "\n")
         known[name] = json.loads(path.read_text(encoding="utf-8"))
         if not rows:
             images = decoded(model.first_stage, few)

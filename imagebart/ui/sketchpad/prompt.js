@@ -121,6 +121,6 @@ const replaceLine = (id, items, content) => {
 
 // Of the words that the model knows, those that hold what is looked for, and their groups.
 const findWords = (text) => {
-  for (const chip of document.querySelectorAll("#words [data-add]")) chip.hidden = !chip.dataset.add.includes(normalized(text));
+  for (const chip of document.querySelectorAll("#words [data-add]")) chip.hidden = !normalized(chip.dataset.add).includes(normalized(text));
   for (const group of document.querySelectorAll("#words [role=group]")) group.hidden = !group.querySelector("button:not([hidden])");
 };

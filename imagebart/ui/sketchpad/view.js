@@ -92,9 +92,9 @@ const drawScene = (context, canvas, result, frame) => {
   const box = [view.x, view.y, size.width * view.scale, size.height * view.scale];
   context.imageSmoothingEnabled = view.scale < PIXELATED;
   context.imageSmoothingQuality = "high";
-  drawCheckerboard(context, box);
+  drawCheckerboard(context, canvas.tile ??= checkerboardTile(), box);
   if (canvas.bitmap) context.drawImage(canvas.bitmap, ...box);
-  drawResult(context, result, frame, box);
+  drawResult(context, result, frame, box, canvas.tile);
   context.imageSmoothingEnabled = false;
   if (!result && canvas.showsMask) context.drawImage(canvas.overlay, ...box);
   const changes = canvas.running ?? canvas.fitted;
@@ -110,7 +110,7 @@ const drawScene = (context, canvas, result, frame) => {
 
 // The bitmap of a run, and what it dissolves out of: over the image that it changes, right of the slider; or alone in
 // the middle.
-const drawResult = (context, result, frame, box) => {
+const drawResult = (context, result, frame, box, tile) => {
   if (!result?.bitmap) return;
   const { bitmap, previous, mix, alone, split } = result;
   context.save();
@@ -120,7 +120,7 @@ const drawResult = (context, result, frame, box) => {
     context.beginPath();
     context.rect(x + width * split, y, width * (1 - split), height);
     context.clip();
-    if (previous || mix === 1) drawCheckerboard(context, box); // in place of what it changes, where that is transparent
+    if (previous || mix === 1) drawCheckerboard(context, tile, box); // in place of what it changes, where that is transparent
   }
   const dissolving = mix < 1 ? [[previous, 1], [bitmap, mix]] : [[bitmap, 1]];
   for (const [shown, alpha] of dissolving.filter(([one]) => one)) {
@@ -132,17 +132,20 @@ const drawResult = (context, result, frame, box) => {
   context.restore();
 };
 
-// What is seen through a transparent image.
-const drawCheckerboard = (context, box) => {
+// What is seen through a transparent image. tile: repeated, two squares along its sides; made once for each canvas.
+const drawCheckerboard = (context, tile, box) => {
+  context.fillStyle = context.createPattern(tile, "repeat");
+  context.fillRect(...box);
+};
+
+const checkerboardTile = () => {
   const tile = createCanvas(2 * CHECK, 2 * CHECK);
-  const checks = tile.getContext("2d");
-  checks.fillStyle = "#d8dce3";
-  checks.fillRect(0, 0, CHECK, CHECK);
-  checks.fillRect(CHECK, CHECK, CHECK, CHECK);
-  for (const style of ["#fff", context.createPattern(tile, "repeat")]) {
-    context.fillStyle = style;
-    context.fillRect(...box);
+  const context = tile.getContext("2d");
+  for (const [x, y] of [[0, 0], [0, 1], [1, 0], [1, 1]]) {
+    context.fillStyle = x === y ? "#d8dce3" : "#fff";
+    context.fillRect(x * CHECK, y * CHECK, CHECK, CHECK);
   }
+  return tile;
 };
 
 // A path in white on black, to be seen on any image. draw: adds to the path.
