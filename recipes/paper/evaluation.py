@@ -54,8 +54,7 @@ def bound(model: ImageBART, x0: Tensor, masked: Tensor, seed: int) -> Tensor:
     """An upper bound on -log p(masked tokens of x0 | the others), of each image, float [B], in nats a masked token.
 
     p is that of a chain whose kept tokens are clean at every t. Step t adds KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} |
-    x_t)); for T = 1 that is -log p itself. Of a denoiser it is that of T = 1. x0: int64 [B, N];
-    masked: bool [B, N].
+    x_t)); for T = 1 that is -log p itself. Of a denoiser it is that of T = 1. x0: int64 [B, N]; masked: bool [B, N].
     """
     if model.denoiser is not None:
         x_t, level = add_uniform_noise(x0, masked.float(), model.vocab_size), masked.float()
@@ -188,10 +187,6 @@ def evaluate_all(experiment: Experiment, folder: Path, seed: int, first: int, co
     known, rows = dict[str, dict[str, list[float]]](), list[tuple[str, Tensor]]()
     shown = {name: mask[:SHOWN] for name, mask in masks(len(x0), x0.shape[1], seed).items() if name != "whole image"}
     hidden, few = torch.cat(list(shown.values())), x0[:SHOWN].repeat(len(shown), 1)
-    if not models or len(x0) < 2:
-        raise InputError(
-            f"{folder} has {len(models)} trained arms and {len(x0)} such images, expected at least 1 and 2."
-        )
     reference = next((model for model in models.values() if model.denoiser is not None), None)
     for name, model in models.items():
         path = folder / name / f"figures-{seed}-{first}-{count}.json"

@@ -226,22 +226,22 @@ const listenToKeys = (pad) => {
   document.addEventListener("keydown", (event) => {
     const { target } = event;
     // A key that is held presses no second button: others take the place of Edit.
-    if (event.repeat && event.key === "Enter" && target.closest?.("#actions")) return event.preventDefault();
+    if (event.repeat && event.key === "Enter" && target.closest?.("#actions")) return void event.preventDefault();
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing && target === promptBox()) {
       event.preventDefault();
-      return click("edit");
+      return void click("edit");
     }
     if (target === pad.parts.canvas && pad.canvas.tool === "wand" && pad.canvas.size && wandKey(pad.canvas, event)) {
-      return event.preventDefault();
+      return void event.preventDefault();
     }
     // The prompt has the page's undo: its own would know nothing of what was written there by a click.
     const typing = target.matches?.(TEXT_FIELDS) && !(target === promptBox() && (event.ctrlKey || event.metaKey));
     const command = event.isComposing ? null : commandOf(event, typing);
     // Arrows belong to the control that has the focus.
-    if (!command || (event.key.startsWith("Arrow") && target !== pad.parts.canvas)) return undefined;
-    if (event.key === "Escape" && target.closest?.("[role=listbox], [role=combobox]")) return undefined;
+    if (!command || (event.key.startsWith("Arrow") && target !== pad.parts.canvas)) return;
+    if (event.key === "Escape" && target.closest?.("[role=listbox], [role=combobox]")) return;
     event.preventDefault();
-    return execute(pad, command);
+    execute(pad, command);
   });
 };
 
