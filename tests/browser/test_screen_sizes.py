@@ -168,6 +168,7 @@ def test_edits_on_a_small_screen_need_no_scrolling(windows: Windows, site: Site,
             expect_in_sight(phone, phone.locator(".sp-frame"), phone.prompt, phone.button("Edit"))
             expect_no_wider_than_the_screen(phone)
             swipe(phone, phone.canvas, upwards=60)
+            phone.wait_until(lambda: bool(phone.sent_value()["mask"]))
             if screen == PHONE:  # with less height, a phone scrolls to what is written in
                 phone.prompt.fill(f"a hat {number}")
             phone.wait_until_ready()
