@@ -48,16 +48,12 @@ train: $(VENV)/.everything
 	cp runs/avatars/captions/heads.safetensors checkpoints/avatars
 	cp runs/avatars/scorer/attribute_classifier.safetensors checkpoints/avatars
 
-THINGS := recipes/things/configs
 things: $(VENV)/.everything
-	test -f runs/things/tokens/config.json || $(BIN)/python -m recipes.things train tokens --run runs/things/tokens
-	set -e; for job in captions:captions decoder:decoder denoiser:denoiser denoiser:denoiser-further \
-	    denoiser:denoiser-third denoiser:denoiser-fourth denoiser:denoiser-fifth; do \
+	set -e; for job in first-stage:first-stage first-stage:decoder denoiser:denoiser detector:detector; do \
 	    part=$${job#*:}; \
-	    $(BIN)/python -m recipes.things train $${job%:*} --config $(THINGS)/$$part.json --run runs/things/$$part; \
+	    $(BIN)/python -m recipes.things train $${job%:*} --config recipes/things/configs/$$part.json --run runs/things/$$part; \
 	done
-	$(BIN)/python -m recipes.things train detector --run runs/things/detector
-	$(BIN)/python -m recipes.things assemble --config $(THINGS)/model.json --out checkpoints/things
+	$(BIN)/python -m recipes.things assemble --config recipes/things/configs/model.json --out checkpoints/things
 	cp runs/things/detector/detector.safetensors checkpoints/things
 	$(BIN)/python -m recipes.things examples --out checkpoints/things/examples
 

@@ -3,11 +3,11 @@
 A model draws whole patches, in the sizes and places that things have in its training images; people paint neither. So
 what they paint is fitted to the model before it is drawn, and shown to them.
 
-A model without a frame gets every patch that is painted by a tenth, and the place that the words need where it touches
+A model of images gets every patch that is painted by a tenth, and the place that the words need where it touches
 these. Its prompt is completed by what else the image shows.
 
-A model with a frame was trained on boxes of one size. Each thing is drawn in a square of the image, which is brought to
-the middle of the model's view; the image's edge goes on beyond its border. So a thing may have any place and any size.
+A model that draws layers lays each thing on a square of the image, of any place and any size. What was there before is
+filled with the ground around it.
 """
 
 import math
@@ -20,18 +20,16 @@ from random import Random
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image, ImageChops
-from torch import Tensor
 
 from imagebart.core.errors import InputError
 from imagebart.core.settings import SamplingSettings
 from imagebart.imaging import crop, masks
 from imagebart.imaging.crop import Box, Region
 from imagebart.imaging.files import Recipe, to_tensor
-from imagebart.imaging.masks import Bools, Bytes, Size
-from imagebart.models.imagebart import ImageBARTModel
-from imagebart.sampling.inpainting import fill_nearest, suggest_mask
+from imagebart.imaging.masks import Bytes, Size
+from imagebart.models.vqgan import FirstStageConfig
+from imagebart.sampling.inpainting import ADVICE, fill_nearest, suggest_mask
 from imagebart.sampling.sampler import Sampler
 from imagebart.text.prompts import Prompt
 from imagebart.worlds.ranking import Describer, Scorer
@@ -44,10 +42,18 @@ ELSEWHERE = "Your words are about another place than the one that is painted."
 MIN_SIDE = 24  # pixels of a square, at least
 TOUCHED = 0.15  # share of a thing's box that is painted, from which it is completed or removed
 BESIDE = 0.2  # share of what is painted that lies beside a thing, from which that goes
-DETAIL = 24  # levels within a patch, from which it has more than one color
-REPLACED, WHOLE = 0.5, 0.95  # share of a thing's box that another takes, from which it goes; from which nothing is left
+DETAIL, HIDING = 24, 0.7  # levels from a color; share of what is painted that has one color, from which it hides
+REPLACED = 0.5  # share of a thing's box that another takes, from which it goes
 GONE = 0.6  # … from which it goes where nothing is asked for
+UNKNOWN = 'This model knows no thing in "{:.60}"; name one that it draws, such as "a cat" or "a red car".'
+NO_PLACE = f"Without words there is no place to find; say what should be there, or {ADVICE}."
+NOTHING_HERE = "There is no thing that this model knows where you painted; say what should be there."
+NO_ROOM = 'There is no room for "{:.60}" on this image; paint where it should be.'
 FIT_NOTE = "There is room for {} of the {} things."
+VIEW = 256  # pixels a side of a whole image for the scorer of a model that draws layers
+CANVAS, HORIZON = 512, 0.7  # pixels a side of a new image that layers are laid on; where its floor begins, if any
+AROUND, PAST = 0.03, 0.25  # of a thing's side: what goes with it around its box; where the rest of it is looked for
+PLAIN = 3  # levels from the ground's color, from which something stands out
 MEASURED = 512  # pixels of the longer side of a mask whose shape is measured
 
 
@@ -57,15 +63,8 @@ class Pass:
 
     prompt: Prompt
     region: Region | None = None
-    frame: int | None = None  # patches along the box in the middle that counts; None: all of it
-
-    def framed(self, squares: Tensor) -> Tensor:
-        """What counts of squares [B, 3, S, S]."""
-        if self.frame is None or self.region is None:
-            return squares
-        side = squares.shape[-1] * self.frame // self.region.grid
-        first = (squares.shape[-1] - side) // 2
-        return squares[..., first : first + side, first : first + side]
+    color: str = ""  # of a layer, see `imagebart.worlds.things`; "": its own
+    mirrored: bool | None = None  # whether a layer is; None: chosen by the seed
 
 
 @dataclass(frozen=True)
@@ -74,12 +73,27 @@ class FittedMask:
     passes: tuple[Pass, ...]  # one after the other, each within what those before drew
     settings: SamplingSettings
     notes: tuple[str, ...] = ()  # sentences for the user
+    filled: Image.Image | None = None  # "L": where the ground goes on before the first pass, without a network
     elsewhere: Image.Image | None = None  # the place that the words are about, where it is another one
 
     @classmethod
-    def of(cls, passes: Sequence[Pass], settings: SamplingSettings, *notes: str) -> "FittedMask":
-        drawn = [step.region.mask for step in passes if step.region is not None]
-        return cls(reduce(ImageChops.lighter, drawn), tuple(passes), settings, notes)
+    def of(
+        cls, passes: Sequence[Pass], settings: SamplingSettings, *notes: str, filled: Image.Image | None = None
+    ) -> "FittedMask":
+        """The mask of passes on an image, and of what is filled before."""
+        changed = [step.region.mask for step in passes if step.region is not None] + ([filled] if filled else [])
+        return cls(reduce(ImageChops.lighter, changed), tuple(passes), settings, notes, filled)
+
+    def within(self, mask: Image.Image) -> "FittedMask":
+        """The same, but nothing changes outside of an "L" mask."""
+
+        def inside(step: Pass) -> Pass:
+            region = step.region
+            return replace(step, region=region and replace(region, mask=ImageChops.darker(region.mask, mask)))
+
+        filled = self.filled and ImageChops.darker(self.filled, mask)
+        passes = tuple(inside(step) for step in self.passes)
+        return replace(self, mask=ImageChops.darker(self.mask, mask), passes=passes, filled=filled)
 
 
 def fit_patches(
@@ -159,131 +173,143 @@ def square(x: float, y: float, side: float, size: Size) -> Box:
 
 @dataclass(frozen=True)
 class View:
-    """All of an image of `size` as the model sees it: its square, pixels [3, S, S] and things, at the mask if any."""
+    """All of an image as the scorer sees it: its square, and its things, at the mask if any."""
 
-    size: Size
+    image: Image.Image
     box: Box
-    pixels: Tensor
     things: list[Found]
     grid: int
 
-    @property
-    def detailed(self) -> Bools:
-        """The patches with more than one color: bool [grid, grid]."""
-        side = self.pixels.shape[1] // self.grid
-        most, least = F.max_pool2d(self.pixels, side), F.max_pool2d(-self.pixels, side)
-        detailed: Bools = ((most + least).amax(0) * 127.5 > DETAIL).cpu().numpy()
-        return detailed
-
-    def in_pixels(self, box: Box) -> Box:
-        """A box of tokens in the pixels of the image."""
+    def square(self, place: Found | Box) -> Box:
+        """Where a thing stands, or a box of the grid, in the pixels of the image."""
         cell = self.box.side / self.grid
-        left, top = round(self.box.left + box.left * cell), round(self.box.top + box.top * cell)
-        return Box(left, top, max(2 * round(box.side * cell / 2), 2))
+        left, top = round(self.box.left + place.left * cell), round(self.box.top + place.top * cell)
+        return Box(left, top, max(2 * round(place.side * cell / 2), 2))
+
+    def cleared(self, things: Sequence[Found], mask: Image.Image | None = None) -> Image.Image:
+        """Where things stand, and a mask: "L"."""
+        filled = Image.new("L", self.image.size) if mask is None else mask.copy()
+        for found in things:
+            left, top, right, bottom = self.square(found).edges
+            more = round(AROUND * (right - left))
+            filled.paste(255, (left - more, top - more, right + more, bottom + more))
+            self._add_what_stands_out(filled, found)
+        return filled
+
+    def _add_what_stands_out(self, filled: Image.Image, found: Found) -> None:
+        """Adds what is joined to a thing around its square, if the ground there is plain."""
+        box = self.square(found)
+        more = round(PAST * box.side)
+        around = Box(box.left - more, box.top - more, box.side + 2 * more)
+        pixels = np.asarray(crop.extract(self.image, around, around.side).convert("RGB"), np.int16)
+        edge = np.ones(pixels.shape[:2], bool)
+        edge[1:-1, 1:-1] = False
+        apart = np.abs(pixels - np.median(pixels[edge], 0)).max(2) > PLAIN
+        if apart[edge].mean() < 0.5:
+            _, labels = cv2.connectedComponents(cv2.dilate(apart.astype(np.uint8), np.ones((3, 3), np.uint8)))
+            inside, beyond = labels[Box(more, more, box.side).cells], labels[edge]  # what goes on is another thing
+            joined = (labels > 0) & np.isin(labels, inside) & ~np.isin(labels, beyond)
+            filled.paste(255, (around.left, around.top), Image.fromarray((joined * 255).astype(np.uint8)))
 
 
-class Frames:
-    """Fits masks for a model with a frame: a box of `patches` x `patches` in the middle of its view."""
+class Layers:
+    """Fits masks for a model that draws layers."""
 
-    def __init__(self, model: ImageBARTModel, scorer: ThingScorer, patches: int) -> None:
-        self.scorer, self.patches = scorer, patches
-        self.resolution, self.grid = model.first_stage.config.resolution, model.first_stage.config.side
+    def __init__(self, config: FirstStageConfig, scorer: ThingScorer) -> None:
+        self.config, self.scorer, self.grid = config, scorer, scorer.grid
 
-    def draw(self, box: Box, prompt: Prompt, size: Size) -> Pass:
-        """A square of an image of `size` (width, height), drawn in the frame."""
-        side = box.side * self.grid // self.patches
-        margin = (side - box.side) // 2
-        first = (self.grid - self.patches) // 2
-        inside = np.zeros((self.grid, self.grid), np.uint8)
-        inside[Box(first, first, self.patches).cells] = 255
-        view = Box(box.left - margin, box.top - margin, side)
-        return Pass(prompt, Region.of_patches(inside, view, size, self.resolution), self.patches)
+    def draw(self, box: Box, prompt: Prompt, size: Size, color: str = "") -> Pass:
+        """A layer on a square of an image of `size` (width, height). color: see `Pass`."""
+        everything = np.full((self.config.side, self.config.side), 255, np.uint8)
+        return Pass(prompt, Region.of_patches(everything, box, size, self.config.resolution), color)
 
-    def erase(self, patches: Bools, view: View) -> Pass:
-        """The ground goes on in these patches of all of an image, bool [grid, grid]."""
-        return Pass(None, Region.of_patches(patches * np.uint8(255), view.box, view.size, self.resolution))
+    def draw_asked(self, box: Box, asked: Asked, size: Size) -> Pass:
+        """One of the things that are asked for."""
+        return self.draw(box, self._text(asked), size, self.color(asked.nouns, asked.color))
 
-    def with_rest(self, found: Found, view: View) -> Bools:
-        """The patches of a thing's box, and those up to two beyond it in which the thing goes on."""
-        patches, detailed = np.zeros((self.grid, self.grid), bool), view.detailed
-        for other in view.things:
-            if other != found:
-                detailed[other.box.cells] = False
-        patches[found.box.cells] = True
-        for _ in range(2):
-            patches |= (cv2.dilate(patches.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0) & detailed
-        return patches
+    def color(self, nouns: Sequence[int], color: int | None) -> str:
+        """The color of a layer for one of these nouns in a color; a noun's own has no name."""
+        said = self.scorer.names.colors[color or 0]
+        return "" if said in {self.scorer.names.noun_colors[noun] for noun in nouns} else said
 
-    def fit(self, upload: Image.Image, mask: Image.Image | None, words: str, recipe: Recipe) -> FittedMask | None:
-        """The squares of what is asked for; None where words or mask are about no thing."""
+    def fit(self, upload: Image.Image, mask: Image.Image | None, words: str, recipe: Recipe) -> FittedMask:
+        """The squares of what is asked for. Raises InputError where words or mask are about no thing."""
         asked, settings = self.scorer.asked(words), recipe.settings  # of a removal there are no words
         if not asked and (words or mask is None):
-            return None
+            raise InputError(UNKNOWN.format(words) if words else NO_PLACE)
         view = self._view(upload, None if recipe.remove else mask, asked)  # what goes must not take others with it
         if mask is None:
-            passes = self._where_found(view, asked)
-            return FittedMask.of(passes, settings) if passes else None
-        painted = painted_patches(mask, view.box, self.grid) > 0
-        shares = {found: _share(mask, view.in_pixels(found.box)) for found in view.things}
+            return self._where_found(view, asked, words, settings)
+        shares = {found: _share(mask, view.square(found)) for found in view.things}
         touched = [found for found, share in shares.items() if share >= TOUCHED]
-        if not asked and not touched:
-            return None
-        gone = [found for found in touched if recipe.remove or (shares[found] >= GONE and not asked)]
-        if gone:
-            boxes = [self.with_rest(found, view) for found in gone]
-            rest = painted & view.detailed & ~np.any(boxes, 0)
-            erased = [self.erase(patches, view) for patches in (*boxes, rest) if patches.any()]
-            return FittedMask.of(erased, settings)
+        if not asked and not touched and not recipe.remove:
+            raise InputError(NOTHING_HERE)
+        if recipe.remove or (not asked and max(shares.values()) >= GONE):
+            gone = [found for found in touched if recipe.remove or shares[found] >= GONE]
+            return FittedMask.of([], settings, filled=view.cleared(gone, mask))
         each = [thing for thing in asked for _ in range(thing.count)]
         if len(each) <= 1:
             for found in sorted(touched, key=shares.__getitem__, reverse=True):
                 if not each or self.scorer.is_a(found.noun, found.color, each[0]):
-                    return FittedMask.of(self._completed(found, painted, view), settings)
+                    return self._completed(found, mask, view, settings)
         squares = squares_in(mask, len(each), relation(asked))
-        drawn = [self.draw(box, self._text(thing), view.size) for thing, box in zip(each, squares, strict=False)]
+        drawn = [self.draw_asked(box, thing, view.image.size) for thing, box in zip(each, squares, strict=False)]
         # What these cover for the most part goes with all of it.
         taken = FittedMask.of(drawn, settings).mask
-        shares = {found: _share(taken, view.in_pixels(found.box)) for found in view.things}
-        cut = [self.with_rest(found, view) for found, share in shares.items() if REPLACED <= share < WHOLE]
+        shares = {found: _share(taken, view.square(found)) for found in view.things}
+        cut = [found for found, share in shares.items() if share >= REPLACED]
         notes = (FIT_NOTE.format(len(squares), len(each)),) if len(squares) < len(each) else ()
-        return FittedMask.of([*(self.erase(patches, view) for patches in cut), *drawn], settings, *notes)
+        return FittedMask.of(drawn, settings, *notes, filled=view.cleared(cut) if cut else None)
 
-    def _completed(self, found: Found, painted: Bools, view: View) -> list[Pass]:
-        """A thing that is painted in part, drawn again in its box; what else is painted goes before."""
-        beside = painted.copy()
-        beside[found.box.cells] = False
-        passes = [self.erase(beside, view)] if beside.sum() > BESIDE * painted.sum() else []
-        return [*passes, self.draw(view.in_pixels(found.box), self.scorer.phrase(found.noun, found.color), view.size)]
+    def _completed(self, found: Found, mask: Image.Image, view: View, settings: SamplingSettings) -> FittedMask:
+        """A thing that is painted in part, drawn again where it is; it goes before, and what is painted beside it."""
+        box = view.square(found)
+        beside = mask.copy()
+        beside.paste(0, box.edges)
+        painted, rest = (np.count_nonzero(np.asarray(part)) for part in (mask, beside))
+        words, color = self.scorer.phrase(found.noun, found.color), self.color([found.noun], found.color)
+        drawn = replace(self.draw(box, words, view.image.size, color), mirrored=found.mirrored)
+        filled = view.cleared([found], mask if rest > BESIDE * painted else None)
+        return FittedMask.of([drawn], settings, filled=filled)
 
-    def _where_found(self, view: View, asked: list[Asked]) -> list[Pass]:
-        """Where the things are that are asked for, or free places for them."""
-        passes, taken = [], [found.box for found in view.things]
+    def _where_found(self, view: View, asked: list[Asked], words: str, settings: SamplingSettings) -> FittedMask:
+        """Where the things are that are asked for, which go before, or free places for them."""
+        passes, taken, gone = list[Pass](), [found.box for found in view.things], list[Found]()
         for thing in asked:
-            boxes = [found.box for found in view.things if found.noun in thing.nouns]
-            if not boxes:
-                boxes = self.scorer.free_boxes(taken, thing)
-                taken += boxes
-            passes += [self.draw(view.in_pixels(box), self._text(thing), view.size) for box in boxes]
-        return passes
+            there = [found for found in view.things if found.noun in thing.nouns]
+            squares = [view.square(found) for found in there]
+            if not there:
+                taken += (free := self.scorer.free_boxes(taken, thing))
+                squares = [view.square(box) for box in free]
+            passes += [self.draw_asked(square, thing, view.image.size) for square in squares]
+            gone += there
+        if not passes:
+            raise InputError(NO_ROOM.format(words))
+        return FittedMask.of(passes, settings, filled=view.cleared(gone) if gone else None)
 
-    def plan(self, prompt: str, seed: int) -> tuple[Pass, ...] | None:
-        """The passes of a whole image: its ground, then each thing; None where the prompt names none."""
-        plan = self.scorer.plan(prompt, seed)
-        if plan is None:
-            return None
-        (ground, things), cell = plan, self.resolution // self.grid
-        squares = [(name, Box(box.left * cell, box.top * cell, box.side * cell)) for name, box in things]
-        return Pass(ground), *(self.draw(box, name, (self.resolution, self.resolution)) for name, box in squares)
+    def plan(self, prompt: str, seed: int) -> tuple[Image.Image, tuple[Pass, ...]]:
+        """The ground of a whole image, and the passes of its things."""
+        (wall, floor), things = self.scorer.plan(prompt, seed)
+        image = Image.new("RGB", (CANVAS, CANVAS), self.scorer.names.grounds[wall])
+        image.paste(self.scorer.names.grounds[floor], (0, round(HORIZON * CANVAS), CANVAS, CANVAS))
+        cell, passes = CANVAS // self.grid, list[Pass]()
+        for name, box in things:
+            pixels = Box(box.left * cell, box.top * cell, box.side * cell)
+            passes.append(self.draw_asked(pixels, self.scorer.asked(name)[0], image.size))
+        return image, self.choose(passes, seed)
 
     def choose(self, passes: Sequence[Pass], seed: int) -> tuple[Pass, ...]:
-        """The same with one noun of each group of things that is asked for."""
+        """The same with one noun of each group of things that is asked for, mirrored or not."""
         random = Random(seed)
 
         def chosen(prompt: Prompt) -> Prompt:
             asked = self.scorer.asked(prompt)[:1] if isinstance(prompt, str) else []
             return self._text(self.scorer.choose(asked[0], random)) if asked else prompt
 
-        return tuple(replace(step, prompt=chosen(step.prompt)) for step in passes)
+        def mirrored(step: Pass) -> bool:
+            return random.random() < 0.5 if step.mirrored is None else step.mirrored
+
+        return tuple(replace(step, prompt=chosen(step.prompt), mirrored=mirrored(step)) for step in passes)
 
     def _text(self, asked: Asked) -> str:
         """One of the things that are asked for, as the model knows it; of a group, what the words say."""
@@ -291,16 +317,18 @@ class Frames:
 
     def _view(self, upload: Image.Image, mask: Image.Image | None, asked: Sequence[Asked]) -> View:
         whole = crop.whole_box(upload.size)
-        pixels = to_tensor(crop.extract(upload, whole, self.resolution))[0]
+        pixels = to_tensor(crop.extract(upload, whole, VIEW))[0]
         near = None if mask is None else torch.from_numpy(painted_patches(mask, whole, self.grid) > 0)
         expected = {noun for thing in asked for noun in thing.nouns}
-        view = View(upload.size, whole, pixels, self.scorer.things(pixels, near, expected), self.grid)
-        if mask is None or near is None or view.things or not view.detailed[near.numpy()].any():
-            return view
-        # What is painted may hide a thing: it is looked for with the colors around in its place.
-        paint = torch.from_numpy(crop.paint_in(np.asarray(mask), whole, self.resolution) > 0)
-        (filled,) = fill_nearest(pixels[None].cpu(), paint[None])
-        return replace(view, things=self.scorer.things(filled, near, expected))
+        things = self.scorer.things(pixels, near, expected)
+        if mask is not None:
+            paint = torch.from_numpy(crop.paint_in(np.asarray(mask), whole, VIEW) > 0)
+            colors = pixels[:, paint]
+            alike = ((colors - colors.median(1, keepdim=True).values).abs().amax(0) * 127.5 < DETAIL).float().mean()
+            if alike > HIDING:  # what is painted may hide a thing, which is looked for with the colors around it there
+                hidden = self.scorer.things(fill_nearest(pixels[None], paint[None])[0], near, expected)
+                things = hidden + [one for one in things if not any(one.box.overlap(other.box) for other in hidden)]
+        return View(upload, whole, things, self.grid)
 
 
 def _share(mask: Image.Image, box: Box) -> float:

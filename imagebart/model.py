@@ -22,7 +22,7 @@ from imagebart.sampling.steps import KnownTokens
 from imagebart.weights.folder import CARD, CONFIG, config_of, load_networks, parse_dtype, save_folder
 from imagebart.weights.registry import CARD_HEADER, default_card, get_model, model_folder
 
-FIRST = "avatars"  # the model that the page opens with
+FIRST = "things"  # the model that the page opens with
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 HUB_FILES = [CONFIG, "*.safetensors", "*.index.json", CARD, "credits.csv", "LICENSE*", "examples/*"]
 

@@ -25,11 +25,21 @@ from torch import Tensor
 
 from imagebart.core.errors import InputError
 from imagebart.core.settings import SamplingSettings
-from imagebart.fitting import ELSEWHERE, FittedMask, Frames, Pass, fit_patches
+from imagebart.fitting import ELSEWHERE, FittedMask, Layers, Pass, fit_patches
 from imagebart.imaging import masks
-from imagebart.imaging.blending import blend
+from imagebart.imaging.blending import blend, fill, is_textured
 from imagebart.imaging.crop import Region, extract, paste_back, whole_box
-from imagebart.imaging.files import LONGEST_NAME, Recipe, Source, Task, load_image, to_images, to_tensor
+from imagebart.imaging.files import (
+    LONGEST_NAME,
+    Recipe,
+    Source,
+    Task,
+    load_image,
+    on_gray,
+    to_images,
+    to_layers,
+    to_tensor,
+)
 from imagebart.model import ImageBART, locate
 from imagebart.sampling.inpainting import ADVICE, encode_masked, out_of_domain
 from imagebart.sampling.steps import ChainEvent, KnownTokens
@@ -38,7 +48,7 @@ from imagebart.text.prompts import Prompts, check_prompt, prompt_per_variant
 from imagebart.weights.folder import config_of, read_card
 from imagebart.weights.registry import default_card
 from imagebart.worlds.ranking import Checker, Describer, Scorer, bundled_scorer
-from imagebart.worlds.things import ThingScorer
+from imagebart.worlds.things import ThingScorer, recolored
 
 EventKind = Literal["start", "preview", "stage", "result"]
 PREVIEW_SHARE = 0.1  # of the time, for previews
@@ -48,8 +58,13 @@ MAX_VARIANTS = 8
 PASS_SEEDS = 1_000_003  # from the seed of a pass to that of the next
 EDIT_MARGIN = 3.0  # dB, see out_of_domain
 IDLE = Pass(None)
+NOTHING_DRAWN = ChainEvent(  # of a run without passes: what goes is filled
+    tokens=torch.zeros(0, 0), stage=1, stages=1, resample_index=0, resamples=1, done=True
+)
 MISSED = "The result does not seem to show what your words ask for."
 OFFERED = (MISSED, ELSEWHERE)  # notes that the page shows with a button where something else is painted
+SCATTERED = "Nothing of it would be seen in what you painted exactly; paint one place for it."
+SMOOTH = "What goes is filled with the colors around it, without their texture."
 ONE_STRENGTH = "This model knows one strength for all of a mask: it used the largest, {:.0%}."
 
 
@@ -105,13 +120,12 @@ class PipelineEvent(ChainEvent):
 class Clock:
     """The time since the start, the progress, and when the next preview is due."""
 
-    def __init__(self, settings: SamplingSettings, costs: Sequence[float]) -> None:
-        """costs: the time of a pass of each step, from the first to the last, in any unit."""
+    def __init__(self, settings: SamplingSettings, stages: int) -> None:
+        """stages: of all passes."""
         self._began = time.perf_counter()
-        self._costs = costs
-        self._steps = settings.resamples * sum(costs)
-        self._corrector = CORRECTOR_SHARE * costs[-1]
-        self._total = self._steps + settings.corrector_steps * self._corrector
+        self._stages = stages
+        self._steps = settings.resamples * stages
+        self._total = self._steps + settings.corrector_steps * CORRECTOR_SHARE
         self._cost = 0.0  # of the last event, seconds
         self._spent = 0.0  # on previews
 
@@ -123,10 +137,9 @@ class Clock:
         """How much of the run is done, 0 to 1."""
         share = event.position / max(event.total, 1)
         if event.corrector_step:
-            done = self._steps + self._corrector * (event.corrector_step - 1 + share)
+            done = self._steps + CORRECTOR_SHARE * (event.corrector_step - 1 + share)
         else:
-            step = len(self._costs) - event.stage
-            done = sum(self._costs[:step]) * event.resamples + self._costs[step] * (event.resample_index + share)
+            done = (self._stages - event.stage) * event.resamples + event.resample_index + share
         return min(done / self._total, 1.0)
 
     def preview_due(self) -> bool:
@@ -154,7 +167,7 @@ class Run:
     best_first: bool = False
     # Of the pass that is drawn: its part of each variant, and the squares of the images that the model sees.
     current: tuple[Pass, ...] = ()
-    squares: Sequence[Image.Image | None] = ()
+    squares: Sequence[Image.Image | None] = ()  # None: a new image, or a layer
     # Over all passes so far: how well each variant shows what was asked for, and those in which something is missed.
     scores: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))
     missed: set[int] = field(default_factory=set)
@@ -164,12 +177,6 @@ class Run:
         """The passes in turn, each of all variants; one that has fewer waits."""
         return list(zip_longest(*self.passes, fillvalue=IDLE))
 
-    def costs(self, steps: int) -> list[float]:
-        """The time of each of all steps: equal, except that a pass takes less where it has fewer tokens."""
-        turns = self.turns
-        sizes = [1.0 if part.region is None else float(part.region.regenerated.mean()) for part, *_ in turns]
-        return [1 + size for size in sizes for _ in range(steps // len(turns))]
-
     def paste(self, generated: Sequence[Image.Image], seamless: bool = True) -> list[Image.Image]:
         """The images of the first variants or all, with the squares that the current pass has generated for them.
 
@@ -177,12 +184,14 @@ class Run:
         """
         pasted = []
         for image, part, before, square in zip(self.images, self.current, self.squares, generated, strict=False):
-            if image is None or before is None:
+            if image is None:
                 pasted.append(square)
             elif part.region is None:
                 pasted.append(image)
             else:
-                joined = blend(square, before, part.region.unknown(image.size)) if seamless else square
+                joined = square  # a layer is laid on the image as it is
+                if seamless and before is not None:
+                    joined = blend(square, before, part.region.unknown(image.size))
                 pasted.append(paste_back(image, joined, part.region.alpha, part.region.box))
         return pasted
 
@@ -212,8 +221,8 @@ class Pipeline:
         self.image_size, self.grid = shape.resolution, shape.side  # pixels a side of the model's images, tokens a side
         self.stages, self.any_scales = model.scales_of(None), model.denoiser is not None  # T, and whether others go too
         self._words = model.conditioner if isinstance(model.conditioner, TextConditioner) else None
-        patches = about.frame
-        self._frames = Frames(model, scorer, patches) if patches and isinstance(scorer, ThingScorer) else None
+        self.draws_layers = shape.draws_layers  # they are laid on images, of any kind, which are never reconstructed
+        self._layers = Layers(shape, scorer) if self.draws_layers and isinstance(scorer, ThingScorer) else None
 
     @classmethod
     def from_pretrained(
@@ -268,13 +277,18 @@ class Pipeline:
             mask = masks.as_mask(mask, upload.size, empty=bool(prompt) and not recipe.exact)
             mask = mask if mask.getbbox() else None
         words = prompt if isinstance(prompt, str) and self.conditioning == "text" else ""
+        if self._layers is not None:
+            fitted = self._layers.fit(upload, mask, words, recipe)
+            fitted = fitted.within(mask) if mask is not None and recipe.exact else fitted
+            if fitted.mask.getbbox() is None:
+                raise InputError(SCATTERED)
+            return fitted
         if mask is not None and recipe.exact:
             region = Region.of(mask, self.image_size, self.grid, recipe.context, recipe.feather)
             fitted = FittedMask.of([Pass(prompt, region)], recipe.settings)
         else:
-            thing = self._frames.fit(upload, mask, words, recipe) if self._frames is not None else None
-            fitted = thing or fit_patches(self.model.sampler, self.scorer, upload, mask, words, recipe)
-            if not words and thing is None:  # a class
+            fitted = fit_patches(self.model.sampler, self.scorer, upload, mask, words, recipe)
+            if not words:  # a class
                 fitted = replace(fitted, passes=(Pass(prompt, fitted.passes[0].region),))
         if fitted.mask.getbbox() is None:  # patches past a long, narrow image's edge, or smaller than a pixel
             if mask is None:
@@ -304,6 +318,8 @@ class Pipeline:
     @torch.no_grad()
     def domain_notes(self, image: Source) -> tuple[str, ...]:
         """A sentence where the model does not know such images; none where it does, or does not say what it knows."""
+        if self.draws_layers:
+            return ()
         pixels, first_stage = self._whole(load_image(image)), self.model.first_stage
         reconstructed = first_stage.decode(first_stage.encode(pixels))
         return out_of_domain(self.model, pixels, reconstructed, torch.ones(self.grid**2, dtype=torch.bool))
@@ -319,16 +335,17 @@ class Pipeline:
     ) -> Iterator[PipelineEvent]:
         """Images from a prompt (or class) alone, or from each of a list. Raises InputError before the first event.
 
-        A model with a frame draws the ground, then each thing in a square of its own. best_first: the result's images
+        A model that draws layers lays each thing on a ground of one color or two. best_first: the result's images
         are ranked by the model's scorer.
         """
         prompts = prompt_per_variant(prompt, variants, MAX_VARIANTS)
         recipes = self._recipes("generate", prompts, seed, settings)
         passes: list[tuple[Pass, ...]] = [(Pass(words),) for words in prompts]
-        if self._frames is not None:
-            plans = [self._frames.plan(recipe.prompt or "", recipe.own_seed) for recipe in recipes]
-            passes = [plan or simple for plan, simple in zip(plans, passes, strict=True)]
-        run = Run(recipes, recipes[0].settings, [None] * len(prompts), passes)
+        images: list[Image.Image | None] = [None] * len(prompts)
+        if self._layers is not None:
+            plans = [self._layers.plan(recipe.prompt or "", recipe.own_seed) for recipe in recipes]
+            images, passes = [ground for ground, _ in plans], [things for _, things in plans]
+        run = Run(recipes, recipes[0].settings, images, passes)
         return self._started(run, prompts, best_first)
 
     def edit(
@@ -394,6 +411,8 @@ class Pipeline:
 
         best_first: as for `generate`. Raises InputError before the first event.
         """
+        if self.draws_layers:
+            raise InputError("This model draws things on images; a whole image has no variations here.")
         prompts = prompt_per_variant(prompt, variants, MAX_VARIANTS)
         recipes = self._recipes("vary", prompts, seed, settings, strength=strength)
         upload = load_image(image)
@@ -421,17 +440,20 @@ class Pipeline:
             prompt: mask if isinstance(mask, FittedMask) else self._fit(upload, mask, prompt, recipes[0])
             for prompt in dict.fromkeys(prompts)
         }
+        grounds = {prompt: fill(upload, fit.filled) if fit.filled else upload for prompt, fit in fits.items()}
         fitted = [fits[prompt] for prompt in prompts]
         passes = [fit.passes for fit in fitted]
-        if self._frames is not None:  # of a group of things, each variant has its own
-            passes = [self._frames.choose(turn, recipe.own_seed) for turn, recipe in zip(passes, recipes, strict=True)]
+        if self._layers is not None:  # of a group of things, each variant has its own
+            passes = [self._layers.choose(turn, recipe.own_seed) for turn, recipe in zip(passes, recipes, strict=True)]
         notes = dict.fromkeys(note for fit in fitted for note in fit.notes)
+        if any(fit.filled and is_textured(upload, fit.filled) for fit in fits.values()):
+            notes[SMOOTH] = None
         regions = [part.region for part in fitted[0].passes if part.region is not None]
         strengths = {value for region in regions for value in np.unique(region.strength) if value}
         if not self.any_scales and len(strengths) > 1:
             notes[ONE_STRENGTH.format(max(strengths) / 255)] = None
         shown = reduce(ImageChops.lighter, (fit.mask for fit in fits.values()))
-        images, settings, elsewhere = [upload] * len(prompts), fitted[0].settings, fitted[0].elsewhere
+        images, settings, elsewhere = [grounds[p] for p in prompts], fitted[0].settings, fitted[0].elsewhere
         return Run(recipes, settings, images, passes, tuple(notes), shown, elsewhere)
 
     def _whole(self, upload: Image.Image) -> Tensor:
@@ -459,7 +481,7 @@ class Pipeline:
         """The events of a run. Closing it stops the model and frees its caches."""
         with closing(self._chains(run)) as chains:
             last, corrects = next(chains), run.settings.corrector_steps
-            clock = Clock(run.settings, run.costs(last.stages))
+            clock = Clock(run.settings, last.stages)
             yield self._event("start", last, run, clock)
             for last in chains:
                 # The end of the last step is the result, unless the corrector follows, whose end is.
@@ -475,6 +497,8 @@ class Pipeline:
     def _chains(self, run: Run) -> Generator[ChainEvent, None, None]:
         """x_T, then an event after every step of the decoder; the steps of all passes count as those of one chain."""
         turns = len(run.turns)
+        if not turns:
+            yield NOTHING_DRAWN
         for number in range(turns):
             after = turns - 1 - number  # passes that follow
             with closing(self._sample([run], self._begin(run, number), number)) as chain:
@@ -486,10 +510,10 @@ class Pipeline:
                 self._finish(run, last.tokens)
 
     def _batch(self, runs: list[Run]) -> Iterator[PipelineEvent]:
-        last: dict[int, ChainEvent] = {}
+        last = dict.fromkeys(range(len(runs)), NOTHING_DRAWN)
         if not runs:
             return
-        clock = Clock(runs[0].settings, [1.0])
+        clock = Clock(runs[0].settings, 1)
         for number in range(max(len(run.turns) for run in runs)):
             chains: dict[tuple[float | None, float], list[tuple[int, KnownTokens]]] = {}  # by what one has in common
             for index, run in enumerate(runs):
@@ -513,11 +537,13 @@ class Pipeline:
         run.current = run.turns[number]
         squares: dict[tuple[int, int], Image.Image | None] = {}
         known: dict[tuple[int, int], KnownTokens] = {}
-        nothing = np.zeros((self.grid, self.grid), np.uint8)  # of a variant that has fewer passes than others
         keys = [(id(image), id(part.region)) for image, part in zip(run.images, run.current, strict=True)]
         for key, image, part in zip(keys, run.images, run.current, strict=True):
-            if image is not None and key not in known:
-                region = part.region or Region.of_patches(nothing, whole_box(image.size), image.size, self.image_size)
+            if self.draws_layers and image is not None:  # whatever it shows; nothing where a variant has fewer passes
+                keep = torch.full((1, self.grid**2), part.region is None)
+                known[key] = KnownTokens(torch.zeros_like(keep, dtype=torch.long), keep)
+            elif image is not None and part.region is not None and key not in known:
+                region = part.region
                 square = squares[key] = extract(image, region.box, self.image_size)
                 pixels, strength = to_tensor(square).to(self.model.device), torch.from_numpy(region.token_strength)
                 if run.recipes[0].task == "vary":
@@ -545,28 +571,40 @@ class Pipeline:
     @torch.no_grad()
     def _finish(self, run: Run, tokens: Tensor) -> None:
         """Ends a pass that others follow: its images are what the next one begins from."""
-        squares = self.model.first_stage.decode(tokens)
+        squares, generated = self._decode(run, tokens)
         self._judge(run, squares)
-        run.images = run.paste(to_images(squares))
+        run.images = run.paste(generated)
+
+    def _decode(self, run: Run, tokens: Tensor) -> tuple[Tensor, list[Image.Image]]:
+        """What tokens of the current pass show, float [B, 3, S, S] in [-1, 1]; and what is pasted: squares, or layers,
+        which are shown on gray."""
+        if not run.current:
+            return torch.zeros(0, 3, 1, 1), []
+        decoded = self.model.first_stage.decode(tokens)
+        if not self.draws_layers:
+            return decoded, to_images(decoded)
+        layers = recolored(decoded.clamp(0, 1), [part.color for part in run.current[: len(decoded)]])
+        rows = zip(layers, run.current, strict=False)
+        layers = torch.stack([layer.flip(-1) if part.mirrored else layer for layer, part in rows])
+        return on_gray(layers), to_layers(layers)
 
     def _judge(self, run: Run, squares: Tensor) -> None:
         """Scores what a pass has drawn: squares, float [B, 3, S, S]."""
         scorer, words, squares = self.scorer, run.recipes[0].prompt or "", squares.clamp(-1, 1)
         if scorer is None:
             return
-        if not any(part.frame for variant in run.passes for part in variant):
+        if self._layers is None:
             if run.best_first:
                 run.scores.update(enumerate(scorer.score(squares, words).tolist()))
-            # One of things looks at one thing at a time.
-            if words and isinstance(scorer, Checker) and not isinstance(scorer, ThingScorer):
+            if words and isinstance(scorer, Checker):
                 run.missed = {row for row, shown in enumerate(scorer.shows(squares, words)) if not shown}
             return
-        for row, part in enumerate(run.current):
-            if part.frame:  # a thing, not the ground
+        for row, part in enumerate(run.current):  # a thing each
+            if part is not IDLE:
                 square, thing = squares[row : row + 1], str(part.prompt)
                 if run.best_first:
                     run.scores[row] += float(scorer.score(square, thing)[0])
-                if isinstance(scorer, Checker) and not all(scorer.shows(part.framed(square), thing)):
+                if isinstance(scorer, Checker) and not all(scorer.shows(square, thing)):
                     run.missed.add(row)
 
     @torch.no_grad()
@@ -574,25 +612,25 @@ class Pipeline:
         """Decodes an event's tokens, to be pasted on the first use of its images."""
         began = time.perf_counter()
         fraction = 1.0 if kind == "result" else clock.fraction(event)
-        squares = self.model.first_stage.decode(event.tokens[:1] if kind == "preview" else event.tokens)
-        order, notes = list(range(len(squares))), list(run.notes)
+        squares, generated = self._decode(run, event.tokens[:1] if kind == "preview" else event.tokens)
+        order, notes = list(range(1 if kind == "preview" else len(run.recipes))), list(run.notes)
         if kind == "result":
             self._judge(run, squares)
             if run.best_first:
                 order.sort(key=lambda number: -run.scores[number])
             if order[0] in run.missed:
                 notes.append(MISSED)
-            original, region = run.squares[0], run.current[0].region
+            original, region = (run.squares[0], run.current[0].region) if run.current else (None, None)
             if original is not None and region is not None and run.mask is not None:
                 pixels, keep = to_tensor(original).to(squares.device), torch.from_numpy(~region.regenerated).flatten()
                 notes = [*out_of_domain(self.model, pixels, squares[:1], keep, EDIT_MARGIN), *notes]
-        this_pass, generated = copy(run), to_images(squares)
-        seamless = kind == "result" or kind == "stage" and (event.stage - 1) % (event.stages // len(run.turns)) == 0
+        this_pass, filled = copy(run), [image for image in run.images if image is not None]
+        seamless = kind == "result" or kind == "stage" and event.stage == 1
         clock.record(kind, time.perf_counter() - began)
 
         def images() -> list[Image.Image]:
             began = time.perf_counter()
-            pasted = this_pass.paste(generated, seamless)
+            pasted = this_pass.paste(generated, seamless) if run.turns else filled
             clock.record(kind, time.perf_counter() - began, pasted=True)
             return [pasted[number] for number in order]
 

@@ -43,15 +43,13 @@ def command_line(
     def train(
         part: Annotated[str, typer.Argument(help=parts)],
         run: Annotated[Path, typer.Option(help="Folder for log, samples and checkpoints; resumes.")],
-        config: Annotated[Path | None, typer.Option(help="JSON file of settings.")] = None,
+        config: Annotated[Path, typer.Option(help=f"JSON file of settings, see recipes/{name}/configs.")],
     ) -> None:
         """Train a part of the model."""
         if part not in trainings:
             raise InputError(f"There is no part {part!r}; there are {parts}.")
         settings, train_part = trainings[part]
-        if settings is not None and config is None:
-            raise InputError(f"--config is missing; recipes/{name}/configs has those of the model that ships.")
-        train_part(*[load(settings, config)] if settings and config else [], run)
+        train_part(load(settings, config), run)
 
     @app.command()
     def assemble(

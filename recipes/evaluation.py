@@ -8,7 +8,6 @@ from functools import partial
 import numpy as np
 from PIL import Image, ImageDraw
 
-from imagebart.core.errors import InputError
 from imagebart.evaluation.metrics import Measure, median_of, share_of
 from imagebart.imaging.figures import sheet
 from imagebart.pipeline import Pipeline, PipelineEvent
@@ -59,15 +58,6 @@ def common_measures(cases: Sequence[Case], results: Sequence[PipelineEvent]) -> 
         stayed.append(bool((np.asarray(last.image)[kept] == np.asarray(case.image)[kept]).all()))
     yield Measure("no pixel changed outside the mask", *share_of(stayed), len(cases), "%", "100 %")
     yield Measure("time of an edit, median", *median_of([last.elapsed for last in results]), len(cases), "s")
-
-
-def suggestion_iou(pipe: Pipeline, image: Image.Image, words: str, place: np.ndarray) -> float:
-    """Intersection over union of a place, bool [H, W], and the mask suggested for words; 0 where there is none."""
-    try:
-        suggested = np.asarray(pipe.suggest_mask(image, words)) > 0
-    except InputError:
-        return 0.0
-    return float((suggested & place).sum() / (suggested | place).sum())
 
 
 def zigzag(bounds: Bounds, radius: float, size: tuple[int, int], random: np.random.Generator) -> Image.Image:

@@ -1,8 +1,7 @@
-"""What the trainings of both recipes share: endless data, tasks by their loss, text encoders from captions."""
+"""What the trainings of both recipes share: endless data, tasks by their loss."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,15 +11,11 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from imagebart.core.settings import Length, Settings
-from imagebart.model import ImageBART
-from imagebart.models.transformer import TextEncoder
-from imagebart.text.conditioners import TextConditioner
 from imagebart.training.config import LoopConfig, StageShape
-from imagebart.training.loop import Batch, Task, train
-from imagebart.training.token_task import text_config
+from imagebart.training.loop import Batch, Task
 
-Trainings = Mapping[str, tuple[type[Any] | None, Callable[..., object]]]
-"""Of each part of a model its training, and the type of its settings; None: it has none."""
+Trainings = Mapping[str, tuple[type[Settings], Callable[..., object]]]
+"""Of each part of a model its training, and the type of its settings."""
 
 
 @dataclass(frozen=True)
@@ -59,27 +54,3 @@ class CaptionsRun(Settings):
     loop: LoopConfig
     shape: StageShape = StageShape()  # of the networks that will use it
     text_length: Length = 77  # conditioning tokens a caption
-
-
-def train_text_encoder(
-    run: CaptionsRun,
-    folder: Path,
-    conditioner: TextConditioner,
-    reader_of: Callable[[TextEncoder], nn.Module],
-    captions: Dataset[Any],
-    losses: Callable[[Any, Tensor], dict[str, Tensor]],
-) -> nn.Module:
-    """Trains (or resumes) a text encoder from captions alone, writes it to a run's folder, returns what reads it.
-
-    reader_of: heads around the encoder; losses: of what they read and a batch's labels. captions: text and labels.
-    """
-    torch.manual_seed(run.loop.seed)
-    encoder = TextEncoder(text_config(run.shape, conditioner))
-
-    def of_batch(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        labels = batch["labels"]
-        return losses(model(conditioner.encode(batch["text"]).tokens.to(labels.device)), labels)
-
-    trained: Any = train(LossTask(reader_of(encoder), captions, of_batch), run.loop, folder)
-    ImageBART(conditioner=conditioner, text_encoder=trained.encoder).save_pretrained(folder)
-    return trained

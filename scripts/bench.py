@@ -11,20 +11,22 @@ an edit goes. --graphs: a third one has the networks by PyTorch and by ONNX Runt
 """
 
 import argparse
+import cProfile
+import inspect
 import platform
+import pstats
 import re
 import time
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from timeit import repeat
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from PIL import Image
 
-from imagebart import pipeline
+from imagebart.imaging.blending import blend
 from imagebart.imaging.masks import preset
 from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser, Stage
@@ -33,8 +35,7 @@ from imagebart.models.imagebart import About
 from imagebart.models.transformer import Cache
 from imagebart.models.vqgan import FirstStage
 from imagebart.pipeline import Pipeline, PipelineEvent
-from imagebart.sampling import steps
-from imagebart.sampling.steps import ChainState, Step, StepRun
+from imagebart.sampling.steps import ChainState, Step, StepRun, filter_logits
 from imagebart.weights.onnx_export import export_graphs, graphs
 from imagebart.weights.registry import MODELS, PublishedModel
 
@@ -105,58 +106,42 @@ def original_seconds(model: ImageBART, scales: int) -> float:
     return total + time.perf_counter() - began
 
 
-def row(source: str, scales: int | None, repeats: int, words: str) -> list[str]:
-    """The cells of one model and number of scales."""
-    began = time.perf_counter()
-    pipe = Pipeline.from_pretrained(source)
-    ready = time.perf_counter() - began
-    settings = pipe.defaults if scales is None else pipe.defaults.replace(scales=scales)
-    prompt = pipe.classes[0] if pipe.classes else words if pipe.vocabulary else None
-    size = (pipe.image_size, pipe.image_size)
+def row(pipe: Pipeline, prompt: str | None, scales: int, repeats: int) -> list[str]:
+    """The cells of one number of scales, from the time of a whole image on."""
+    settings, size = pipe.defaults.replace(scales=scales), (pipe.image_size, pipe.image_size)
     images, mask = [Image.new("RGB", size, (128, 128, blue)) for blue in range(repeats)], preset("center", size)
     whole = [timed(partial(pipe.generate, prompt, seed=0, settings=settings)) for _ in range(repeats)]
     edits = [timed(partial(pipe.edit, image, mask, prompt, seed=0, settings=settings)) for image in images]
-    memory = max(run[2] for run in whole + edits)
-    original = original_seconds(pipe.model, scales or pipe.stages)
+    memory, original = max(run[2] for run in whole + edits), original_seconds(pipe.model, scales)
     seconds = [min(run[i] for run in runs) for runs in (whole, edits) for i in (0, 1)]
-    times = [f"{value:.3g}" for value in seconds]
     held = f"{memory / 1e9:.2f} GB" if memory else ""
-    speed_up = f"{original / seconds[0]:.0f}"
-    return [pipe.name, str(scales or pipe.stages), f"{ready:.1f}", *times, held, f"{original:.1f}", speed_up]
+    return [*(f"{value:.3g}" for value in seconds), held, f"{original:.1f}", f"{original / seconds[0]:.0f}"]
 
 
-PARTS: dict[str, list[tuple[Any, str]]] = {  # of an edit, what computes them
-    "encoder": [(Denoiser, "prepare"), (Denoiser, "draft_logits")],
-    "decoder": [(StepRun, "logits")],
-    "choice of tokens": [(steps, "filter_logits"), (ChainState, "gumbel"), (Step, "reverse")],
-    "images of tokens": [(FirstStage, "decode")],
-    "blending": [(pipeline, "blend")],
+PARTS: dict[str, tuple[Callable[..., Any], ...]] = {  # of an edit, what computes them
+    "encoder": (Denoiser.prepare, Denoiser.draft_logits),
+    "decoder": (StepRun.logits,),
+    "choice of tokens": (filter_logits, ChainState.gumbel, Step.reverse),
+    "images of tokens": (FirstStage.decode,),
+    "blending": (blend,),
 }
 
 
-def shares(pipe: Pipeline, words: str | None, scales: int | None) -> dict[str, float]:
-    """Milliseconds of each part of an edit, and of the rest."""
-    spent, size = dict.fromkeys(PARTS, 0.0), (pipe.image_size, pipe.image_size)
-    image, mask = Image.new("RGB", size, "gray"), preset("center", size)
+def shares(pipe: Pipeline, prompt: str | None, scales: int) -> dict[str, float]:
+    """Milliseconds of each part of an edit, and of the rest, by cProfile."""
+    settings, size = pipe.defaults.replace(scales=scales), (pipe.image_size, pipe.image_size)
+    run = pipe.edit(Image.new("RGB", size, "gray"), preset("center", size), prompt, seed=0, settings=settings)
+    profile, began = cProfile.Profile(), time.perf_counter()
+    profile.runcall(lambda: [event.images for event in run])
+    total = time.perf_counter() - began
 
-    def clocked(function: Callable[..., Any], part: str) -> Callable[..., Any]:
-        def run(*args: Any, **kwargs: Any) -> Any:
-            began = time.perf_counter()
-            result = function(*args, **kwargs)
-            spent[part] += time.perf_counter() - began
-            return result
+    def seconds(function: Callable[..., Any]) -> float:
+        code = inspect.unwrap(function).__code__
+        place = (code.co_filename, code.co_firstlineno, code.co_name)
+        return float(known[place][3]) if place in known else 0.0  # those of what it calls included
 
-        return run
-
-    settings = pipe.defaults.replace(scales=scales or pipe.defaults.scales)
-    with ExitStack() as patches:
-        for part, functions in PARTS.items():
-            for where, name in functions:
-                patches.enter_context(patch.object(where, name, clocked(getattr(where, name), part)))
-        began = time.perf_counter()
-        for event in pipe.edit(image, mask, words, seed=0, settings=settings):
-            event.images  # noqa: B018 - as whoever shows them does
-        total = time.perf_counter() - began
+    known = pstats.Stats(profile).stats  # type: ignore[attr-defined]
+    spent = {part: sum(map(seconds, functions)) for part, functions in PARTS.items()}
     parts = {**spent, "rest": total - sum(spent.values()), "in all": total}
     return {part: 1000 * seconds for part, seconds in parts.items()}
 
@@ -174,22 +159,16 @@ def compare_runtimes(model: ImageBART, folder: Path, repeats: int) -> None:
     for name, graph in graphs(model, 64).items():
         session = onnxruntime.InferenceSession(folder / f"{name}.onnx", options)
         feeds = {one.name: given.numpy() for one, given in zip(session.get_inputs(), graph.example, strict=True)}
-        times = []
-        for run in (partial(graph.network, *graph.example), partial(session.run, None, feeds)):
-            each = []
-            for _ in range(4 * repeats):
-                began = time.perf_counter()
-                run()
-                each.append(time.perf_counter() - began)
-            times.append(f"{1000 * min(each):.1f}")
-        print(f"| {name} | {' | '.join(times)} |", flush=True)
+        runs = partial(graph.network, *graph.example), partial(session.run, None, feeds)
+        times = [1000 * min(repeat(run, number=1, repeat=4 * repeats)) for run in runs]
+        print(f"| {name} | {' | '.join(f'{time:.1f}' for time in times)} |", flush=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", default="checkpoints/avatars", help="a folder, or a published model's name")
     parser.add_argument("--random", type=Path, help="folder where random weights of published shapes are kept")
-    parser.add_argument("--scales", type=int, nargs="*", default=[None], help="T, where it can be chosen")
+    parser.add_argument("--scales", type=int, nargs="*", help="T, where it can be chosen")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--graphs", type=Path, help="an empty folder, for ONNX graphs")
     parser.add_argument("--prompt", default="a woman with long red hair", help="of models that take words")
@@ -203,15 +182,19 @@ def main(arguments: list[str] | None = None) -> None:
     cpu = names[1] if names else platform.processor() or platform.machine()
     print(f"{cpu}, {torch.get_num_threads()} threads, torch {torch.__version__}\n", flush=True)
     print("| " + " | ".join(HEADINGS) + " |\n|---|" + "---:|" * (len(HEADINGS) - 1), flush=True)
-    for scales in given.scales:
-        print("| " + " | ".join(row(str(source), scales, given.repeats, given.prompt)) + " |", flush=True)
+    began = time.perf_counter()
     pipe = Pipeline.from_pretrained(str(source))
-    words = pipe.classes[0] if pipe.classes else given.prompt if pipe.vocabulary else None
+    ready = f"{time.perf_counter() - began:.1f}"
+    prompt = pipe.classes[0] if pipe.classes else given.prompt if pipe.vocabulary else None
+    numbers = given.scales or [pipe.stages]
+    for scales in numbers:
+        cells = [pipe.name, str(scales), ready, *row(pipe, prompt, scales, given.repeats)]
+        print("| " + " | ".join(cells) + " |", flush=True)
     print("\n| of an edit, milliseconds | " + " | ".join([*PARTS, "rest", "in all"]) + " |\n" + "|---" * 8 + "|")
-    for scales in given.scales:
-        runs = [shares(pipe, words, scales) for _ in range(given.repeats)]
+    for scales in numbers:
+        runs = [shares(pipe, prompt, scales) for _ in range(given.repeats)]
         shortest = min(runs, key=lambda run: run["in all"])
-        print(f"| T = {scales or pipe.stages} | " + " | ".join(f"{value:.0f}" for value in shortest.values()) + " |")
+        print(f"| T = {scales} | " + " | ".join(f"{value:.0f}" for value in shortest.values()) + " |")
     if given.graphs:
         compare_runtimes(pipe.model, given.graphs, given.repeats)
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from pixel_things import SCORER
 from tiny_models import tiny_model, tiny_staged_model
 from torch import Tensor
 from torch.utils import backend_registration
@@ -78,10 +79,7 @@ class PretendedDevice(TorchDispatchMode):
 def tiny(kind: str) -> ImageBART:
     if kind == "stages":
         return tiny_staged_model("text")
-    model = tiny_model("text", color_hint_grid=2)
-    assert model.denoiser is not None
-    model.denoiser.config = model.denoiser.config.replace(context_margin=0 if kind == "window" else None)
-    return model
+    return tiny_model("text", layers=True) if kind == "layers" else tiny_model("text", color_hint_grid=2)
 
 
 def jobs(pipe: Pipeline) -> Iterator[Iterator[PipelineEvent]]:
@@ -89,10 +87,13 @@ def jobs(pipe: Pipeline) -> Iterator[Iterator[PipelineEvent]]:
     settings = pipe.defaults.replace(resamples=2, top_p=0.9, top_k=20, temperature=1.1, guidance=2.0)
     if pipe.any_scales:
         settings = settings.replace(corrector_steps=1, scales=2)
-    given: dict[str, Any] = {"prompt": "red hair", "seed": 1, "settings": settings}
+    words = "a red block" if pipe.draws_layers else "red hair"
+    given: dict[str, Any] = {"prompt": words, "seed": 1, "settings": settings}
     yield pipe.generate(variants=2, **given)
     for mask in (masks[0], Image.linear_gradient("L").resize(NOISE.size)):
         yield pipe.edit(NOISE, mask, feather=2, exact=True, **given)  # patches are painted in part
+    if pipe.draws_layers:
+        return
     yield pipe.edit_batch(
         [Edit(NOISE, mask, prompt, 3) for mask, prompt in zip(masks, ("red hair", None), strict=True)]
     )
@@ -102,8 +103,9 @@ def jobs(pipe: Pipeline) -> Iterator[Iterator[PipelineEvent]]:
 def run_on_the_pretended_device() -> None:
     with pytest.raises(RuntimeError, match="got a tensor of the CPU"):
         torch.ones(3, device=DEVICE) + torch.ones(3)
-    for kind in ("window", "denoiser", "stages"):
-        here, there = Pipeline(tiny(kind)), Pipeline(tiny(kind).to(DEVICE))
+    for kind in ("layers", "denoiser", "stages"):
+        scorer = SCORER if kind == "layers" else None
+        here, there = (Pipeline(model, scorer=scorer) for model in (tiny(kind), tiny(kind).to(DEVICE)))
         assert isinstance(there.model.first_stage.quantize.embedding.weight, Pretended)
         for (*_, one), (*_, other) in zip(jobs(here), jobs(there), strict=True):
             assert one.image.tobytes() == other.image.tobytes(), "the same values, computed elsewhere"

@@ -300,7 +300,7 @@ def time(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 def test_previews_take_their_share_and_no_more(time: SimpleNamespace, token: float, cost: float) -> None:
     """A run of two stages of 400 tokens. At every moment the share holds; where a preview is cheap, it is used up."""
     began, shown = time.now, []
-    clock = Clock(SamplingSettings(), costs=[1.0, 1.0])
+    clock = Clock(SamplingSettings(), stages=2)
     time.now += cost
     clock.record("start", cost)
     for number in range(800):
@@ -323,7 +323,7 @@ def test_previews_take_their_share_and_no_more(time: SimpleNamespace, token: flo
 
 
 def test_a_long_preview_delays_the_next_also_where_it_is_pasted_late(time: SimpleNamespace) -> None:
-    clock = Clock(SamplingSettings(), costs=[1.0, 1.0])
+    clock = Clock(SamplingSettings(), stages=2)
     clock.record("start", 0.01)
     clock.record("start", 0.19, pasted=True)
     for cost, wait in ((0.2, 0.4), (0.2, 3.5)):  # FIRST_SHARE of the time, then PREVIEW_SHARE

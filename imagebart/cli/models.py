@@ -47,7 +47,7 @@ def check_model(folder: str | Path) -> str:
 
     pipe, completed = Pipeline.from_pretrained(folder), Path(f"{folder}.png")
     first_stage, size = pipe.model.first_stage, (pipe.image_size, pipe.image_size)
-    image = files.load_image(locate(DEFAULT_MODEL) / "examples" / "6-pink-beanie.png").resize(size)
+    image = files.load_image(locate("avatars") / "examples" / "6-pink-beanie.png").resize(size)
     pixels = files.to_tensor(image)
     tokens = first_stage.encode(pixels)
     quality, plain = (float(psnr(made, pixels)) for made in (first_stage.decode(tokens), pixels.mean((2, 3), True)))

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from imagebart.core.errors import InputError
 from imagebart.core.settings import SamplingSettings
 
-DEFAULT_MODEL = "avatars"  # which comes with the package, see `imagebart.model.locate`
+DEFAULT_MODEL = "things"  # which comes with the package, see `imagebart.model.locate`
 Model = Annotated[
     str, typer.Option(help="Folder of a model, avatars, a published model's name, or owner/name on the Hub.")
 ]

@@ -22,6 +22,8 @@ REACH = 8.0  # pixels over which a residual decays by a factor of e along a stra
 STEPS, TOLERANCE = 200, 1e-8  # of conjugate gradients, at most; mean square error, in levels
 OTHER_CONTENT, OTHER_MEDIANS = 24, 3  # a larger residual, in levels and in medians of all, is not the decoder's error
 FLAT_SIDE, FLAT_LEAST, FLAT_COLORS = 5, 64, 32  # pixels a side and pixels in all of a flat color; colors, at most
+TEXTURE = 2.0  # levels: the mean of the Laplacian of a ground in which filling is to be seen
+FILL_RADIUS, FILL_SIDE, FILL_MARGIN = 3, 384, 16  # pixels: see cv2.inpaint; of a longer side; around what is filled
 SAME, DIFFERENT = 6, 12  # levels off a flat color up to which a pixel gets it, and from which it stays as it is
 
 
@@ -39,6 +41,42 @@ def blend(generated: Image.Image, before: Image.Image, painted: Bools) -> Image.
     blended = (generated_pixels + continued).round().clip(0, 255).astype(np.uint8)
     whole = np.where(painted[..., None], blended, kept_pixels)
     return Image.fromarray(continue_flat_colors(whole, painted))
+
+
+def is_textured(image: Image.Image, mask: Image.Image) -> bool:
+    """Whether the ground around an "L" mask is more than plain colors, so that `fill` is to be seen."""
+    painted, gray = (np.asarray(mask) > 0).astype(np.uint8), np.asarray(image.convert("L"))
+    around = cv2.dilate(painted, np.ones((9, 9), np.uint8)) > painted
+    return bool(np.abs(cv2.Laplacian(gray, cv2.CV_16S)[around]).mean() > TEXTURE) if around.any() else False
+
+
+def fill(image: Image.Image, mask: Image.Image) -> Image.Image:
+    """An "RGB" or "RGBA" image whose ground goes on where an "L" mask of its size is not 0; opacity stays.
+
+    By Bertalmio, Bertozzi, Sapiro, Navier-Stokes, Fluid Dynamics, and Image and Video Inpainting (2001).
+    """
+    box = mask.getbbox()
+    if box is None:
+        return image
+    near = (max(box[0] - FILL_MARGIN, 0), max(box[1] - FILL_MARGIN, 0), box[2] + FILL_MARGIN, box[3] + FILL_MARGIN)
+    near = (near[0], near[1], min(near[2], image.width), min(near[3], image.height))
+    painted = np.asarray(mask.crop(near)) > 0
+    colors = np.array(image.crop(near).convert("RGB"))
+    scale = min(1.0, FILL_SIDE / max(colors.shape))
+    if scale < 1:  # the time grows with the mask's pixels
+        size = tuple(max(1, round(scale * side)) for side in colors.shape[1::-1])
+        small = cv2.resize(colors, size, interpolation=cv2.INTER_AREA)
+        hidden = cv2.resize(painted.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+        hidden = cv2.dilate(hidden, np.ones((3, 3), np.uint8))  # no pixel beside is mixed of both
+        filled = cv2.inpaint(small, hidden, FILL_RADIUS, cv2.INPAINT_NS)
+        filled = cv2.resize(filled, colors.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    else:
+        filled = cv2.inpaint(colors, painted.astype(np.uint8), FILL_RADIUS, cv2.INPAINT_NS)
+    result = image.copy()
+    result.paste(Image.fromarray(filled), near[:2], Image.fromarray(painted))
+    if image.mode == "RGBA":
+        result.putalpha(image.getchannel("A"))
+    return result
 
 
 def membrane(residual: Floats, unknown: Bools) -> Floats:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
 
 from imagebart.imaging import masks
 from imagebart.imaging.files import flatten
@@ -179,11 +179,11 @@ def paint_patches(patches: Bytes, box: Box, size: Size) -> Image.Image:
 
 
 def paste_back(upload: Image.Image, generated: Image.Image, alpha: Image.Image, box: Box) -> Image.Image:
-    """The upload ("RGB" or "RGBA") with `generated`, an "RGB" square of any size, blended into `box` by `alpha`.
+    """The upload ("RGB" or "RGBA") with `generated`, a square of any size, blended into `box` by `alpha`.
 
     Where `alpha` ("L", the upload's size) is 0, pixels are the upload's, bit for bit, hidden colors of transparent
-    ones included. Elsewhere the generated image is opaque: on transparent ground it becomes visible, softly at soft
-    edges.
+    ones included. Elsewhere an "RGB" square is opaque: on transparent ground it becomes visible, softly at soft
+    edges. An "RGBA" square is a layer, as opaque as it says.
     """
     result = upload.copy()
     painted = alpha.getbbox() or (0, 0, 0, 0)
@@ -193,6 +193,8 @@ def paste_back(upload: Image.Image, generated: Image.Image, alpha: Image.Image, 
     for start in range(top, bottom, BAND):
         band = (left, start, right, min(bottom, start + BAND))
         new, weight = _resample(generated, box, band), alpha.crop(band)
+        if new.mode == "RGBA":
+            new, weight = new.convert("RGB"), ImageChops.multiply(weight, new.getchannel("A"))
         result.paste(new, band[:2], weight)  # rounds to the nearest: exact but on transparent ground
         if upload.mode == "RGBA":
             ground, share = np.asarray(upload.crop(band)), np.asarray(weight)

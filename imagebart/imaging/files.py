@@ -145,6 +145,19 @@ def to_images(tensor: torch.Tensor) -> list[Image.Image]:
     return [Image.fromarray(p) for p in denormalize(tensor).permute(0, 2, 3, 1).cpu().contiguous().numpy()]
 
 
+def to_layers(tensor: torch.Tensor) -> list[Image.Image]:
+    """Layers, float [B, 4, H, W] in [0, 1], color times opacity and opacity, as B "RGBA" images."""
+    levels = (tensor.detach().float() * 255).round().clamp(0, 255)
+    opacity = levels[:, 3:]
+    levels[:, :3] = (levels[:, :3] * 255 / opacity.clamp_min(1)).round().clamp(0, 255)
+    return [Image.fromarray(p) for p in levels.to(torch.uint8).permute(0, 2, 3, 1).cpu().contiguous().numpy()]
+
+
+def on_gray(layers: torch.Tensor) -> torch.Tensor:
+    """Layers [B, 4 or more, H, W] as for `to_layers` as images [B, 3, H, W] in [-1, 1]."""
+    return 2 * (layers[:, :3] + 0.5 * (1 - layers[:, 3:4])).clamp(0, 1) - 1
+
+
 # Recipes: how an image was made, in its PNG file, so that the run can be repeated.
 
 KEY = "imagebart"  # of the PNG's text chunk

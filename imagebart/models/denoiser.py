@@ -4,8 +4,7 @@ ImageBART (Esser et al. 2021) trains one transformer p(x_{t-1} | x_t) for each s
 `Stage`, the published kinds. In the shipped models one network serves all steps: `Denoiser`. It predicts p(x_0 | x_t),
 as in D3PM (Austin et al. 2021), and x_s follows from the diffusion (`models.diffusion.reverse_step`), so that T can be
 chosen when sampling. Each token has a noise level of its own, as in diffusion forcing (Chen et al. 2024): the
-probability that it was replaced by a uniform sample, 0 where a mask keeps it. The encoder sees all tokens and their
-levels, or those around a mask alone if it was trained on them (`context_window`).
+probability that it was replaced by a uniform sample, 0 where a mask keeps it. The encoder sees all tokens and levels.
 """
 
 import math
@@ -35,9 +34,8 @@ class DenoiserConfig(Settings):
     cond_length: Length = 0  # conditioning tokens
     text: TextEncoderConfig | None = None  # encodes the conditioning tokens; None: they precede the image tokens
     partial_patches: bool = False  # trained on patches that masks cover in part (see `imagebart.sampling.inpainting`)
+    tied_embeddings: bool = False  # those of both transformers and the heads are one table, which is stored once
     color_hint_grid: HintGrid = 0  # P: the encoder sees the colors of P x P parts of a patch; 0: it sees tokens alone
-    mask_sides: bool = False  # the encoder gets how far masked tokens lie from the sides of their mask
-    context_margin: Length | None = None  # see `context_window`; None: all tokens are given
 
 
 def check_color_hint_grid(parts: int, first_stage: FirstStageConfig) -> None:
@@ -47,48 +45,6 @@ def check_color_hint_grid(parts: int, first_stage: FirstStageConfig) -> None:
             f"color_hint_grid is {parts}; it needs a first stage with encoder 'patch', and a divisor of "
             f"{first_stage.downsampling}, the pixels along a patch"
         )
-
-
-def mask_sides(masked: Tensor) -> Tensor:
-    """How far masked tokens, bool [B, N] of a square grid, lie from the sides of what they are connected to.
-
-    int64 [B, N, 4]: rows to the top and to the bottom, columns to the left and to the right, of the smallest box around
-    a token's connected part of the mask, 1 in the outermost ones; 0 for tokens that are not masked.
-    """
-    side = math.isqrt(masked.shape[1])
-    inside = masked.view(-1, 1, side, side).float()
-    count = torch.arange(1.0, side + 1, device=masked.device)
-    row, column = torch.meshgrid(count, count, indexing="ij")
-    place = torch.stack([row, column, side + 1 - row, side + 1 - column])  # counted from each side of the image
-    farthest = place * inside
-    while not torch.equal(wider := F.max_pool2d(farthest, 3, 1, 1) * inside, farthest):
-        farthest = wider  # until each token has the largest of its connected part
-    to_sides = (farthest - place + 1) * inside  # to the bottom, the right, the top, the left
-    return to_sides[:, [2, 0, 3, 1]].flatten(2).transpose(1, 2).long()
-
-
-def context_window(masked: Tensor, margin: int) -> Tensor:
-    """The tokens in the smallest box around what is masked, bool [B, N] of a square grid, and up to a margin around it.
-
-    Bool [B, N]. Where the image ends, the window has as many more rows or columns on the other side, so that masks of
-    a size have windows of a size. All tokens where nothing is masked.
-    """
-    side = math.isqrt(masked.shape[1])
-    grid = masked.view(-1, side, side)
-    place, inside = torch.arange(side, device=masked.device), []
-    for held in (grid.any(2), grid.any(1)):  # rows, columns
-        first, last = held.int().argmax(1), side - 1 - held.flip(1).int().argmax(1)
-        length = (last + 1 - first + 2 * margin).clamp(max=side)
-        start = torch.minimum((first - margin).clamp(min=0), side - length)[:, None]
-        inside.append((place >= start) & (place < start + length[:, None]))
-    rows, columns = inside
-    return (rows[:, :, None] & columns[:, None]).flatten(1)
-
-
-def _after(length: int, places: Tensor) -> Tensor:
-    """Position embeddings of a prefix of some length and of image tokens after it, int64 [B, length + N]."""
-    prefix = torch.arange(length, device=places.device).expand(len(places), -1)
-    return torch.cat([prefix, places + length], 1)
 
 
 class NoiseEmbedding(nn.Module):
@@ -117,9 +73,6 @@ class Denoiser(nn.Module):
         if config.color_hint_grid:
             self.color_hint_embedding = nn.Linear(config.vocab_size, config.encoder.width, bias=False)
             nn.init.zeros_(self.color_hint_embedding.weight)
-        if config.mask_sides:
-            self.side_embedding = nn.Embedding(4 * (math.isqrt(config.tokens) + 1), config.encoder.width)
-            nn.init.normal_(self.side_embedding.weight, std=0.02)
         self.align = nn.Linear(config.encoder.width, config.decoder.width)  # encoder output at the position predicted
         self.likelihood = nn.Parameter(torch.zeros(()))  # w, the weight of log q(x_t | x_0)
         self.draft_head = nn.Linear(config.encoder.width, config.vocab_size)  # x_0 at all positions at once
@@ -153,31 +106,25 @@ class Denoiser(nn.Module):
         cond: Tensor | None = None,
         prompt_embeds: Tensor | None = None,
         hint_embeds: Tensor | None = None,
-        places: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         """The prefix [start, cond...] or [start, query tokens...], int64 [B, P], what the prompt adds to it,
         [B, P, width], and the encoder's output, [B, P + N, width].
 
         x_t: int64 [B, N]. noise_t: noise level of each token of it, float [B, N] in [0, 1]. cond: conditioning tokens,
         int64 [B, cond_length]. prompt_embeds: of cond, see `encode_prompt`; None: they are computed. hint_embeds: see
-        `embed_hints`; None: those of what is noisy in x_t, without color hints. places: where a part of an image is
-        given, which tokens N are, ascending, int64 [B, N].
+        `embed_hints`.
         """
         start = torch.full_like(x_t[:, :1], self.config.decoder.vocab_in - 1)
         ids = cond if self.config.text is None else torch.arange(self.config.text.query_tokens).expand(len(x_t), -1)
         prefix = start if ids is None else torch.cat([start, ids.to(x_t.device) + self.config.vocab_size], 1)
         length = prefix.shape[1]
-        if hint_embeds is None and self.config.mask_sides:
-            hint_embeds = self.embed_hints(None, mask_sides(noise_t > 0))
         added_embeds = self.encoder_rates(noise_t) + (0 if hint_embeds is None else hint_embeds)
         added_embeds = F.pad(added_embeds, (0, 0, length, 0))
         prompt_embeds = self.encode_prompt(cond) if prompt_embeds is None else prompt_embeds
         prompt = None if prompt_embeds is None else F.pad(self.text_map(prompt_embeds), (0, 0, 1, 0))
         if prompt is not None:
             added_embeds = added_embeds + F.pad(prompt, (0, 0, 0, x_t.shape[1]))
-        tokens = torch.cat([prefix, x_t], 1)
-        encoded = self.encoder(tokens, added_embeds, places=None if places is None else _after(length, places))
-        return prefix, prompt, encoded
+        return prefix, prompt, self.encoder(torch.cat([prefix, x_t], 1), added_embeds)
 
     def prepare(self, x_t: Tensor, noise_t: Tensor, noise_s: Tensor, **given: Tensor | None) -> tuple[Cache, Tensor]:
         """What is computed once a step: the decoder's input, and the encoder's output at the tokens, [B, N, width].
@@ -192,26 +139,18 @@ class Denoiser(nn.Module):
         if prompt is not None:
             added_embeds = added_embeds + F.pad(prompt, (0, 0, 0, x_t.shape[1] - 1))
         added_embeds = added_embeds + F.pad(self.align(at_tokens), (0, 0, length - 1, 0))
-        places = given.get("places")
-        if places is not None:  # a position is that of the token which it predicts
-            places = _after(length, places[:, 1:] - 1)
-        return Cache(prefix, self.decoder.cross_kv(encoded), added_embeds, places), at_tokens
+        return Cache(prefix, self.decoder.cross_kv(encoded), added_embeds), at_tokens
 
     def draft_logits(self, x_t: Tensor, noise_t: Tensor, **given: Tensor | None) -> Tensor:
         """Logits of p(x_0) by the encoder alone, of every position at once, float [B, N, K]; given: as for `encode`."""
         prefix, _, encoded = self.encode(x_t, noise_t, **given)
         return self.add_x_t_evidence(self.draft_head(encoded[:, prefix.shape[1] :]), x_t, noise_t)
 
-    def embed_hints(self, color_hints: Tensor | None, sides: Tensor | None) -> Tensor | None:
-        """What color hints [B, N, K] and sides [B, N, 4] add to the encoder's embeddings; None: nothing."""
-        embeds = None
-        if color_hints is not None and self.config.color_hint_grid:
-            embeds = self.color_hint_embedding(color_hints.to(self.color_hint_embedding.weight.dtype))
-        if sides is not None and self.config.mask_sides:
-            count = self.side_embedding.num_embeddings // 4
-            of_sides = self.side_embedding(sides + count * torch.arange(4, device=sides.device)).sum(2)
-            embeds = of_sides if embeds is None else embeds + of_sides
-        return embeds
+    def embed_hints(self, color_hints: Tensor | None) -> Tensor | None:
+        """What color hints [B, N, K] add to the encoder's embeddings; None: nothing."""
+        if color_hints is None or not self.config.color_hint_grid:
+            return None
+        return self.color_hint_embedding(color_hints.to(self.color_hint_embedding.weight.dtype))
 
     def add_x_t_evidence(self, logits: Tensor, x_t: Tensor, noise_t: Tensor) -> Tensor:
         """Logits [..., K] + w log q(x_t | x_0), of tokens [...] and their noise levels."""
@@ -223,13 +162,31 @@ class Denoiser(nn.Module):
         return self.add_x_t_evidence(self.decoder.head(self.decoder.hidden(x_s, cache)), x_t, noise_t)
 
     def forward(
-        self, x_s: Tensor, wanted: Tensor, x_t: Tensor, noise_t: Tensor, noise_s: Tensor, **given: Tensor | None
+        self,
+        x_s: Tensor,
+        wanted: Tensor,
+        x_t: Tensor,
+        noise_t: Tensor,
+        noise_s: Tensor,
+        codes: Tensor | None = None,
+        **given: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """For training: logits at the wanted positions, bool [B, N] -> [W, K], of decoder and draft head."""
+        """For training: logits at the wanted positions, bool [B, N] -> [W, K], of decoder and draft head.
+
+        codes: those whose logits are wanted, ascending, int64 [C], x_t's among them -> [W, C]; None: all.
+        """
         cache, encoded = self.prepare(x_t, noise_t, noise_s, **given)
-        logits, drafts = self.decoder.head(self.decoder.hidden(x_s, cache)[wanted]), self.draft_head(encoded[wanted])
-        x_t, noise_t = x_t[wanted], noise_t[wanted]
-        return self.add_x_t_evidence(logits, x_t, noise_t), self.add_x_t_evidence(drafts, x_t, noise_t)
+        x_t, noise_t = x_t[wanted], noise_t[wanted].clamp(min=MIN_NOISE)
+        states, heads = (self.decoder.hidden(x_s, cache)[wanted], encoded[wanted]), (self.decoder.head, self.draft_head)
+        if codes is None:
+            logits, drafts = (head(state) for head, state in zip(heads, states, strict=True))
+            evidence = log_likelihood(x_t, noise_t, self.config.vocab_size)
+        else:
+            rows = [(head.weight[codes], head.bias[codes]) for head in heads if isinstance(head, nn.Linear)]
+            logits, drafts = (F.linear(state, *part) for state, part in zip(states, rows, strict=True))
+            evidence = log_likelihood(torch.searchsorted(codes, x_t), noise_t, self.config.vocab_size, len(codes))
+        logits, drafts = logits + self.likelihood * evidence, drafts + self.likelihood * evidence
+        return logits, drafts
 
 
 Kind = Literal["decoder_only", "encoder_decoder", "residual"]

@@ -45,11 +45,16 @@ def add_uniform_noise(
     return torch.where(again, noise, x)
 
 
-def log_likelihood(x_t: Tensor, noise_t: Tensor | float, vocab_size: int) -> Tensor:
-    """log q(x_t | x_0 = k) for every k: tokens [...], noise levels over 0 -> float [..., K]."""
+def log_likelihood(x_t: Tensor, noise_t: Tensor | float, vocab_size: int, columns: int | None = None) -> Tensor:
+    """log q(x_t | x_0 = k) for every k: tokens [...], noise levels over 0 -> float [..., K].
+
+    columns: of so many codes alone, of which x_t are the numbers.
+    """
     noise_t = torch.as_tensor(noise_t, dtype=torch.float32, device=x_t.device).expand(x_t.shape)[..., None]
     off = (noise_t / vocab_size).log()
-    return off.expand(*x_t.shape, vocab_size).scatter(-1, x_t[..., None], (1 - noise_t + noise_t / vocab_size).log())
+    return off.expand(*x_t.shape, columns or vocab_size).scatter(
+        -1, x_t[..., None], (1 - noise_t + noise_t / vocab_size).log()
+    )
 
 
 # Noise with a random generator for each row, so that a row's result does not depend on the rows beside it.

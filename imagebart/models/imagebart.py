@@ -28,8 +28,6 @@ class About(Settings):
     # Words to add to a prompt, by what they describe: {"glasses": ("sunglasses", "no glasses")}.
     suggestions: dict[str, tuple[str, ...]] = {}
     surprises: Annotated[int, Field(ge=1, le=20)] = 4  # suggestions in a random prompt, at most
-    # Patches along the box in which edits are drawn, see `fitting`; 0: none.
-    frame: Annotated[int, Field(ge=0, le=64)] = 0
     in_domain_psnr: float = 17.0  # dB of encode and decode, under which an image is unlike the training images
 
 

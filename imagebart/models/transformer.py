@@ -137,7 +137,6 @@ class Cache:
     prefix: Tensor  # decoder tokens before the first image token, int64 [B, P]
     cross_kv: list[KeyValue] | None = None  # cross-attention's keys and values, of every block
     added_embeds: Tensor | None = None  # added to embeddings, [B, P - 1 + N, width]
-    places: Tensor | None = None  # of position embeddings, where some tokens are left out, int64 [B, P - 1 + N]
     kept: Tensor | None = None  # self-attention's keys and values, [depth, 2, B, heads, positions, head_size]
 
     def allocate(self, decoder: "Transformer") -> None:
@@ -152,7 +151,6 @@ class Cache:
         self.prefix = self.prefix[rows]
         self.cross_kv = self.cross_kv and [(k[rows], v[rows]) for k, v in self.cross_kv]
         self.added_embeds = None if self.added_embeds is None else self.added_embeds[rows]
-        self.places = None if self.places is None else self.places[rows]
         self.kept = None if self.kept is None else self.kept[:, :, rows]
 
 
@@ -193,19 +191,12 @@ class Transformer(nn.Module):
         return [block.cross.project_kv(encoded) for block in self.blocks if block.cross is not None]
 
     def forward(
-        self,
-        tokens: Tensor,
-        added_embeds: Tensor | None = None,
-        cross_kv: list[KeyValue] | None = None,
-        places: Tensor | None = None,
+        self, tokens: Tensor, added_embeds: Tensor | None = None, cross_kv: list[KeyValue] | None = None
     ) -> Tensor:
-        """Tokens int64 [B, S] and added_embeds [B, S, width] -> hidden states [B, S, width] after the final norm.
-
-        places: the tokens' position embeddings where some tokens of an image are left out, int64 [B, S].
-        """
+        """Tokens int64 [B, S] and added_embeds [B, S, width] -> hidden states [B, S, width] after the final norm."""
         length, unmasked = tokens.shape[1], self.config.unmasked
         positions = torch.arange(length, device=tokens.device)[None]
-        x = self._embed(tokens, positions if places is None else places, added_embeds)
+        x = self._embed(tokens, positions, added_embeds)
         causal, mask = self.config.causal and length > max(unmasked, 1), None
         if causal and unmasked > 1:
             causal, mask = False, self._mask(positions, length)
@@ -216,7 +207,7 @@ class Transformer(nn.Module):
     def hidden(self, x_s: Tensor, cache: Cache) -> Tensor:
         """Hidden states [B, N, width] from which the tokens x_s, int64 [B, N], are predicted: teacher forcing."""
         tokens = torch.cat([cache.prefix, x_s[:, :-1]], 1)
-        return self(tokens, cache.added_embeds, cache.cross_kv, cache.places)[:, cache.prefix.shape[1] - 1 :]
+        return self(tokens, cache.added_embeds, cache.cross_kv)[:, cache.prefix.shape[1] - 1 :]
 
     def decode(self, x_s: Tensor, cache: Cache, begins: list[int], length: int) -> Tensor:
         """Hidden states at `length` positions of [prefix, x_s], row b's from begins[b] on: [B, length, width].
@@ -228,7 +219,7 @@ class Transformer(nn.Module):
         positions = torch.tensor(begins, device=x_s.device)[:, None] + torch.arange(length, device=x_s.device)
         tokens = torch.cat([cache.prefix, x_s[:, :-1]], 1)[rows, positions]
         added_embeds = None if cache.added_embeds is None else cache.added_embeds[rows, positions]
-        x = self._embed(tokens, positions if cache.places is None else cache.places[rows, positions], added_embeds)
+        x = self._embed(tokens, positions, added_embeds)
         end = keys_end(max(begins) + length)
         where = begins[0] if len(set(begins)) == 1 else positions
         mask = self._mask(positions, end)

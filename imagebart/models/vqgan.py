@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from imagebart.core.settings import Factor, Settings, Vocabulary, Width
 
 Levels = Annotated[tuple[Factor, ...], Field(max_length=8)]
-MAX_PAIRED = 46_000  # codes of which a pair is a 32-bit number
 
 
 class FirstStageConfig(Settings):
@@ -38,19 +37,15 @@ class FirstStageConfig(Settings):
     unit_codes: bool = False  # latents and codes lie on the unit sphere
     encoder: Literal["convolutions", "patch"] = "convolutions"  # patch: `PatchEncoder`
     downscale: Factor = 1  # of "patch" and "layered": they encode and decode the image this much smaller
-    decoder: Literal["convolutions", "layered"] = "convolutions"  # layered: `LayeredDecoder`, with
+    # layered: `LayeredDecoder`, with the following; alpha: `AlphaDecoder`
+    decoder: Literal["convolutions", "layered", "alpha"] = "convolutions"
     layers: Annotated[int, Field(ge=2, le=64)] = 8  # that a pixel is a mixture of: the decoded image and flat colors
     patterns: Width = 16  # of each patch's own, which masks are made of
-    pair_rows: Annotated[int, Field(ge=0, le=2**18)] = 0  # pairs a side that `PatchMemory` knows; 0: there is none
-    pair_dim: Width = 64  # numbers that it has for a patch
-    pair_bytes: Width = 16  # bytes that it stores of a pair's
 
     @model_validator(mode="after")
     def _check(self) -> "FirstStageConfig":
         if self.downscale > 1 and (self.encoder, self.decoder) != ("patch", "layered"):
             raise ValueError(f"downscale is {self.downscale}; more than 1 needs encoder 'patch' and decoder 'layered'")
-        if self.pair_rows and (self.decoder != "convolutions" or self.vocab_size > MAX_PAIRED):
-            raise ValueError(f"pair_rows needs decoder 'convolutions' and at most {MAX_PAIRED} codes")
         return self
 
     @property
@@ -72,6 +67,11 @@ class FirstStageConfig(Settings):
     def vocab_size(self) -> int:
         """K: number of different tokens."""
         return self.codebook_size if self.used_codes is None else self.used_codes
+
+    @property
+    def draws_layers(self) -> bool:
+        """Whether tokens stand for a layer that is laid on an image, not for the image."""
+        return self.decoder == "alpha"
 
     @property
     def levels(self) -> list[tuple[int, bool]]:
@@ -234,6 +234,42 @@ class Decoder(nn.Module):
         return self.pixel_shuffle(self.conv_out(F.silu(self.norm_out(x))))
 
 
+NOTHING = 0  # the token of patches without any opacity
+LAYER_CHANNELS = 5  # color times opacity (3), opacity, and how much of it takes a color that is asked for
+
+
+class AlphaDecoder(nn.Module):
+    """Codes [B, code_dim, h, w] to a layer [B, LAYER_CHANNELS, h f, w f], each channel in [0, 1] before rounding.
+
+    A code says what its patch looks like, by a linear map. Convolutions see it with its neighbors, at the codes'
+    resolution and at that of the encoder's finest level, and add what the map leaves out.
+    """
+
+    def __init__(self, config: FirstStageConfig) -> None:
+        super().__init__()
+        fine, coarse = (config.channels * multiplier for multiplier in (config.multipliers[0], config.multipliers[-1]))
+        self.patch_size, self.unshuffle = config.downsampling, config.pixel_unshuffle
+        self.enlarge = self.patch_size // self.unshuffle
+        pixels = LAYER_CHANNELS * self.unshuffle**2
+        self.patch = nn.Conv2d(config.code_dim, LAYER_CHANNELS * self.patch_size**2, 1)
+        self.conv_in = nn.Conv2d(config.code_dim, coarse, 3, padding=1)
+        self.coarse = Level(coarse, coarse, config.res_blocks + 1, attention=False)
+        self.expand = nn.Conv2d(coarse, fine // 2 * self.enlarge**2, 1)
+        self.join = nn.Conv2d(fine // 2 + pixels, fine, 3, padding=1)
+        self.fine = Level(fine, fine, config.res_blocks, attention=False)
+        self.norm_out = group_norm(fine)
+        self.conv_out = nn.Conv2d(fine, pixels, 3, padding=1)
+        for parameter in self.conv_out.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        patches = F.pixel_shuffle(self.patch(codes), self.patch_size)
+        context = F.pixel_shuffle(self.expand(self.coarse(self.conv_in(codes))), self.enlarge)
+        seen = torch.cat([context, F.pixel_unshuffle(patches, self.unshuffle)], 1)
+        features = self.fine(self.join(seen))
+        return patches + F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(features))), self.unshuffle)
+
+
 SHARED = 32  # patterns that all patches have in common
 GAIN = 8.0  # patterns are stored this much smaller, which suits the steps of an optimizer
 INITIAL_LOGIT = 2.0  # of the lowest layer, everywhere
@@ -328,57 +364,6 @@ class Quantizer(nn.Module):
         return z + (self.codes()[tokens] - z).detach(), tokens
 
 
-class PatchMemory(nn.Module):
-    """The mean patch of each token and what each pair with a neighbor adds to it: [B, h, w] tokens -> images.
-
-    Where patches recur, a code stands for a few of them, and its neighbors say which. Convolutions take long to learn
-    that; here it is found by least squares (`training/patch_memory.py`). Pairs that were not seen add nothing.
-    """
-
-    pairs: Tensor  # int32 [4, rows], ascending: token * (K + 1) + its neighbor left, right, above or below; K: none
-    values: Tensor  # uint8 [4, rows, bytes]: what they add, as the sum of a vector of each of
-    books: Tensor  # [bytes, 256, dim]
-    own: Tensor  # [K, dim]: of each token alone
-    patterns: Tensor  # [dim, 3 f f]: pixels are sums of these
-    mean: Tensor  # [3 f f]
-
-    def __init__(self, config: FirstStageConfig) -> None:
-        super().__init__()
-        self.patch_size, self.codes = config.downsampling, config.vocab_size
-        pixels = 3 * self.patch_size**2
-        rows, dim = config.pair_rows, config.pair_dim
-        self.register_buffer("pairs", torch.zeros(4, rows, dtype=torch.int32))
-        self.register_buffer("values", torch.zeros(4, rows, config.pair_bytes, dtype=torch.uint8))
-        self.register_buffer("books", torch.zeros(config.pair_bytes, 256, dim))
-        self.register_buffer("own", torch.zeros(self.codes, dim))
-        self.register_buffer("patterns", torch.zeros(dim, pixels))
-        self.register_buffer("mean", torch.zeros(pixels))
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens int64 [B, h, w] -> numbers for each patch, [B, h, w, dim]."""
-        found = self.own[tokens]
-        for side, key in enumerate(self.keys(tokens)):
-            known = self.pairs[side]
-            row = torch.searchsorted(known, key).clamp_max(len(known) - 1)
-            chosen = self.values[side, row].long()  # [B, h, w, bytes]
-            added = self.books[torch.arange(len(self.books), device=chosen.device), chosen].sum(-2)
-            found = found + added * (known[row] == key)[..., None]
-        return found
-
-    def keys(self, tokens: Tensor) -> list[Tensor]:
-        """Pairs as numbers: int32 [B, h, w] for each side."""
-        rows, columns = tokens.shape[1:]
-        around = F.pad(tokens, (1, 1, 1, 1), value=self.codes)
-        places = ((1, 0), (1, 2), (0, 1), (2, 1))
-        neighbors = [around[:, y : y + rows, x : x + columns] for y, x in places]
-        return [(tokens * (self.codes + 1) + neighbor).int() for neighbor in neighbors]
-
-    def image(self, found: Tensor) -> Tensor:
-        """Numbers [B, h, w, dim] -> [B, 3, h f, w f]"""
-        patches = found @ self.patterns + self.mean
-        return F.pixel_shuffle(rearrange(patches, "b h w p -> b p h w"), self.patch_size)
-
-
 class FirstStage(nn.Module):
     """A VQGAN. Images are float in [-1, 1]; tokens are int64 in raster order."""
 
@@ -386,15 +371,15 @@ class FirstStage(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = Encoder(config) if config.encoder == "convolutions" else PatchEncoder(config)
-        self.decoder = Decoder(config) if config.decoder == "convolutions" else LayeredDecoder(config)
+        self.decoder: Decoder | AlphaDecoder
+        if config.decoder == "convolutions":
+            self.decoder = Decoder(config)
+        else:
+            self.decoder = LayeredDecoder(config) if config.decoder == "layered" else AlphaDecoder(config)
         self.quantize = Quantizer(config)
         self.quant_conv = nn.Conv2d(config.latent_channels, config.code_dim, 1)
-        self.post_quant_conv = nn.Conv2d(config.code_dim, config.latent_channels, 1)
-        self.memory = PatchMemory(config) if config.pair_rows else None
-        if self.memory is not None:
-            self.memory_conv = nn.Conv2d(config.pair_dim, config.latent_channels, 1)
-            for parameter in self.decoder.conv_out.parameters():
-                nn.init.zeros_(parameter)  # it begins with what the memory says
+        if not config.draws_layers:
+            self.post_quant_conv = nn.Conv2d(config.code_dim, config.latent_channels, 1)
 
     def latents(self, images: Tensor) -> Tensor:
         """Images [B, 3, H, W] -> latents before quantizing, [B, H/f, W/f, code_dim]."""
@@ -403,13 +388,11 @@ class FirstStage(nn.Module):
             return rearrange(self.quant_conv(self.encoder(images)), "b d h w -> b h w d")
 
     def pixels(self, codes: Tensor, tokens: Tensor) -> Tensor:
-        """Codes [B, h, w, code_dim] of tokens [B, h, w] -> images [B, 3, h f, w f], not clamped."""
-        latents = self.post_quant_conv(rearrange(codes, "b h w d -> b d h w"))
-        if self.memory is None:
-            return self.decoder(latents)
-        found = self.memory(tokens)
-        latents = latents + self.memory_conv(rearrange(found, "b h w d -> b d h w"))
-        return self.decoder(latents) + self.memory.image(found)
+        """Codes [B, h, w, code_dim] of tokens [B, h, w] -> images [B, 3, h f, w f], not clamped; or layers."""
+        if self.config.draws_layers:
+            there = F.interpolate((tokens != NOTHING)[:, None].to(codes.dtype), scale_factor=self.config.downsampling)
+            return self.decoder(rearrange(codes, "b h w d -> b d h w")) * there
+        return self.decoder(self.post_quant_conv(rearrange(codes, "b h w d -> b d h w")))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """For training: images -> (reconstruction [B, 3, H, W], latents [B, h, w, code_dim], tokens [B, h, w])."""
@@ -422,6 +405,6 @@ class FirstStage(nn.Module):
         return self.quantize.tokens(self.latents(images)).flatten(1)
 
     def decode(self, tokens: Tensor) -> Tensor:
-        """Tokens int64 [B, N] of square images -> images [B, 3, H, W], about [-1, 1]."""
+        """Tokens int64 [B, N] of square images -> images [B, 3, H, W], about [-1, 1]; or layers, see `AlphaDecoder`."""
         grid = rearrange(tokens, "b (h w) -> b h w", h=math.isqrt(tokens.shape[1]))
         return self.pixels(self.quantize.codes()[grid], grid)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from imagebart.core.errors import InputError
 from imagebart.core.settings import SamplingSettings
-from imagebart.models.denoiser import Denoiser, Stage, context_window, mask_sides
+from imagebart.models.denoiser import Denoiser, Stage
 from imagebart.models.diffusion import add_noise_rows, row_generators, uniform_tokens
 from imagebart.models.imagebart import ImageBARTModel
 from imagebart.sampling.packed_linear import PackedNetwork
@@ -91,14 +91,14 @@ def correct(
 
 
 def probabilities(denoiser: Denoiser, state: ChainState, x: Tensor, noisy: Tensor) -> Tensor:
-    """p(x_0^i | other tokens, condition) of every token that the state does not keep, float [B, n]; 1 where it does.
+    """p(x_0^i | other tokens, condition) of every token that the state does not keep, float [B, N]; 1 where it does.
 
-    x: x_0, int64 [B, n]; noisy: x_t at the state's noise levels, int64 [B, n]. Two passes: first the black squares of a
+    x: x_0, int64 [B, N]; noisy: x_t at the state's noise levels, int64 [B, N]. Two passes: first the black squares of a
     chessboard are noisy, then the white ones, so that each token sees those above, below, left and right of it.
     """
     chances = torch.ones(x.shape, device=x.device)
     side = math.isqrt(denoiser.config.tokens)
-    place = torch.arange(x.shape[1], device=x.device) if state.places is None else state.places
+    place = torch.arange(x.shape[1], device=x.device)
     color = (place // side + place % side) % 2
     for part in range(2):
         unknown = (color == part) & (state.noise_level > 0)
@@ -181,7 +181,7 @@ class Sampler:
         if denoiser is None:
             return state
         denoiser, color_hints = self.packed(denoiser), None if known is None else known.color_hints
-        hint_embeds = denoiser.embed_hints(color_hints, mask_sides(levels > 0) if denoiser.config.mask_sides else None)
+        hint_embeds = denoiser.embed_hints(color_hints)
         return replace(state, prompt_embeds=denoiser.encode_prompt(cond), hint_embeds=hint_embeds)
 
     def _masked(self, known: KnownTokens, keep: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -198,20 +198,5 @@ class Sampler:
         return torch.where(chances < known.strength, masked, original), levels * known.strength
 
     def stream(self, state: ChainState, settings: SamplingSettings) -> Iterator[ChainEvent]:
-        """Runs the chain, an event a pass of a network.
-
-        A denoiser that was trained with windows is given the tokens around the mask alone (see `context_window`).
-        Images with windows of different sizes are sampled one size after another: events begin anew with each.
-        """
-        margin = None if self.model.denoiser is None else self.model.denoiser.config.context_margin
-        if margin is None or (window := context_window(state.noise_level > 0, margin)).all():
-            yield from sample_chain(state, self.packed, settings)
-            return
-        sizes, x = window.sum(1), state.x
-        for size in sizes.unique():
-            (rows,) = (sizes == size).nonzero(as_tuple=True)
-            places = window[rows].nonzero()[:, 1].view(len(rows), -1)
-            part = replace(state.select(rows), generators=[state.generators[row] for row in rows.tolist()])
-            for event in sample_chain(part.crop(places), self.packed, settings):
-                x = x.index_put((rows[:, None], places), event.tokens)
-                yield replace(event, tokens=x)
+        """Runs the chain, an event a pass of a network."""
+        return sample_chain(state, self.packed, settings)

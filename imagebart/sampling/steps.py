@@ -97,18 +97,17 @@ class Step:
 
 @dataclass(frozen=True)
 class ChainState:
-    """Where a chain starts: n tokens of each of B images, and what they are conditioned on."""
+    """Where a chain starts: B images of N tokens, and what they are conditioned on."""
 
     steps: Sequence[Step]  # to run, t = 1 first
     scales: int  # T, of which these are the last
-    x: Tensor  # x_t of the last of them, with the known tokens that it sees, int64 [B, n]
-    noise_level: Tensor  # chance of a known token to be wrong, float [B, n]: 0 where it is kept, 1 where it is unknown
+    x: Tensor  # x_t of the last of them, with the known tokens that it sees, int64 [B, N]
+    noise_level: Tensor  # chance of a known token to be wrong, float [B, N]: 0 where it is kept, 1 where it is unknown
     generators: list[torch.Generator]  # of the rows
     # Conditioning tokens, int64 [B, L]; for guidance [2 B, L], of which the second half are those of no condition.
     cond: Tensor | None = None
     prompt_embeds: Tensor | None = None  # of cond, see `Denoiser.encode_prompt`
     hint_embeds: Tensor | None = None  # of the tokens, see `Denoiser.embed_hints`
-    places: Tensor | None = None  # which of an image's N tokens these are, ascending, int64 [B, n]; None: all
 
     @property
     def guided(self) -> bool:
@@ -123,55 +122,38 @@ class ChainState:
     @property
     def given(self) -> dict[str, Tensor | None]:
         """What `Denoiser.encode` takes beside x_t and its noise levels."""
-        embeds = {"prompt_embeds": self.prompt_embeds, "hint_embeds": self.hint_embeds}
-        return {"cond": self.cond, **embeds, "places": self.places}
+        return {"cond": self.cond, "prompt_embeds": self.prompt_embeds, "hint_embeds": self.hint_embeds}
 
     def select(self, rows: Tensor) -> "ChainState":
         """The same with some of the rows only, int64 [B']; the generators stay those of all rows."""
         conds = torch.cat([rows, rows + len(self.x)]) if self.guided else rows
-        return self._at(conds, "cond", "prompt_embeds")._at(rows, "x", "noise_level", "hint_embeds", "places")
+        return self._at(conds, "cond", "prompt_embeds")._at(rows, "x", "noise_level", "hint_embeds")
 
     def doubled(self) -> "ChainState":
         """With guidance, the rows twice: with the condition, and without."""
         rows = torch.arange(len(self.x), device=self.x.device).repeat(2 if self.guided else 1)
-        return self._at(rows, "x", "noise_level", "hint_embeds", "places")
+        return self._at(rows, "x", "noise_level", "hint_embeds")
 
     def without_guidance(self) -> "ChainState":
         return self._at(slice(len(self.x)), "cond", "prompt_embeds")
 
-    def crop(self, places: Tensor) -> "ChainState":
-        """The same with some of all N tokens, ascending, int64 [B, n]."""
-        rows = torch.arange(len(places), device=places.device)[:, None]
-        return replace(self._at((rows, places), "x", "noise_level", "hint_embeds"), places=places)
-
     def _at(self, index: Any, *names: str) -> "ChainState":
         return replace(self, **{name: part[index] for name in names if (part := getattr(self, name)) is not None})
 
-    # Noise is drawn for all N tokens of an image, so that it does not depend on which of them there are.
-
     def gumbel(self) -> Tensor:
-        """Gumbel noise of each token, [B, n, K]."""
+        """Gumbel noise of each token, [B, N, K]."""
         config = self.steps[0].network.config
-        return self._there(gumbel_noise((config.tokens, config.vocab_size), self.generators))
+        return gumbel_noise((config.tokens, config.vocab_size), self.generators).to(self.x.device)
 
     def uniform(self) -> Tensor:
-        """Uniform noise, int64 [B, n]."""
+        """Uniform noise, int64 [B, N]."""
         config = self.steps[0].network.config
-        return self._there(uniform_tokens(config.tokens, config.vocab_size, self.generators))
+        return uniform_tokens(config.tokens, config.vocab_size, self.generators).to(self.x.device)
 
     def add_noise(self, x: Tensor, probability: float) -> Tensor:
-        """Replaces each token of x, int64 [B, n], with a probability by a uniform one."""
-        config = self.steps[0].network.config
-        if self.places is not None:
-            x = x.new_zeros(len(x), config.tokens).scatter(1, self.places, x)
-        return self._there(add_noise_rows(x, probability, config.vocab_size, self.generators))
-
-    def _there(self, whole: Tensor) -> Tensor:
-        """Of something of all N tokens, [B, N, ...], that of the state's."""
-        whole = whole.to(self.x.device)
-        if self.places is None:
-            return whole
-        return whole[torch.arange(len(whole), device=whole.device)[:, None], self.places]
+        """Replaces each token of x, int64 [B, N], with a probability by a uniform one."""
+        vocab_size = self.steps[0].network.config.vocab_size
+        return add_noise_rows(x, probability, vocab_size, self.generators).to(self.x.device)
 
 
 class StepRun:

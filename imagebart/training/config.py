@@ -142,13 +142,14 @@ class DenoiserRun(TokensRun):
 
     conditioning_dropout: Share = 0.15
     query_token_dropout: Share = 0.25  # share of images whose caption loses some of its query tokens, any part of them
+    full_noise: Share = 0.5  # share of steps from pure noise
     decoder_corruption: Share = 0.4  # share of the steps to x_0 in which some of the decoder's input tokens are noise
     scheduled_sampling: Share = 0.0  # share of those in which they are sampled by the network, in place of noise
     draft_weight: Rate = 0.2  # of the loss of the encoder's own prediction
+    tied_embeddings: bool = False  # one table of codes for embeddings and logits
+    sampled_codes: bool = False  # the loss is over the codes of a step's images and of its noise, not over all
     color_hint_grid: HintGrid = 0  # parts along a side of a patch, of which the encoder is given color hints; 0: none
     color_hint_dropout: Share = 0.1  # share of images without them
-    mask_sides: bool = False  # the encoder is told how far masked tokens lie from the sides of their mask
-    context_margin: Length | None = None  # when sampling, tokens around the mask that are given; None: all
 
 
 class StepCounts(Settings):

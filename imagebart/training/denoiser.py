@@ -10,13 +10,14 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from imagebart.core.errors import InputError
 from imagebart.core.settings import SamplingSettings
-from imagebart.imaging.files import normalize
+from imagebart.imaging.files import normalize, on_gray
 from imagebart.imaging.masks import preset_array
 from imagebart.model import ImageBART
-from imagebart.models.denoiser import Denoiser, DenoiserConfig, check_color_hint_grid, mask_sides
+from imagebart.models.denoiser import Denoiser, DenoiserConfig, check_color_hint_grid
 from imagebart.models.diffusion import add_uniform_noise
 from imagebart.models.transformer import TextEncoderConfig
 from imagebart.models.vqgan import FirstStageConfig
@@ -26,7 +27,14 @@ from imagebart.training.config import DenoiserRun, StageShape
 from imagebart.training.data import grid
 from imagebart.training.loop import Batch, Metrics
 from imagebart.training.masks import painted_masks, random_masks, random_noise_levels
-from imagebart.training.token_task import Data, TokensTask, TokenTaskInputs, needs_text, prefix_size, train_network
+from imagebart.training.token_task import (
+    Data,
+    TokensTask,
+    TokenTaskInputs,
+    needs_text,
+    prefix_size,
+    train_network,
+)
 from imagebart.weights.folder import load_networks
 
 HELD_OUT_SHOWN, HELD_OUT_MEASURED = 6, 64  # images in a grid, and for a metric
@@ -36,18 +44,14 @@ GRID_SETTINGS = SamplingSettings(top_p=0.95, scales=2)
 class DenoiserTask(TokensTask[DenoiserRun]):
     """Images and captions to tokens; a masked part of them to noise; the network predicts what they were.
 
-    A data set may say what is masked ("mask", see `painted_masks`), which tokens around it are given ("places"), and
-    whether only the caption says what the mask shows, in which case it is never dropped ("needs_text").
+    A data set may say what is masked ("mask", see `painted_masks`), and whether only the caption says what the mask
+    shows, in which case it is never dropped ("needs_text").
     """
 
     def loss(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
         x0 = self.tokens(batch)
         noise_level, kept, color_hints = self.mask(batch, x0)
-        places, sides = batch.get("places"), mask_sides(noise_level > 0) if self.run.mask_sides else None
-        if places is not None:
-            x0, noise_level, kept = (tokens.gather(1, places) for tokens in (x0, noise_level, kept))
-            sides = None if sides is None else sides.gather(1, places[..., None].expand(-1, -1, 4))
-        start, end = (level.to(x0.device) for level in random_noise_levels(len(x0)))
+        start, end = (level.to(x0.device) for level in random_noise_levels(len(x0), self.run.full_noise))
         unknown = noise_level > end
         observed = (noise_level <= start) & (noise_level < 1)
         beta = 1 - (1 - start) / (1 - end)  # share of tokens that becomes noise from x_s to x_t
@@ -60,12 +64,14 @@ class DenoiserTask(TokensTask[DenoiserRun]):
             "noise_s": torch.minimum(noise_level, end),
             "cond": cond,
             "prompt_embeds": prompt_embeds,
-            "hint_embeds": accelerator.unwrap_model(model).embed_hints(color_hints, sides),
-            "places": places,
+            "hint_embeds": accelerator.unwrap_model(model).embed_hints(color_hints),
         }
         corrupted = self.corrupted(model, x_s, given, unknown, to_x0=end == 0)
-        logits, drafts = model(corrupted, unknown, **given)
-        target = x0[unknown]
+        target, codes = x0[unknown], None
+        if self.run.sampled_codes:
+            codes = torch.cat([target, x_t[unknown]]).unique()
+            target = torch.searchsorted(codes, target)
+        logits, drafts = model(corrupted, unknown, codes=codes, **given)
         loss, draft_loss = (F.cross_entropy(part.float(), target) for part in (logits, drafts))
         right = (logits.argmax(-1) == target).float().mean()
         total = loss + self.run.draft_weight * draft_loss
@@ -77,7 +83,8 @@ class DenoiserTask(TokensTask[DenoiserRun]):
         the denoiser takes any. Masks are of whole patches, unless tokens depend on their own patch alone.
         """
         if "image" not in batch or self.first_stage.config.encoder != "patch":  # tokens depend on what is masked
-            return random_masks(len(x0), math.isqrt(x0.shape[1])).float().to(x0.device), x0, None
+            masks = batch["mask"].flatten(1) if "mask" in batch else random_masks(len(x0), math.isqrt(x0.shape[1]))
+            return masks.float().to(x0.device), x0, None
         images = batch["image"]
         pixels = normalize(images)
         parts = batch["mask"].cpu() if "mask" in batch else painted_masks(pixels.cpu(), math.isqrt(x0.shape[1]))
@@ -141,7 +148,8 @@ class DenoiserTask(TokensTask[DenoiserRun]):
             prompts = self.condition_on([""] * len(texts) if keep.any() else texts)
             *_, last = whole.stream(len(x0), prompts, known=x0, keep=keep, settings=GRID_SETTINGS, seed=0)
             rows.append(last.tokens.to(model.device))
-        return grid(self.first_stage.decode(torch.cat(rows)).float(), columns=len(x0))
+        decoded = self.first_stage.decode(torch.cat(rows)).float()
+        return grid(on_gray(decoded) if self.first_stage.config.draws_layers else decoded, columns=len(x0))
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> Metrics:
@@ -183,13 +191,34 @@ def denoiser_config(
     )
 
 
+class _FirstRows(nn.Module):
+    """The weight of a head: the rows of an embedding's codes, which come first."""
+
+    def __init__(self, embedding: nn.Embedding) -> None:
+        super().__init__()
+        self.embedding = embedding
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return self.embedding.weight[: len(weight)]
+
+
+def tie_embeddings(denoiser: Denoiser) -> None:
+    """From here on the embeddings of codes and the heads are one table, until they are merged: each drawing's patches
+    are codes of their own, which a row that is both is learned for in a quarter of the steps."""
+    embedding = denoiser.decoder.token_embedding
+    denoiser.encoder.token_embedding.weight = embedding.weight
+    for head in (denoiser.decoder.head, denoiser.draft_head):
+        parametrize.register_parametrization(head, "weight", _FirstRows(embedding))
+        head.get_parameter("parametrizations.weight.original").requires_grad_(False)
+
+
 def train_denoiser(run: DenoiserRun, folder: Path, data: Data | None = None) -> Denoiser:
     """Trains (or resumes) a denoiser in a run's folder and writes a model there. data: None for a folder of images."""
     inputs = TokenTaskInputs.of(run, folder, data)
     first_stage = inputs.first_stage
     check_color_hint_grid(run.color_hint_grid, first_stage.config)
     config = denoiser_config(run.shape, first_stage.config, inputs.conditioner, inputs.text)
-    asked = run.model_dump(include={"color_hint_grid", "mask_sides", "context_margin"})
+    asked = run.model_dump(include={"color_hint_grid", "tied_embeddings"})
     denoiser = Denoiser(config.replace(**asked))
     if run.init_from is not None:
         initial = load_networks(Path(run.init_from), cls=ImageBART).denoiser
@@ -200,7 +229,9 @@ def train_denoiser(run: DenoiserRun, folder: Path, data: Data | None = None) -> 
         denoiser.load_state_dict(initial.state_dict())
     inputs.freeze_text_encoder(denoiser)
     embeddings = (denoiser.encoder.token_embedding, denoiser.decoder.token_embedding)
+    if run.tied_embeddings:
+        tie_embeddings(denoiser)
     task = DenoiserTask(denoiser, inputs.conditioner, first_stage, inputs.dataset, run)
-    trained: Denoiser = train_network(task, embeddings, folder)
+    trained: Denoiser = train_network(task, () if run.tied_embeddings else embeddings, folder)
     ImageBART(first_stage, trained, inputs.conditioner).save_pretrained(folder)
     return trained

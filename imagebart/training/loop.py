@@ -229,7 +229,7 @@ def optimizers_for(model: nn.Module, config: LoopConfig) -> list[torch.optim.Opt
     inner, others = list[nn.Parameter](), list[nn.Parameter]()
     for name, p in model.named_parameters():
         if p.requires_grad:
-            is_inner = config.optimizer == "muon" and ".block" in name and p.ndim >= 2
+            is_inner = config.optimizer == "muon" and "block" in name and p.ndim >= 2
             (inner if is_inner else others).append(p)
     groups = [
         {"params": [p for p in others if p.ndim >= 2], "weight_decay": config.weight_decay},

@@ -17,7 +17,7 @@ EDGE_WEIGHT = 20  # how many times likelier that patch lies where the color meet
 COLOR_PATCH_SIDE = 1 / 4  # its longest side
 P_MIXED_COLORS = 0.8  # share of these masks that keep token patches with another color in them only
 MAX_MARGIN = 3  # parts around the color that are masked as well
-P_FULL_NOISE, MIN_NOISE = 0.5, 0.1  # share of steps from pure noise; the least noise level of the others
+P_FULL_NOISE, MIN_NOISE = 0.5, 0.1  # share of steps from pure noise, by default; the least noise level of the others
 P_TO_X0 = 0.65  # share of steps to x_0
 
 
@@ -108,9 +108,9 @@ def _length(longest: int) -> int:
     return 1 + int(torch.rand(()) ** LENGTH_POWER * (longest - 1))
 
 
-def random_noise_levels(batch: int) -> tuple[Tensor, Tensor]:
-    """Noise levels before and after a step of each row, [B, 1]: 0 <= noise_s < noise_t <= 1."""
-    full = torch.rand(batch, 1) < P_FULL_NOISE
+def random_noise_levels(batch: int, full_noise: float = P_FULL_NOISE) -> tuple[Tensor, Tensor]:
+    """Noise levels before and after a step of each row, [B, 1]: 0 <= noise_s < noise_t <= 1, a share of them from 1."""
+    full = torch.rand(batch, 1) < full_noise
     noise_t = torch.where(full, 1.0, MIN_NOISE + (1 - MIN_NOISE) * torch.rand(batch, 1))
     to_x0 = torch.rand(batch, 1) < P_TO_X0
     return noise_t, torch.where(to_x0, 0.0, noise_t * torch.rand(batch, 1))

@@ -176,13 +176,15 @@ def is_model(folder: Path) -> bool:
 
 def model_properties(pipeline: Pipeline) -> dict[str, dict[str, Any]]:
     kind, vocabulary = pipeline.conditioning, pipeline.vocabulary
+    example = "".join(f" Such as: {words[0]}" for words in [*pipeline.suggestions.values()][:1])
     words = messages.words_html(pipeline.suggestions, vocabulary) if vocabulary else messages.NO_VOCABULARY[kind]
     return {
         "surprise": {"visible": kind != "none"},
+        "vary": {"visible": not pipeline.draws_layers},
         "best_first": {"visible": pipeline.scorer is not None},
         "vocabulary": {"value": words},
         "card": {"value": messages.about_model(pipeline)},
-        "words": {"visible": kind == "text"},
+        "words": {"visible": kind == "text", "placeholder": f"What should be there?{example}"},
         "choice": {"choices": pipeline.classes, "value": pipeline.classes[:1], "visible": kind == "class"},
         "guidance": {"visible": kind != "none"},
         "scales": {"visible": pipeline.any_scales},

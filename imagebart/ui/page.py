@@ -242,7 +242,6 @@ def add_prompt_and_buttons(properties: Properties) -> Parts:
         gr.HTML(_read("sketchpad/modes.html"), elem_id="modes", apply_default_css=False)
         with gr.Row(elem_id="ask"):
             parts["words"] = gr.Textbox(
-                placeholder="What should be there? Such as: sunglasses",
                 max_lines=3,
                 elem_id="prompt",
                 **label,
@@ -255,7 +254,7 @@ def add_prompt_and_buttons(properties: Properties) -> Parts:
             gr.Button("Keep", variant="primary", min_width=80, elem_id="keep")
             gr.Button("Discard", min_width=80, elem_id="discard")
             parts["edit"] = gr.Button("Edit", variant="primary", min_width=80, elem_id="edit")
-            parts["vary"] = gr.Button("Vary", elem_id="vary")  # pressed by Edit, see modes.js
+            parts["vary"] = gr.Button("Vary", elem_id="vary", **properties["vary"])  # pressed by Edit, see modes.js
             parts["cancel"] = gr.Button("Cancel", variant="stop", min_width=80, elem_id="cancel")
         parts |= {name: gr.HTML(elem_id=name) for name in ("progress", "announcement")}
         with gr.Column(elem_id="notes"):

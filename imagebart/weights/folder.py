@@ -38,6 +38,7 @@ from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.text.conditioners import Conditioner, NoConditioner
 
 CONFIG = "config.json"
+TIED = "denoiser.decoder.token_embedding.weight"  # of a denoiser with tied embeddings
 CARD = "README.md"
 EXAMPLES = "examples"  # a folder of images to start from, see ui/examples.py
 WRITTEN = re.compile(r"model(-[0-9a-f]{8})?(-\d+-of-\d+)?\.safetensors(\.index\.json)?")  # the files of weights
@@ -130,18 +131,22 @@ def save_folder(
 
 
 def _stored_state(model: ImageBARTModel, dtype: torch.dtype) -> dict[str, Tensor]:
-    """A model's tensors, floats as dtype, without those that are the same in the finest stage's text encoder."""
+    """A model's tensors, floats as dtype, without those that are stored as others, see `_stored_as`."""
+    tied = model.denoiser is not None and model.denoiser.config.tied_embeddings
+    everything = model.state_dict()
     state: dict[str, Tensor] = {}
-    for name, tensor in model.state_dict().items():  # the finest stage comes first
-        tensor = tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None)
-        finest = state.get(_name_in_finest(name))
-        if finest is None or not torch.equal(tensor, finest):
-            state[name] = tensor
+    for name, tensor in everything.items():
+        other = everything.get(_stored_as(name, tied))
+        if other is None or other is tensor or not torch.equal(tensor, other[: len(tensor)] if tied else other):
+            state[name] = tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None)
     return state
 
 
-def _name_in_finest(name: str) -> str:
-    """The name that a tensor of a stage's text encoder has in the finest stage; other names as they are."""
+def _stored_as(name: str, tied: bool) -> str:
+    """The name of the tensor that holds another: of a stage's text encoder that in the finest stage, of tied embeddings
+    the decoder's; other names as they are."""
+    if tied:
+        name = re.sub(r"^denoiser\.(encoder\.token_embedding|decoder\.head|draft_head)\.weight$", TIED, name)
     return re.sub(r"^stages\.\d+\.text\.", "stages.0.text.", name)
 
 
@@ -164,9 +169,10 @@ def load_networks(
     places = [folder / f"{file}{kind}" for file in files for kind in (".index.json", "")]
     path = next((place for place in places if place.is_file()), folder / files[1])
     tensors, expected = _read_tensors(path), shapes_of(model)
+    tied = config.denoiser is not None and config.denoiser.tied_embeddings
     for name in expected.keys() - tensors.keys():
-        if (finest := _name_in_finest(name)) in tensors:
-            tensors[name] = tensors[finest]
+        if (other := _stored_as(name, tied)) in tensors:
+            tensors[name] = tensors[other][: expected[name][0]] if tied else tensors[other]
     check_shapes(path, tensors, expected)
     large = sum(tensor.nbytes for tensor in tensors.values()) > MAX_COPIED_BYTES
     linear = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Linear)}

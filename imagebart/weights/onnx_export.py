@@ -1,14 +1,13 @@
 """A model's networks as ONNX graphs with their weights, to be run without PyTorch: in a browser, or where a processor
 has a runtime of its own.
 
-Here PyTorch runs them: an edit by ONNX Runtime takes as long (docs/benchmarks.md). The graphs are of one shape for all:
-batches, sequences and windows of any size. What lies between them is arithmetic on a few arrays: noise levels, Gumbel
+Here PyTorch runs them: an edit by ONNX Runtime takes as long (docs/benchmarks.md). The graphs are of one shape for all
+batches and sequences of any size. What lies between them is arithmetic on a few arrays: noise levels, Gumbel
 noise, `models.diffusion.reverse_step` and the drafts.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from imagebart.models.denoiser import Denoiser
 from imagebart.models.imagebart import ImageBARTModel
 from imagebart.models.vqgan import FirstStage
 
-OPSET, INT64 = 20, 7  # of ONNX's operators and types
+OPSET = 20  # of ONNX's operators
 TOLERANCE = 1e-3  # largest difference from PyTorch's numbers, as a share of the largest number
 
 
@@ -44,10 +43,10 @@ class ImageDecoder(ImageEncoder):
 class StepEncoder(nn.Module):
     """What is computed once a step, see `Denoiser.prepare`.
 
-    x_t int64, noise_t and noise_s float, places int64, all [B, N], prompt [B, query_tokens, width] and hints [B, N,
-    width] -> the decoder's prefix [B, P], what is added to its embeddings [B, P - 1 + N, width], its places [B, P - 1 +
-    N], the keys and values of cross-attention [depth, 2, B, heads, P + N, head_size], w log q(x_t | x_0), which belongs
-    to all logits, [B, N, K], and logits of drafts of x_0 with it.
+    x_t int64, noise_t and noise_s float, all [B, N], prompt [B, query_tokens, width] and hints [B, N, width] -> the
+    decoder's prefix [B, P], what is added to its embeddings [B, P - 1 + N, width], the keys and values of
+    cross-attention [depth, 2, B, heads, P + N, head_size], w log q(x_t | x_0), which belongs to all logits, [B, N, K],
+    and logits of drafts of x_0 with it.
     """
 
     def __init__(self, denoiser: Denoiser) -> None:
@@ -55,30 +54,30 @@ class StepEncoder(nn.Module):
         self.denoiser = denoiser
 
     def forward(
-        self, x_t: Tensor, noise_t: Tensor, noise_s: Tensor, places: Tensor, prompt: Tensor, hints: Tensor
+        self, x_t: Tensor, noise_t: Tensor, noise_s: Tensor, prompt: Tensor, hints: Tensor
     ) -> tuple[Tensor, ...]:
-        given = {"cond": prompt, "prompt_embeds": prompt, "hint_embeds": hints, "places": places}
+        given = {"cond": prompt, "prompt_embeds": prompt, "hint_embeds": hints}
         cache, encoded = self.denoiser.prepare(x_t, noise_t, noise_s, **given)
-        assert cache.cross_kv is not None and cache.added_embeds is not None and cache.places is not None
+        assert cache.cross_kv is not None and cache.added_embeds is not None
         cross = torch.stack([torch.stack(layer) for layer in cache.cross_kv])
         drafts = self.denoiser.draft_head(encoded)
         evidence = self.denoiser.add_x_t_evidence(torch.zeros_like(drafts), x_t, noise_t)
-        return cache.prefix, cache.added_embeds, cache.places, cross, evidence, drafts + evidence
+        return cache.prefix, cache.added_embeds, cross, evidence, drafts + evidence
 
 
 class StepDecoder(StepEncoder):
     """A pass of the decoder over S tokens, see `Transformer.decode`.
 
-    tokens int64, what is added to their embeddings [B, S, width], their places and positions int64, all [B, S], keys
-    and values of self-attention [depth, 2, B, heads, M, head_size] and of cross-attention -> the decoder's logits [B,
-    S, K], and its own keys and values, which go to their positions.
+    tokens int64 [B, S], what is added to their embeddings [B, S, width], their positions int64 [B, S], keys and values
+    of self-attention [depth, 2, B, heads, M, head_size] and of cross-attention -> the decoder's logits [B, S, K], and
+    its own keys and values, which go to their positions.
     """
 
-    def forward(  # type: ignore[override]
-        self, tokens: Tensor, added: Tensor, places: Tensor, positions: Tensor, kept: Tensor, cross: Tensor
+    def forward(
+        self, tokens: Tensor, added: Tensor, positions: Tensor, kept: Tensor, cross: Tensor
     ) -> tuple[Tensor, ...]:
         decoder, new = self.denoiser.decoder, []
-        x = decoder.token_embedding(tokens) + decoder.position_embedding[places] + added
+        x = decoder.token_embedding(tokens) + decoder.position_embedding[positions] + added
         mask = torch.where(torch.arange(kept.shape[4]) <= positions[..., None], 0.0, -torch.inf)[:, None]
         at = torch.arange(len(x))[:, None, None], torch.arange(kept.shape[3])[:, None], positions[:, None]
         for block, before, of_encoder in zip(decoder.blocks, kept, cross, strict=True):
@@ -107,7 +106,7 @@ def graphs(model: ImageBARTModel, count: int = 6) -> dict[str, Graph]:
         raise InputError("There are graphs of models with a denoiser and a text encoder, not of this one.")
     size, text, shape = model.first_stage.config.resolution, denoiser.config.text, denoiser.config.decoder
     tokens, levels = torch.randint(model.vocab_size, (2, count)), torch.rand(2, count)
-    places, width = torch.arange(2 * count)[::2].expand(2, -1).contiguous(), denoiser.config.encoder.width
+    positions, width = torch.arange(count).expand(2, -1).contiguous(), denoiser.config.encoder.width
     prompt, hints = torch.rand(2, text.query_tokens, text.transformer.width), torch.rand(2, count, width)
     # Examples are tensors of their own: two arguments that are one tensor would become one in the graph.
     kept, cross = (torch.rand(shape.depth, 2, 2, shape.heads, length, shape.head_size) for length in (2 * count, 21))
@@ -119,13 +118,13 @@ def graphs(model: ImageBARTModel, count: int = 6) -> dict[str, Graph]:
         "text_encoder": Graph(denoiser.text, (words,), ((0,),)),
         "step_encoder": Graph(
             StepEncoder(denoiser),
-            (tokens, levels, levels.clone(), places, prompt, hints),
-            (each, each, each, each, (0,), each),
+            (tokens, levels, levels.clone(), prompt, hints),
+            (each, each, each, (0,), each),
         ),
         "step_decoder": Graph(
             StepDecoder(denoiser),
-            (tokens, torch.rand(2, count, shape.width), places, places.clone(), kept, cross),
-            (each, each, each, each, (2, 4), (2, 4)),
+            (tokens, torch.rand(2, count, shape.width), positions, kept, cross),
+            (each, each, each, (2, 4), (2, 4)),
         ),
     }
 
@@ -134,15 +133,8 @@ def export_graphs(made_of: dict[str, Graph], folder: Path) -> list[Path]:
     """Writes graphs to a folder. Raises WeightsError where one computes something else than its network."""
     try:
         import onnxruntime
-        import onnxscript
     except ImportError as error:
         raise InputError(f"Graphs need packages: pip install 'imagebart[onnx]' ({reason_of(error)}).") from error
-    op: Any = onnxscript.opset20
-
-    def searchsorted(ascending: Any, values: Any, **_: Any) -> Any:  # which ONNX does not have
-        smaller = op.Cast(op.Less(ascending, op.Unsqueeze(values, op.Constant(value_ints=[-1]))), to=INT64)
-        return op.ReduceSum(smaller, op.Constant(value_ints=[-1]), keepdims=0)
-
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, graph in made_of.items():
@@ -155,7 +147,6 @@ def export_graphs(made_of: dict[str, Graph], folder: Path) -> list[Path]:
             dynamo=True,
             opset_version=OPSET,
             dynamic_shapes=sizes,
-            custom_translation_table={torch.ops.aten.searchsorted.Tensor: searchsorted},
         )
         assert program is not None
         program.save(path)

@@ -1,17 +1,18 @@
 """The detector of things, and the scorer of images that is built on it.
 
-A small network says what a square of an image shows. It looks at all squares of the token grid in the sizes that things
-have; of those that overlap, the surest counts. It is trained on scenes only (`recipes.things.training`), never on what
-a model drew. The scorer also reads which things a prompt asks for, and says where in an image each is drawn.
+A small network says what a square of an image shows. It looks at all squares of a grid in the sizes that things have;
+of those that overlap, the surest counts. It is trained on drawings laid on pictures (`recipes.things.detector`),
+never on what a model drew. The scorer also reads which things a prompt asks for, and says where in an image each is
+drawn.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from math import prod
 from pathlib import Path
 from random import Random
 
@@ -28,11 +29,12 @@ from imagebart.worlds import load_half, save_half
 
 SIDE = 64  # pixels a side of the network's input
 MIN_PROBABILITY = 0.6  # of a noun, from which a thing counts as found
-MIN_EXPECTED = 0.3  # … where its words were said
+EXPECTED = 10.0  # how many times as likely a noun is whose words are said
 MAX_OVERLAP = 0.2  # of the smaller box: things lie apart
 MAX_GROUND_DISTANCE = 30.0  # levels from a named color
 MIN_PLAIN = 0.9  # share of the ground that has its color, in images that are described
 BATCH = 128  # squares
+GRID = 16  # parts along an image, in which things are looked for and placed
 PLACES = {"left": (0, -1), "right": (0, 1), "above": (-1, 0), "below": (1, 0), "on": (-1, 0)}  # down, across
 RELATIONS = {  # what is said between two things: a key of PLACES
     "left of": "left", "next to": "left", "beside": "left", "right of": "right", "on": "on", "on top of": "on",
@@ -49,6 +51,30 @@ SIZES = {"tiny": 0.5, "small": 0.7, "little": 0.7, "big": 1.4, "large": 1.4, "hu
 GROUND_WORDS = ("ground", "background", "wall", "floor")
 MAX_FILLED = 0.55  # share of an image that things are planned to fill
 LAYOUT_TRIES = 50
+
+COLORS = {  # of layers: the pure color, and how light what is white becomes
+    "red": ((1.0, 0.05, 0.1), 1.0), "orange": ((1.0, 0.5, 0.0), 1.0), "yellow": ((1.0, 0.85, 0.0), 1.0),
+    "green": ((0.12, 1.0, 0.2), 0.72), "blue": ((0.1, 0.45, 1.0), 1.0), "purple": ((0.6, 0.2, 1.0), 0.9),
+    "pink": ((1.0, 0.45, 0.75), 1.0), "brown": ((1.0, 0.55, 0.25), 0.62), "black": ((1.0, 1.0, 1.0), 0.26),
+    "grey": ((1.0, 1.0, 1.0), 0.68), "white": ((1.0, 1.0, 1.0), 1.05),
+}  # fmt: skip
+MIN_CHROMA = 0.5  # of a pixel's lightness: gray becomes colored
+
+
+def recolored(layers: Tensor, colors: Sequence[str]) -> Tensor:
+    """Layers [B, 5, H, W] in their own color ("") or others: color times opacity, and opacity, [B, 4, H, W].
+
+    The fifth channel says how much of a pixel takes the color. Its lightest and darkest channel tell how light it is
+    and how much color it has.
+    """
+    own, opacity, paint = layers[:, :3], layers[:, 3:4], layers[:, 4:5]
+    lightest, darkest = own.amax(1, keepdim=True), own.amin(1, keepdim=True)
+    chroma = torch.maximum(lightest - darkest, MIN_CHROMA * lightest)
+    pure = layers.new_tensor([COLORS[c][0] if c else (0.0, 0.0, 0.0) for c in colors])[:, :, None, None]
+    light = layers.new_tensor([COLORS[c][1] if c else 1.0 for c in colors])[:, None, None, None]
+    asked = layers.new_tensor([float(bool(c)) for c in colors])[:, None, None, None]
+    target = torch.minimum((lightest - chroma * (1 - pure)) * light, opacity)
+    return torch.cat([own + asked * paint * (target - own), opacity], 1)
 
 
 class ThingNames(Settings):
@@ -67,12 +93,13 @@ class ThingNames(Settings):
     def understood(self) -> set[str]:
         """Words of prompts that are read beside nouns and colors."""
         groups = {word for name in self.groups for word in (name, f"{name}s")}
-        return {*NUMBERS, *SIZES, *" ".join(RELATIONS).split(), *groups, "the", "of", "with"}
+        return {*NUMBERS, *SIZES, *" ".join(RELATIONS).split(), *groups, "the", "of", "with", "and"}
 
 
 class ThingDetector(nn.Module):
     """Squares float [B, 3, SIDE, SIDE] in [-1, 1] -> logits of nouns, the last is "nothing", [B, nouns + 1], and of
-    colors [B, colors]."""
+    colors [B, colors]; how the thing stands, [B, 4]: the logit that it is mirrored; how far its box's middle lies
+    right of and below the square's, in sides of the square; the logarithm of its box's side."""
 
     def __init__(self, nouns: int, colors: int, width: int = 48) -> None:
         super().__init__()
@@ -82,12 +109,12 @@ class ThingDetector(nn.Module):
             for stride in (1, 2):
                 layers += [nn.Conv2d(channels_in, channels, 3, stride, 1), nn.GroupNorm(8, channels), nn.ReLU()]
                 channels_in = channels
-        self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(4 * width * (SIDE // 16) ** 2, 256), nn.ReLU())
-        self.nouns, self.colors = nn.Linear(256, nouns + 1), nn.Linear(256, colors)
+        self.blocks = nn.Sequential(*layers, nn.Flatten(), nn.Linear(4 * width * (SIDE // 16) ** 2, 256), nn.ReLU())
+        self.nouns, self.colors, self.place = nn.Linear(256, nouns + 1), nn.Linear(256, colors), nn.Linear(256, 4)
 
-    def forward(self, squares: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.body(squares)
-        return self.nouns(features), self.colors(features)
+    def forward(self, squares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        features = self.blocks(squares)
+        return self.nouns(features), self.colors(features), self.place(features)
 
 
 def save_detector(detector: ThingDetector, names: ThingNames, path: Path) -> None:
@@ -99,18 +126,23 @@ def load_detector(path: Path) -> tuple[ThingDetector, ThingNames]:
     """The detector in a file, and its names."""
     about, tensors = load_half(path)
     names = ThingNames.from_json(about["names"])
-    detector = ThingDetector(len(names.nouns), len(names.colors), len(tensors["body.1.weight"]))
+    detector = ThingDetector(len(names.nouns), len(names.colors), len(tensors["blocks.1.weight"]))
     detector.load_state_dict(tensors)
     return detector.eval().requires_grad_(False), names
 
 
 @dataclass(frozen=True)
 class Found:
-    """A thing in an image: the noun's and the color's number, and where on the token grid."""
+    """A thing in an image: the noun's and the color's number, and where it is, in parts of the image's grid."""
 
     noun: int
     color: int
     box: Box
+    left: float  # of the box that it would be drawn in
+    top: float
+    side: float
+    mirrored: bool
+    sure: float  # its probability
 
 
 @dataclass(frozen=True)
@@ -141,14 +173,16 @@ class ThingScorer:
     detector: ThingDetector
     names: ThingNames
     conditioner: TextConditioner
-    grid: int  # tokens along an image
+    grid: int  # parts along an image in which it looks for things
 
     @classmethod
     def load(cls, path: Path, model: ImageBARTModel) -> "ThingScorer":
-        """The detector in a file. Raises ValueError where the model takes no prompts in words."""
+        """The detector in a file. Raises ValueError where the model draws no layers, or takes no prompts in words."""
+        if not model.first_stage.config.draws_layers:
+            raise ValueError("it finds things that are drawn as layers, but the model beside it draws none")
         if not isinstance(model.conditioner, TextConditioner):
             raise ValueError("it scores by prompts, but the model beside it takes none in words")
-        return cls(*load_detector(path), model.conditioner, model.first_stage.config.side)
+        return cls(*load_detector(path), model.conditioner, GRID)
 
     # What a prompt asks for.
 
@@ -182,7 +216,7 @@ class ThingScorer:
                 break
             start -= 1
         nouns, plural = self._nouns[tuple(words[at:end])]
-        count = min(max(prod(numbers), 1), MAX_COUNT) if numbers else 2 if plural else 1
+        count = min(max(math.prod(numbers), 1), MAX_COUNT) if numbers else 2 if plural else 1
         colored = tuple(noun for noun in nouns if color in self._colors_of(noun))
         several = any(self.names.noun_colors[noun] for noun in colored)
         number = self.names.colors.index(color) if several else None
@@ -239,11 +273,12 @@ class ThingScorer:
     # What an image shows.
 
     @torch.no_grad()
-    def read(self, squares: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of nouns and of colors (see `ThingDetector`) in squares float [B, 3, S, S] in [-1, 1]."""
+    def read(self, squares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probabilities of nouns and of colors in squares float [B, 3, S, S] in [-1, 1], and how things stand in
+        them: see `ThingDetector`."""
         small = F.interpolate(squares, (SIDE, SIDE), mode="bicubic", antialias=True, align_corners=False)
-        nouns, colors = self.detector(small.clamp(-1, 1))
-        return nouns.log_softmax(1), colors.log_softmax(1)
+        nouns, colors, places = self.detector(small.clamp(-1, 1))
+        return nouns.log_softmax(1), colors.log_softmax(1), places
 
     def is_a(self, noun: int, color: int, asked: Asked) -> bool:
         """Whether a thing is what is asked for."""
@@ -254,54 +289,69 @@ class ThingScorer:
         asked = self.asked(prompt)
         if not asked:
             return [True] * len(squares)
-        nouns, colors = (logits.argmax(1).tolist() for logits in self.read(squares.float().cpu()))
+        nouns, colors = (logits.argmax(1).tolist() for logits in self.read(squares.float().cpu())[:2])
         return [self.is_a(noun, color, asked[0]) for noun, color in zip(nouns, colors, strict=True)]
 
     def score(self, images: Tensor, prompt: str) -> Tensor:
-        """See `ranking.Scorer`. Of each thing that is asked for the log-probability of the surest square."""
-        asked, scores = self.asked(prompt), torch.zeros(len(images))
-        for row, image in enumerate(images.float().cpu() if asked else ()):
-            _, nouns, colors = self._look(image)
-            scores[row] = sum(self._surest(things, nouns, colors) for things in asked)
-        return scores
-
-    def _surest(self, asked: Asked, nouns: Tensor, colors: Tensor) -> float:
-        """The log-probability of the square that shows best what is asked for, of the answers of `_look`."""
-        chosen = nouns[:, asked.nouns].clone()
-        if asked.color is not None:
-            chosen += colors[:, [asked.color]] * torch.tensor([bool(self.names.noun_colors[n]) for n in asked.nouns])
-        return float(chosen.max())
+        """See `ranking.Scorer`: the log-probability that squares show the first thing that a prompt names."""
+        asked = self.asked(prompt)[:1]
+        if not asked:
+            return torch.zeros(len(images))
+        nouns, colors, _ = self.read(images.float().cpu())
+        chosen, color = nouns[:, asked[0].nouns], asked[0].color
+        if color is not None:
+            chosen = chosen + colors[:, [color]] * torch.tensor(
+                [bool(self.names.noun_colors[n]) for n in asked[0].nouns]
+            )
+        return chosen.amax(1)
 
     def things(self, image: Tensor, near: Tensor | None = None, expected: Collection[int] = frozenset()) -> list[Found]:
         """The things of an image [3, H, W] in [-1, 1], from left to right.
 
-        near: only those in boxes with one of these tokens, bool [grid, grid]. expected: nouns that are looked for, of
-        which one that is hidden in part counts too.
+        near: only those in boxes with one of these tokens, bool [grid, grid]. expected: nouns whose words are said,
+        which are seen at less, as where they are hidden in part.
         """
-        boxes, nouns, colors = self._look(image, near)
-        sure, noun = nouns[:, :-1].exp().max(1)
+        boxes, nouns, _, places = self._look(image, near)
+        nouns[:, sorted(expected)] += math.log(EXPECTED)
+        sure, noun = nouns.softmax(1)[:, :-1].max(1)
         chosen: list[Found] = []
         for number in sure.argsort(descending=True).tolist():
             box = boxes[number]
-            if sure[number] < (MIN_EXPECTED if int(noun[number]) in expected else MIN_PROBABILITY):
-                continue
-            if all(box.overlap(o.box) <= MAX_OVERLAP * min(box.side, o.box.side) ** 2 for o in chosen):
-                chosen.append(Found(int(noun[number]), int(colors[number].argmax()), box))
+            apart = (box.overlap(o.box) <= MAX_OVERLAP * min(box.side, o.box.side) ** 2 for o in chosen)
+            if sure[number] >= MIN_PROBABILITY and all(apart):
+                chosen.append(self._found(image, box, places[number], int(noun[number]), float(sure[number])))
         return sorted(chosen, key=lambda found: (found.box.left, found.box.top))
 
-    def _look(self, image: Tensor, near: Tensor | None = None) -> tuple[list[Box], Tensor, Tensor]:
-        """All boxes, or those with one of these tokens, and of each the log-probabilities of nouns and of colors."""
+    def _found(self, image: Tensor, box: Box, place: Tensor, noun: int, sure: float) -> Found:
+        """The thing of a box; how it stands is read once more, in the square where it is."""
+
+        def moved(left: float, top: float, side: float, place: Tensor) -> tuple[float, float, float]:
+            _, right, down, scale = place.tolist()
+            larger = side * math.exp(scale)
+            return left + right * side + (side - larger) / 2, top + down * side + (side - larger) / 2, larger
+
+        left, top, side = moved(box.left, box.top, box.side, place)
+        cell = image.shape[1] // self.grid
+        x, y, length = (round(value * cell) for value in (left, top, side))
+        pad = length  # beyond the image its edge goes on
+        padded = F.pad(image[None].float().cpu(), [pad] * 4, mode="replicate")
+        _, colors, (again,) = self.read(padded[..., y + pad : y + pad + length, x + pad : x + pad + length])
+        left, top, side = moved(x / cell, y / cell, length / cell, again)
+        return Found(noun, int(colors.argmax()), box, left, top, side, bool(again[0] > 0), sure)
+
+    def _look(self, image: Tensor, near: Tensor | None = None) -> tuple[list[Box], Tensor, Tensor, Tensor]:
+        """All boxes, or those with one of these tokens, and what `read` says of each."""
         cell = image.shape[1] // self.grid
         looked_at: list[Box] = []
-        answers = [(torch.empty(0, len(self.names.nouns) + 1), torch.empty(0, len(self.names.colors)))]
+        answers = [tuple(torch.empty(0, count) for count in (len(self.names.nouns) + 1, len(self.names.colors), 4))]
         for side in self.names.sides:
             windows = image.float().cpu().unfold(1, side * cell, cell).unfold(2, side * cell, cell)
             squares, boxes = windows.permute(1, 2, 0, 3, 4).flatten(0, 1), self._free([], side)
             chosen = [i for i, box in enumerate(boxes) if near is None or near[box.cells].any()]
             looked_at += [boxes[i] for i in chosen]
             answers += [self.read(part) for part in squares[chosen].split(BATCH) if len(part)]
-        nouns, colors = (torch.cat(parts) for parts in zip(*answers, strict=True))
-        return looked_at, nouns, colors
+        nouns, colors, places = (torch.cat(parts) for parts in zip(*answers, strict=True))
+        return looked_at, nouns, colors, places
 
     def describe(self, image: Tensor) -> str | None:
         """See `imagebart.worlds.ranking.Describer`: "a cat, two red apples on a pink background"."""
@@ -337,30 +387,23 @@ class ThingScorer:
 
     # Where things are drawn.
 
-    def plan(self, prompt: str, seed: int) -> tuple[str, list[tuple[str, Box]]] | None:
-        """The words for the ground, and those for each thing with a box of its own; None where no thing is named.
+    def plan(self, prompt: str, seed: int) -> tuple[tuple[str, str], list[tuple[str, Box]]]:
+        """The colors of wall and floor, by chance where nothing is said; and the words for each thing with its own box.
 
         Things that find no place are left out.
         """
-        asked = self.asked(prompt)
-        if not asked:
-            return None
-        random = Random(seed)
+        asked, random = self.asked(prompt), Random(seed)
         each = [things for things in asked for _ in range(things.count)]
-        boxes = self._layout([thing.size for thing in each], relation(asked), random)
+        boxes = self._layout([thing.size for thing in each], relation(asked), random) if each else []
         chosen = [self.choose(thing, random) for thing, _ in zip(each, boxes, strict=False)]
-        ground = self._ground_words(self.conditioner.corrected_words(prompt), random)
-        return ground, [(self.phrase(c.nouns[0], c.color), box) for c, box in zip(chosen, boxes, strict=True)]
-
-    def _ground_words(self, words: Sequence[str], random: Random) -> str:
-        """What a prompt says of the ground, as the model knows it; a color by chance where it says nothing."""
+        things = [(self.phrase(c.nouns[0], c.color), box) for c, box in zip(chosen, boxes, strict=True)]
+        words = self.conditioner.corrected_words(prompt)
         colors = {
             kind: color for color, kind in pairwise(words) if kind in GROUND_WORDS and color in self.names.grounds
         }
         whole = colors.get("background") or colors.get("ground") or random.choice(list(self.names.grounds))
         wall = colors.get("wall") or whole
-        floor = colors.get("floor") or wall
-        return f"{wall} background" if wall == floor else f"{wall} wall, {floor} floor"
+        return (wall, colors.get("floor") or wall), things
 
     def _layout(self, sizes: Sequence[float], relation: str, random: Random) -> list[Box]:
         """Boxes apart from each other, as large as suits their number and sizes, those of the usual side.

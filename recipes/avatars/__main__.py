@@ -2,8 +2,7 @@
 
 import sys
 
-from recipes.avatars.cases import examples
-from recipes.avatars.evaluation import measures
+from recipes.avatars.evaluation import examples, measures
 from recipes.avatars.training import TRAININGS
 from recipes.command import command_line
 

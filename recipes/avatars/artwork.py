@@ -8,8 +8,8 @@ and size and kept: several times faster than rasterising whole avatars, with the
 import io
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -38,32 +38,16 @@ HAIR_COLORS, FABRIC_COLORS, SKINS, BACKGROUNDS, INK = (
     _DATA["colors"][name] for name in ("hair", "fabric", "skin", "background", "ink")
 )
 
-# Boxes of units: left, top, right, bottom. Each holds the parts of its attributes and as little else as it can.
+# Boxes of units: left, top, right, bottom.
 FACE = (62.0, 76.0, 204.0, 188.0)
 PRINT = (90.0, 226.0, 176.0, 272.0)
-BOXES = {
-    "eyes": (58.0, 78.0, 206.0, 142.0),
-    "mouth": (92.0, 140.0, 174.0, 188.0),
-    "chin": (68.0, 116.0, 198.0, 226.0),
-    "clothes": (16.0, 186.0, 248.0, 272.0),
-}
-HEAD = (132.0, 121.0, 56.0, 85.0)  # the ellipse of the bare head: center x, center y, half width, half height
 
 
-@dataclass(frozen=True)
-class Layer:
-    """A rasterised part: `pixels` uint8 [h, w, 4], colors times opacity; its top left corner."""
-
-    top: int
-    left: int
-    pixels: np.ndarray
-
-
-def rasterise(svg: str) -> np.ndarray:
-    """An SVG document as an image of its own size: uint8 [H, W, 4], RGBA."""
+def rasterise(svg: str) -> Image.Image:
+    """An SVG document as an "RGBA" image of its own size."""
     tree = resvg.usvg.Tree.from_str(svg, resvg.usvg.Options.default())
     png = resvg.render(tree, (1, 0, 0, 0, 1, 0))  # the two rows of the affine matrix
-    return np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"))
+    return Image.open(io.BytesIO(png)).convert("RGBA")
 
 
 @cache
@@ -100,47 +84,35 @@ def part_svg(kind: str, name: str, color: str | None, size: int) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _layer(kind: str, name: str, color: str | None, size: int) -> Layer:
+def _layer(kind: str, name: str, color: str | None, size: int) -> tuple[int, int, np.ndarray]:
+    """A rasterised part: top, left, and pixels uint8 [h, w, 4], colors times opacity."""
     image = rasterise(part_svg(kind, name, color, size))
-    opacity = image[..., 3:].astype(np.uint16)
-    rows = np.flatnonzero(opacity.any(axis=(1, 2)))
-    columns = np.flatnonzero(opacity.any(axis=(0, 2)))
-    if not rows.size:
-        return Layer(0, 0, np.zeros((0, 0, 4), np.uint8))
-    colors = image[..., :3].astype(np.uint16)
     if kind == "clothes/graphic" and color is not None:
-        colors[:] = ImageColor.getrgb(color)
-    colors = (colors * opacity + 127) // 255
-    pixels = np.concatenate([colors, opacity], axis=2).astype(np.uint8)
-    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    return Layer(int(rows[0]), int(columns[0]), np.ascontiguousarray(pixels[box]))
+        print_of_ink = Image.new("RGB", image.size, color)
+        print_of_ink.putalpha(image.getchannel("A"))
+        image = print_of_ink
+    box = image.getbbox() or (0, 0, 0, 0)
+    return box[1], box[0], np.asarray(image.crop(box).convert("RGBa"))
 
 
-def parts(attributes: Attributes) -> list[tuple[str, str, str | None]]:
+def parts(avatar: Attributes) -> Iterator[tuple[str, str, str | None]]:
     """The parts of an avatar from back to front: kind, name and color of each."""
-    fabric = FABRIC_COLORS[attributes.clothing_color]
-    stack: list[tuple[str, str, str | None]] = [
-        ("body", "", SKINS[attributes.skin]),
-        ("clothes", FILES["clothing"][attributes.clothing], fabric),
-    ]
-    if attributes.clothing == "graphic":
-        stack.append(("clothes/graphic", attributes.graphic, INK.get(attributes.clothing_color)))
-    stack += [
-        ("mouth", FILES["mouth"][attributes.mouth], None),
-        ("nose", "default", None),
-        ("eyes", FILES["eyes"][attributes.eyes], None),
-        ("eyebrows", FILES["eyebrows"][attributes.eyebrows], None),
-    ]
-    if attributes.top in HAT_TOPS:
-        stack.append(("top/hat", FILES["top"][attributes.top], FABRIC_COLORS[attributes.hat_color]))
+    yield "body", "", SKINS[avatar.skin]
+    yield "clothes", FILES["clothing"][avatar.clothing], FABRIC_COLORS[avatar.clothing_color]
+    if avatar.clothing == "graphic":
+        yield "clothes/graphic", avatar.graphic, INK.get(avatar.clothing_color)
+    yield "mouth", FILES["mouth"][avatar.mouth], None
+    yield "nose", "default", None
+    yield "eyes", FILES["eyes"][avatar.eyes], None
+    yield "eyebrows", FILES["eyebrows"][avatar.eyebrows], None
+    if avatar.top in HAT_TOPS:
+        yield "top/hat", FILES["top"][avatar.top], FABRIC_COLORS[avatar.hat_color]
     else:
-        stack.append(("top/hair", FILES["top"][attributes.top], HAIR_COLORS[attributes.hair_color]))
-    if attributes.facial_hair != "none":
-        color = HAIR_COLORS[attributes.facial_hair_color]
-        stack.append(("facial_hair", FILES["facial_hair"][attributes.facial_hair], color))
-    if attributes.accessory != "none":
-        stack.append(("accessories", FILES["accessory"][attributes.accessory], None))
-    return stack
+        yield "top/hair", FILES["top"][avatar.top], HAIR_COLORS[avatar.hair_color]
+    if avatar.facial_hair != "none":
+        yield "facial_hair", FILES["facial_hair"][avatar.facial_hair], HAIR_COLORS[avatar.facial_hair_color]
+    if avatar.accessory != "none":
+        yield "accessories", FILES["accessory"][avatar.accessory], None
 
 
 def render(attributes: Attributes, size: int = 128) -> np.ndarray:
@@ -148,12 +120,11 @@ def render(attributes: Attributes, size: int = 128) -> np.ndarray:
     canvas = np.empty((size, size, 3), np.uint16)
     canvas[:] = ImageColor.getrgb(BACKGROUNDS[attributes.background])
     for kind, name, color in parts(attributes):
-        layer = _layer(kind, name, color, size)
-        height, width = layer.pixels.shape[:2]
-        under = canvas[layer.top : layer.top + height, layer.left : layer.left + width]
+        top, left, layer = _layer(kind, name, color, size)
+        under = canvas[top : top + len(layer), left : left + layer.shape[1]]
         # x / 255 rounded, in whole numbers of 16 bits.
-        shaded = under * (255 - layer.pixels[..., 3:].astype(np.uint16)) + 128
-        under[:] = ((shaded + (shaded >> 8)) >> 8) + layer.pixels[..., :3]
+        shaded = under * (255 - layer[..., 3:].astype(np.uint16)) + 128
+        under[:] = ((shaded + (shaded >> 8)) >> 8) + layer[..., :3]
     return np.minimum(canvas, 255).astype(np.uint8)
 
 
@@ -173,26 +144,11 @@ def face_weight(size: int) -> Tensor:
     return torch.from_numpy(weight.astype(np.float32))
 
 
-def region_mask(name: str, size: int) -> np.ndarray:
-    """The area to mask in order to change a part of any avatar: bool [size, size].
-
-    name: "hair" is all around the face, for hair and hats; "background" is what no head and shoulders cover, but long
-    hair may: `background_mask` is exact for one avatar; else a key of `BOXES`: "eyes" holds glasses and eyebrows,
-    "chin" holds beards and the mouth among them.
-    """
+def around_anyone(size: int) -> np.ndarray:
+    """What no head and shoulders cover, but long hair may: bool [size, size]."""
     x, y = _units(size)
-    if name in BOXES:
-        left, top, right, bottom = BOXES[name]
-        return (x >= left) & (x < right) & (y >= top) & (y < bottom)
-    center_x, center_y, half_width, half_height = HEAD
-    if name == "hair":
-        aside = np.abs(x - center_x)
-        face = (aside < 48) & (y > 84) & (y < 160)
-        chin_and_neck = (aside < 30) & (y >= 160) & (y < 206)
-        chest = (aside < 58) & (y >= 206)
-        return ~(face | chin_and_neck | chest)
-    head = ((x - center_x) / (half_width + 14)) ** 2 + ((y - center_y) / (half_height + 6)) ** 2 < 1
-    shoulders = ((x - center_x) / 104) ** 2 + ((y - 280) / 86) ** 2 < 1
+    head = ((x - 132) / 70) ** 2 + ((y - 121) / 91) ** 2 < 1
+    shoulders = ((x - 132) / 104) ** 2 + ((y - 280) / 86) ** 2 < 1
     return ~(head | shoulders)
 
 

@@ -8,12 +8,14 @@ are their forms: enumerations, plurals, an adjective put last, capitals.
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import yaml
 
 from imagebart.text.conditioners import TextConditioner
-from imagebart.text.prompts import ColoredThing, PromptRules, Substitution, articled
+from imagebart.text.prompts import PromptRules, articled
 from imagebart.worlds.avatars import (
     COLOR_ALONE,
     COLOR_OF,
@@ -32,14 +34,11 @@ from imagebart.worlds.avatars import (
 from recipes.avatars import data_file
 
 NEGATIONS = phrases("negations")  # what an attribute is not
-ADJECTIVES = {  # words that can stand after their noun: "hair, long and black"
-    *("long", "short", "big", "huge", "small", "thin", "thick", "full", "bushy", "medium", "trimmed"),
-    *("round", "square", "curly", "curled", "wavy", "straight", "spiky", "messy", "wild", "plain"),
-    *("wide", "closed", "open", "angry", "sad", "raised"),
-    *("black", "brown", "blonde", "blond", "red", "ginger", "orange", "grey", "gray", "silver"),
-    *("pink", "blue", "green", "yellow", "white", "purple", "golden", "auburn", "copper", "navy"),
-    *("frizzy", "kinky", "flowing", "shaggy", "slight", "happy", "friendly", "arched", "knitted"),
-}
+WORDS: dict[str, Any] = yaml.safe_load(data_file("caption_words.yaml"))
+PEOPLE = WORDS["female"] + WORDS["male"] + WORDS["others"]
+TURNED = 0.16  # of the nouns in a list have their adjectives after them, where they can
+APART = 0.25  # of the times that hair and its color are named, each is named by itself: "a ginger woman with a bob"
+BUDGET = 34  # words and signs after which a caption names nothing more, to stay within 50 CLIP tokens
 
 
 def joined(texts: Sequence[str], random: np.random.Generator) -> str:
@@ -68,7 +67,7 @@ def plural(text: str) -> str:
 def turned(text: str, random: np.random.Generator, comma: bool) -> str:
     """ "hair long and black" for "long black hair"; comma: at times "glasses, round". Other texts as they are."""
     words = bare(text).split()
-    count = next((i for i, word in enumerate(words) if word not in ADJECTIVES), len(words))
+    count = next((i for i, word in enumerate(words) if word not in WORDS["adjectives"]), len(words))
     before, noun = words[:count], " ".join(words[count:])
     if not before or not noun:
         return text
@@ -76,34 +75,12 @@ def turned(text: str, random: np.random.Generator, comma: bool) -> str:
     return f"{noun}{between}{(' and ', ' ')[random.integers(2)].join(before)}"
 
 
-FEMALE = (*["woman"] * 4, "girl", "girl", "lady", "female", "gal", "mum")
-MALE = (*["man"] * 7, "guy", "guy", "boy", "dude", "bloke", "lad", "gentleman", "male", "dad")
-PEOPLE = FEMALE + MALE + ("person", "person", "someone", "character", "avatar", "face", "human", "kid")
-PLURALS = {
-    **{"man": "men", "woman": "women", "guy": "guys", "girl": "girls", "boy": "boys", "person": "people"},
-    **{"lady": "ladies", "dude": "dudes", "kid": "kids"},
-}
-KINDS_OF_PICTURE = (
-    *("a picture of", "a portrait of", "a drawing of", "an avatar of", "a photo of", "a cartoon of", "an image of"),
-    *("an illustration of", "draw", "make", "create", "show me", "i want", "please draw"),
-)
-ORDERS = (
-    *("add", "add", "give him", "give her", "give them", "with", "with", "change to", "i want", "please add"),
-    *("make it", "give the man", "can you add", "now with"),
-)
-WEARING_ORDERS = ("put on", "wearing")
-JOINTS = "a an the and in has is wears have are wear he she they this"
-TURNED = 0.16  # of the nouns in a list have their adjectives after them, where they can
-APART = 0.25  # of the times that hair and its color are named, each is named by itself: "a ginger woman with a bob"
-BUDGET = 34  # words and signs after which a caption names nothing more, to stay within 50 CLIP tokens
-
-
 @dataclass(frozen=True)
 class Caption:
     """A caption, and of each attribute that it names the values of which it would be true."""
 
     text: str
-    claims: Claims = field(hash=False)
+    claims: Claims
 
 
 @dataclass(frozen=True)
@@ -113,7 +90,7 @@ class Fragment:
     attribute: str
     kind: str
     text: str
-    claims: Claims = field(hash=False)
+    claims: Claims
 
 
 def describe(attributes: Attributes, random: np.random.Generator, count: int | None = None) -> Caption:
@@ -130,7 +107,9 @@ def describe(attributes: Attributes, random: np.random.Generator, count: int | N
     style = random.random()
     fragments = _fragments(attributes, named, random, before_person=style >= 0.5)
     fragments += _negations(attributes, {fragment.attribute for fragment in fragments}, random)
-    fragments = _within_budget([fragments[i] for i in random.permutation(len(fragments))])
+    fragments = [fragments[i] for i in random.permutation(len(fragments))]
+    costs = np.cumsum([len(re.findall(r"\w+|[^\w\s]", fragment.text)) + 1 for fragment in fragments])
+    fragments = fragments[: max(1, int((costs <= BUDGET).sum()))]
     claims: Claims = {}
     for fragment in fragments:
         for attribute, values in fragment.claims.items():
@@ -139,9 +118,9 @@ def describe(attributes: Attributes, random: np.random.Generator, count: int | N
         text = _as_list(fragments, random)
     else:
         person = PEOPLE[random.integers(len(PEOPLE))]
-        while person in FEMALE and attributes.facial_hair != "none" and "facial_hair" not in claims:
+        while person in WORDS["female"] and attributes.facial_hair != "none" and "facial_hair" not in claims:
             person = PEOPLE[random.integers(len(PEOPLE))]
-        if person in FEMALE:
+        if person in WORDS["female"]:
             claims.setdefault("facial_hair", frozenset({"none"}))
         text = _as_sentence(fragments, person, random) if style < 0.5 else _as_person(fragments, person, random)
     spelling = random.random()
@@ -152,105 +131,57 @@ def describe(attributes: Attributes, random: np.random.Generator, count: int | N
     return Caption(text + "." if random.random() < 0.1 else text, claims)
 
 
-def color_names() -> set[str]:
-    """All words for colors of hair and of fabric."""
-    return {word for name in VALUES if name.endswith("_color") for v in VALUES[name] for word in color_words(name, v)}
-
-
 def all_words() -> list[str]:
     """Every word that a caption can contain, sorted, in lower case."""
     tables = (WORDINGS, COLOR_ALONE, NEGATIONS)
     phrased = [_colored(p.text, "") for table in tables for row in table.values() for p in row]
-    frames = [*PEOPLE, *PLURALS.values(), *KINDS_OF_PICTURE, *ORDERS, *WEARING_ORDERS, JOINTS]
-    texts = [*phrased, *map(plural, phrased), *color_names(), *frames]
+    colors = [word for name in VALUES if name.endswith("_color") for v in VALUES[name] for word in color_words(name, v)]
+    kinds = ("kinds_of_picture", "orders", "wearing_orders", "joints")
+    frames = [*PEOPLE, *WORDS["plurals"].values(), *(text for kind in kinds for text in WORDS[kind])]
+    texts = [*phrased, *map(plural, phrased), *colors, *frames]
     return sorted({word for text in texts for word in re.findall(r"[a-z]+", text)})
 
 
 def avatar_conditioner(length: int) -> TextConditioner:
     """The conditioner for captions: their words, and substitutions for what the artwork lacks; length: tokens."""
-    return TextConditioner.from_captions(all_words(), length, prompt_rules())
-
-
-def prompt_rules() -> PromptRules:
-    """What is replaced in prompts, from `prompt_rules.json`; captions stay as they are.
-
-    Each thing there says which colors it has, the nearest of others, and those that nothing is near to.
-    """
-    data = json.loads(data_file("prompt_rules.json"))
-    things = []
-    for entry in data["things"]:
-        colors, none = entry["has"].split(), entry.get("none", "").split()
-        if none == ["all", "others"]:
-            none = [color for color in data["colors"].split() if color not in colors]
-        words, lead = tuple(entry["words"].split()), tuple(entry.get("lead", "").split())
-        nearest = _by_word(entry.get("nearest", {})) | dict.fromkeys(none, "")
-        things.append(
-            ColoredThing(name=entry["name"], words=words, colors=tuple(colors), nearest=nearest, lead_words=lead)
-        )
-    # With these words, an old person's hair is not grey.
-    age = Substitution(words="", replacement="", unless=tuple(data["unless"].split()), unless_colored="hair")
-    ages = [age.replace(words=word, replacement=by) for word, by in _by_word(data["age"]).items()]
-    nearest_words = [Substitution(words=words, replacement=by) for words, by in data["instead"].items()]
-    adjectives = sorted(ADJECTIVES - color_names() - set(data["colors"].split()))
-    return PromptRules(
-        misspellings=_by_word(data["misspellings"]),
-        substitutions=(*ages, *nearest_words),
-        things=tuple(things),
-        stop_words=tuple(data["stop"].split()),
-        link_words=(*data["link"].split(), *adjectives),
-    )
-
-
-def _by_word(table: dict[str, str]) -> dict[str, str]:
-    """{"dyed": "red"} of {"red": "dyed"}: each of the words in a value, and its key."""
-    return {word: key for key, words in table.items() for word in words.split()}
+    rules = PromptRules.from_json(json.dumps(yaml.safe_load(data_file("prompt_rules.yaml"))))
+    return TextConditioner.from_captions(all_words(), length, rules)
 
 
 def _fragments(
     attributes: Attributes, named: set[str], random: np.random.Generator, before_person: bool
 ) -> list[Fragment]:
-    """The named attributes in words, a value and its color in one fragment or in two."""
-    values = vars(attributes)
-    fragments = []
+    """The named attributes in words and what they claim, a value and its color in one fragment or in two."""
+    values, fragments = vars(attributes), []
     for attribute in SUBJECTS:
-        color = next((name for name in COLOR_OF.get(attribute, ()) if name in named), None)
+        named_color = next((name for name in COLOR_OF.get(attribute, ()) if name in named), None)
         subject = "graphic" if attribute == "clothing" and "graphic" in named else attribute
-        said = [(subject if subject in named else None, color)]
+        said = [(subject if subject in named else None, named_color)]
         if said == [("top", "hair_color")] and random.random() < APART:
             said = [("top", None), (None, "hair_color")]
-        for thing, colored in said:
-            choices = _choices(subject, thing, colored, values)
-            if choices := [phrase for phrase in choices if before_person or phrase.kind != "epithet"]:
-                phrase = choices[random.integers(len(choices))]
-                fragments.append(_fragment(attribute, phrase, colored, values, random))
+        for thing, color in said:
+            if thing is not None:
+                choices = _true(WORDINGS, thing, values, color is not None)
+            elif color is not None:  # the color alone, or with what has it
+                choices = _true(COLOR_ALONE, color, values, False) + _true(COLOR_ALONE, subject, values, True)
+                choices = choices or _true(WORDINGS, subject, values, True)
+            else:
+                continue
+            choices = [phrase for phrase in choices if before_person or phrase.kind != "epithet"]
+            if not choices:
+                continue
+            phrase, word = choices[random.integers(len(choices))], ""
+            claims = {phrase.attribute: phrase.values}
+            if phrase.attribute == "graphic":
+                claims["clothing"] = frozenset({"graphic"})
+            if phrase.attribute == "hair_color":
+                claims["top"] = HAIR  # "redhead"
+            if color is not None and "{c}" in phrase.text:
+                options = color_words(color, values[color])
+                word = options[random.integers(len(options))]
+                claims[color] = frozenset({values[color]})
+            fragments.append(Fragment(attribute, phrase.kind, _colored(phrase.text, word), claims))
     return fragments
-
-
-def _choices(subject: str, thing: str | None, color: str | None, values: dict[str, str]) -> list[Phrase]:
-    """The phrases that name a thing, with its color if that is named; for no thing, those that name the color."""
-    if thing is not None:
-        return _true(WORDINGS, thing, values, color is not None)
-    if color is None:
-        return []
-    alone = _true(COLOR_ALONE, color, values, False) + _true(COLOR_ALONE, subject, values, True)
-    return alone or _true(WORDINGS, subject, values, True)
-
-
-def _fragment(
-    attribute: str, phrase: Phrase, color: str | None, values: dict[str, str], random: np.random.Generator
-) -> Fragment:
-    """A phrase with its color in place, and all that it claims."""
-    claims = {phrase.attribute: phrase.values}
-    if phrase.attribute == "graphic":
-        claims["clothing"] = frozenset({"graphic"})
-    if phrase.attribute == "hair_color":
-        claims["top"] = HAIR  # "redhead"
-    word = ""
-    if color is not None and "{c}" in phrase.text:
-        options = color_words(color, values[color])
-        word = options[random.integers(len(options))]
-        claims[color] = frozenset({values[color]})
-    return Fragment(attribute, phrase.kind, _colored(phrase.text, word), claims)
 
 
 def _negations(attributes: Attributes, spoken: set[str], random: np.random.Generator) -> list[Fragment]:
@@ -271,12 +202,6 @@ def _true(table: Tables, attribute: str, values: dict[str, str], colored: bool) 
     return [phrase for phrase in true if "{c}" in phrase.text] or true if colored else true
 
 
-def _within_budget(fragments: list[Fragment]) -> list[Fragment]:
-    """The first fragments that fit `BUDGET`, at least one."""
-    costs = np.cumsum([len(re.findall(r"\w+|[^\w\s]", fragment.text)) + 1 for fragment in fragments])
-    return fragments[: max(1, int((costs <= BUDGET).sum()))]
-
-
 def _as_list(fragments: Sequence[Fragment], random: np.random.Generator) -> str:
     """Write the fragments in a row: "sunglasses, red hair"; at times as an order: "add a beard"."""
     texts = [fragment.text for fragment in fragments]
@@ -289,7 +214,7 @@ def _as_list(fragments: Sequence[Fragment], random: np.random.Generator) -> str:
         texts = [turned(text, random, separator == ", ") if random.random() < TURNED else text for text in texts]
     text = separator.join(texts)
     if random.random() < 0.3 and fragments[0].kind == "noun":
-        orders = ORDERS + WEARING_ORDERS if _wearable(fragments[0]) else ORDERS
+        orders = WORDS["orders"] + (WORDS["wearing_orders"] if _wearable(fragments[0]) else [])
         text = f"{orders[random.integers(len(orders))]} {text}"
     return text
 
@@ -301,7 +226,7 @@ def _as_person(fragments: Sequence[Fragment], person: str, random: np.random.Gen
     after = [fragment for fragment in fragments if fragment.kind != "noun" and fragment not in before]
     nouns = [fragment for fragment in fragments if fragment.kind == "noun"]
     worn = [fragment for fragment in nouns if _wearable(fragment) and random.random() < 0.7]
-    several = person in PLURALS and random.random() < 0.12
+    several = person in WORDS["plurals"] and random.random() < 0.12
     form = plural if several else str
     carried = [form(fragment.text) for fragment in nouns if fragment not in worn]
     parts = [f"with {joined(carried, random)}"] if carried else []
@@ -309,12 +234,13 @@ def _as_person(fragments: Sequence[Fragment], person: str, random: np.random.Gen
         wears = "in" if [fragment.attribute for fragment in worn] == ["clothing"] else "wearing"
         parts.append(f"{wears} {joined([form(fragment.text) for fragment in worn], random)}")
     parts = [parts[i] for i in random.permutation(len(parts))]
-    words = [fragment.text for fragment in before] + [PLURALS[person] if several else person]
+    words = [fragment.text for fragment in before] + [WORDS["plurals"][person] if several else person]
     head = " ".join(words)
     if not several and person != "someone":
         head = articled(("a ", "a ", "a ", "the ", "")[random.integers(5)] + head)
     if random.random() < 0.15 and head != " ".join(words):
-        head = f"{KINDS_OF_PICTURE[random.integers(len(KINDS_OF_PICTURE))]} {head}"
+        kinds = WORDS["kinds_of_picture"]
+        head = f"{kinds[random.integers(len(kinds))]} {head}"
     text = " ".join([head, *parts])
     separator = " " if len(after) == 1 and after[0].kind == "loose" and random.random() < 0.7 else ", "
     return separator.join([text, *(fragment.text for fragment in after)])
@@ -322,18 +248,13 @@ def _as_person(fragments: Sequence[Fragment], person: str, random: np.random.Gen
 
 def _as_sentence(fragments: Sequence[Fragment], person: str, random: np.random.Generator) -> str:
     """ "she has red hair and wears a hat, winking"."""
-    subject = "she" if person in FEMALE else ("he", "they", "this person", "the avatar")[random.integers(4)]
+    subject = "she" if person in WORDS["female"] else ("he", "they", "this person", "the avatar")[random.integers(4)]
     has, wears, be = ("have", "wear", "are") if subject == "they" else ("has", "wears", "is")
-    clauses, loose = [], []
-    for fragment in fragments:
-        if fragment.kind == "loose":
-            loose.append(fragment.text)
-        elif fragment.kind == "adjective":
-            clauses.append(f"{be} {fragment.text}")
-        elif _wearable(fragment) and not fragment.text.startswith("no "):
-            clauses.append(f"{wears} {fragment.text}")
-        else:
-            clauses.append(f"{has} {fragment.text}")
+    clauses = []
+    for fragment in (fragment for fragment in fragments if fragment.kind != "loose"):
+        worn = _wearable(fragment) and not fragment.text.startswith("no ")
+        clauses.append(f"{be if fragment.kind == 'adjective' else wears if worn else has} {fragment.text}")
+    loose = [fragment.text for fragment in fragments if fragment.kind == "loose"]
     return ", ".join([f"{subject} {joined(clauses, random)}" if clauses else subject, *loose])
 
 

@@ -15,7 +15,7 @@ from imagebart.training.masks import PARTS_PER_PATCH, painted_masks
 from imagebart.worlds.avatars import VALUES, Attributes
 from recipes import generator
 from recipes.avatars import data_file
-from recipes.avatars.artwork import background_mask, region_mask, render
+from recipes.avatars.artwork import around_anyone, background_mask, render
 from recipes.avatars.captions import Caption, describe
 from recipes.training import pixels_first
 
@@ -27,25 +27,15 @@ def read_values(text: str) -> dict[str, str]:
 
 HELD_OUT_PAIRS = tuple(map(read_values, data_file("held_out_pairs.txt").splitlines()))  # one of them a line
 
-# How much likelier than its attribute's other values a value is; 1 where absent. Faces without facial hair or glasses
-# are the common ones; printed shirts have a further attribute to learn.
-WEIGHTS: dict[tuple[str, str], float] = {
-    ("facial_hair", "none"): 10 / 3,
+WEIGHTS = {  # how much likelier than its attribute's other values a value is
+    ("facial_hair", "none"): 10 / 3,  # faces without facial hair or glasses are the common ones
     ("accessory", "none"): 10 / 3,
-    ("clothing", "graphic"): 2.0,
+    ("clothing", "graphic"): 2.0,  # printed shirts have a further attribute to learn
     ("eyes", "open"): 2.0,
     ("eyebrows", "normal"): 2.0,
 }
-
-
-def _random_avatar(random: np.random.Generator) -> Attributes:
-    """An avatar whose attributes are independent of each other, by `WEIGHTS`."""
-    chosen = {}
-    for name, values in VALUES.items():
-        weights = np.array([WEIGHTS.get((name, value), 1.0) for value in values])
-        position = np.searchsorted(np.cumsum(weights), random.random() * weights.sum(), side="right")
-        chosen[name] = values[min(int(position), len(values) - 1)]
-    return Attributes(**chosen)
+SHARES = {name: np.array([WEIGHTS.get((name, value), 1) for value in VALUES[name]]) for name in VALUES}
+SHARES = {name: weights / weights.sum() for name, weights in SHARES.items()}
 
 
 def held_out(attributes: Attributes) -> bool:
@@ -54,15 +44,15 @@ def held_out(attributes: Attributes) -> bool:
 
 
 def sample(index: int, seed: int = 0, split: str = "train") -> Attributes:
-    """The attributes of the avatar of a number: the same for the same index, seed and split.
+    """The attributes of the avatar of a number, independent of each other: the same for the same index, seed and split.
 
     split: "train" leaves out held-out pairs, "all" does not.
     """
     random = generator(index, seed, 0)
-    attributes = _random_avatar(random)
-    while split == "train" and held_out(attributes):
-        attributes = _random_avatar(random)
-    return attributes
+    while True:
+        avatar = Attributes(**{name: str(random.choice(VALUES[name], p=SHARES[name])) for name in VALUES})
+        if split == "all" or not held_out(avatar):
+            return avatar
 
 
 def caption(index: int) -> Caption:
@@ -103,7 +93,7 @@ def _new_background(number: int, size: int, random: np.random.Generator) -> dict
     """None where no caption was found that names the background."""
     before = sample(number)
     side = GRID * PARTS_PER_PATCH
-    ground = region_mask("background", side) if random.random() < 0.4 else background_mask(before, side)
+    ground = around_anyone(side) if random.random() < 0.4 else background_mask(before, side)
     left = int(random.integers(MAX_LEFT + 1))
     subject = torch.from_numpy(~ground)[None, None].float()
     mask = F.max_pool2d(subject, 2 * left + 1, 1, left)[0, 0] == 0

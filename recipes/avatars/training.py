@@ -20,11 +20,13 @@ from torch.utils.data import Dataset
 from imagebart.core.errors import InputError
 from imagebart.core.settings import Settings
 from imagebart.imaging.files import normalize
+from imagebart.model import ImageBART
 from imagebart.models.transformer import TextEncoder
 from imagebart.text.conditioners import Conditioner
 from imagebart.training.config import DenoiserRun, FirstStageRun, LoopConfig, TokensRun
 from imagebart.training.denoiser import train_denoiser
 from imagebart.training.loop import Batch, train
+from imagebart.training.token_task import text_config
 from imagebart.training.vqgan import train_first_stage
 from imagebart.worlds.attribute_classifier import (
     GROUPS,
@@ -35,12 +37,12 @@ from imagebart.worlds.attribute_classifier import (
     save_classifier,
     save_heads,
 )
-from imagebart.worlds.avatars import VALUES, Attributes
+from imagebart.worlds.avatars import VALUES
 from imagebart.worlds.ranking import ATTRIBUTE_CLASSIFIER
 from recipes.avatars.artwork import face_weight, render
 from recipes.avatars.captions import Caption, avatar_conditioner
 from recipes.avatars.dataset import avatar_item, caption, edit_item, sample
-from recipes.training import CaptionsRun, LossTask, Series, Trainings, pixels_first, train_text_encoder
+from recipes.training import CaptionsRun, LossTask, Series, Trainings, pixels_first
 
 HIDDEN = -100  # the label of an attribute that an image does not show: no loss
 
@@ -53,15 +55,12 @@ class ClassifierRun(Settings):
 
 
 def labeled(number: int, seed: int) -> dict[str, Tensor]:
-    """The avatar of a number, of all combinations: image uint8 [3, SIZE, SIZE]; labels int64 [14]."""
+    """The avatar of a number, of all combinations: image uint8 [3, SIZE, SIZE]; labels int64 [14], the index of each
+    attribute's value in the order of `VALUES`, `HIDDEN` where it does not show."""
     attributes = sample(number, seed, "all")
-    return {"image": pixels_first(render(attributes, SIZE)), "labels": labels(attributes)}
-
-
-def labels(attributes: Attributes) -> Tensor:
-    """The index of each attribute's value, int64 [14] in the order of `VALUES`; `HIDDEN` where it does not show."""
     shown, values = attributes.visible(), vars(attributes)
-    return torch.tensor([VALUES[name].index(values[name]) if name in shown else HIDDEN for name in VALUES])
+    labels = [VALUES[name].index(values[name]) if name in shown else HIDDEN for name in VALUES]
+    return {"image": pixels_first(render(attributes, SIZE)), "labels": torch.tensor(labels)}
 
 
 def augmented(images: Tensor) -> Tensor:
@@ -137,25 +136,20 @@ def reading_loss(readings: Tensor, claims: Tensor) -> Tensor:
     return torch.stack([F.cross_entropy(logits, part / part.sum(1, keepdim=True)) for logits, part in pairs]).mean()
 
 
-def reading_accuracy(readings: Tensor, claims: Tensor) -> Tensor:
-    """The share of the mentioned attributes whose likeliest value is claimed: shapes as in `reading_loss`."""
-    pairs = list(zip(readings.split(GROUPS, 1), claims.split(GROUPS, 1), strict=True))
-    right = torch.cat([claimed.gather(1, logits.argmax(1, keepdim=True)) for logits, claimed in pairs], 1)
-    mentioned = torch.stack([~claimed[:, -1] for _, claimed in pairs], 1)
-    return (right & mentioned).sum() / mentioned.sum().clamp(min=1)
-
-
-def train_captions(run: CaptionsRun, folder: Path) -> TextEncoder:
-    """Trains (or resumes) a text encoder in a run's folder and writes it there, with its heads."""
-
-    def losses(readings: Tensor, claims: Tensor) -> dict[str, Tensor]:
-        return {"loss": reading_loss(readings, claims), "read": reading_accuracy(readings, claims)}
-
+def train_captions(run: CaptionsRun, folder: Path) -> None:
+    """Trains (or resumes) a text encoder from captions alone, and writes it to a run's folder, with its heads."""
+    torch.manual_seed(run.loop.seed)
     conditioner = avatar_conditioner(run.text_length)
-    trained = train_text_encoder(run, folder, conditioner, CaptionReader, Series(caption_item), losses)
-    assert isinstance(trained, CaptionReader)
+    reader = CaptionReader(TextEncoder(text_config(run.shape, conditioner)))
+
+    def losses(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        claims = batch["labels"]
+        readings = model(conditioner.encode(batch["text"]).tokens.to(claims.device))
+        return {"loss": reading_loss(readings, claims)}
+
+    trained: Any = train(LossTask(reader, Series(caption_item), losses), run.loop, folder)
+    ImageBART(conditioner=conditioner, text_encoder=trained.encoder).save_pretrained(folder)
     save_heads(trained, folder)
-    return trained.encoder
 
 
 DATA = {"avatars": avatar_item, "avatar edits": edit_item}

@@ -28,13 +28,15 @@ FLOWERS = "https://storage.googleapis.com/download.tensorflow.org/example_images
 GROCERIES = "https://codeload.github.com/marcusklasson/GroceryStoreDataset/zip/refs/heads/master"
 SHORT, WIDEST = 160, 4 / 3  # pixels of the short side; the long side over it
 HUES = {"red": 0.04, "orange": 0.11, "yellow": 0.19, "green": 0.45, "blue": 0.7, "purple": 0.82, "pink": 0.95}
-NAMES = {  # of folders, as captions have them
-    "roses": "rose", "sunflowers": "sunflower", "tulips": "tulip", "Carrots": "carrot", "Satsumas": "mandarin",
-    "Brown-Cap-Mushroom": "mushroom", "Red-Beet": "beetroot", "Red-Grapefruit": "grapefruit", "Zucchini": "courgette",
+NAMES = {  # of folders, as captions have them; others take an s
+    "daisy": "daisies", "roses": "roses", "sunflowers": "sunflowers", "tulips": "tulips", "Carrots": "carrots",
+    "Satsumas": "mandarins", "Brown-Cap-Mushroom": "mushrooms", "Red-Beet": "beetroots",
+    "Red-Grapefruit": "grapefruits", "Zucchini": "courgettes", "Mango": "mangoes", "Tomato": "tomatoes",
+    "Potato": "potatoes", "Peach": "peaches", "Garlic": "garlic", "Ginger": "ginger", "Asparagus": "asparagus",
 }  # fmt: skip
-PLURALS = {"mango": "mangoes", "tomato": "tomatoes", "potato": "potatoes"}
-UNCOUNTED = {"garlic", "ginger", "asparagus"}
-MANY_COLORS = {"apple", "melon", "pear", "pepper", "plum", "mango", "cabbage", "daisy", "rose", "tulip"}
+MANY_COLORS = {
+    *("apples", "melons", "pears", "peppers", "plums", "mangoes", "cabbages", "daisies", "roses", "tulips"),
+}
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Photograph:
 
     name: str
     content: bytes
-    thing: str  # in the singular
+    things: str  # in the plural
     credit: dict[str, str]
 
 
@@ -74,7 +76,7 @@ def flower_photos(archive: Path) -> Iterator[Photograph]:
     for name in sorted(name for name in contents if name.endswith(".jpg")):
         folder, file = name.split("/")[-2:]
         credit = credits.get(f"{folder}/{file}", {})
-        yield Photograph(f"flower-{file}", contents[name], NAMES.get(folder, folder), credit)
+        yield Photograph(f"flower-{file}", contents[name], NAMES.get(folder, f"{folder}s"), credit)
 
 
 def grocery_photos(archive: Path) -> Iterator[Photograph]:
@@ -85,8 +87,9 @@ def grocery_photos(archive: Path) -> Iterator[Photograph]:
             kind = next((kind for kind in ("Fruit", "Vegetables") if kind in parts), None)
             if kind and name.endswith(".jpg") and not any(part.startswith("iconic") for part in parts):
                 folder = parts[parts.index(kind) + 1]
-                thing = "watermelon" if "Watermelon" in parts else NAMES.get(folder, folder.replace("-", " ").lower())
-                yield Photograph(f"produce-{parts[-1]}", files.read(name), thing, {})
+                things = NAMES.get(folder, f"{folder.replace('-', ' ').lower()}s")
+                things = "watermelons" if "Watermelon" in parts else things
+                yield Photograph(f"produce-{parts[-1]}", files.read(name), things, {})
 
 
 def make(out: Path, photographs: Iterable[Photograph]) -> int:
@@ -96,7 +99,7 @@ def make(out: Path, photographs: Iterable[Photograph]) -> int:
     for photograph in photographs:
         image, name = small(photograph.content), Path(photograph.name).with_suffix(".webp").name
         image.save(out / name, quality=85)
-        rows.append({"file_name": name, "text": caption(photograph.thing, image), **photograph.credit})
+        rows.append({"file_name": name, "text": caption(photograph.things, image), **photograph.credit})
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     (out / "metadata.jsonl").write_text(lines, encoding="utf-8")
     return len(rows)
@@ -107,21 +110,21 @@ def small(content: bytes) -> Image.Image:
     with Image.open(io.BytesIO(content)) as file:
         image = ImageOps.exif_transpose(file).convert("RGB")
     width, height = image.size
-    wide = min(width / height, WIDEST) if width >= height else 1 / min(height / width, WIDEST)
+    wide = min(max(width / height, 1 / WIDEST), WIDEST)
     size = (round(SHORT * max(wide, 1)), round(SHORT / min(wide, 1)))
     return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
 
 
-def caption(thing: str, image: Image.Image) -> str:
+def caption(things: str, image: Image.Image) -> str:
     """Such as "red roses, green background": colors are those of the middle, where kinds differ in it, and the rim."""
     pixels = np.asarray(image.convert("HSV"), np.float32) / 255
     height, width = pixels.shape[:2]
     middle = pixels[height // 3 : -height // 3, width // 3 : -width // 3].reshape(-1, 3)
     rim = np.concatenate([pixels[: height // 8].reshape(-1, 3), pixels[-height // 8 :].reshape(-1, 3)])
-    color = f"{color_of(middle)} " if thing in MANY_COLORS and color_of(middle) else ""
+    color = f"{color_of(middle)} " if things in MANY_COLORS and color_of(middle) else ""
     around = color_of(rim)
     background = f", {around} background" if around in ("green", "dark", "white", "blue") else ""
-    return f"{color}{plural(thing)}{background}"
+    return f"{color}{things}{background}"
 
 
 def color_of(pixels: np.ndarray) -> str:
@@ -131,15 +134,6 @@ def color_of(pixels: np.ndarray) -> str:
     hues = np.array([*HUES, "red"])[np.searchsorted(list(HUES.values()), hue)]
     found, counts = np.unique(np.where(names == "hue", hues, names), return_counts=True)
     return str(found[counts.argmax()]) if counts.max() > 0.5 * len(pixels) else ""
-
-
-def plural(thing: str) -> str:
-    """A noun in the plural."""
-    *before, noun = thing.split()
-    if noun in UNCOUNTED:
-        return thing
-    ending = noun[:-1] + "ies" if noun.endswith("y") else noun + ("es" if noun.endswith(("s", "ch", "sh")) else "s")
-    return " ".join([*before, PLURALS.get(noun, ending)])
 
 
 if __name__ == "__main__":

@@ -312,13 +312,13 @@ def test_the_demo_opens_the_model(model: Path, monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_the_default_model_is_found_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Said) -> None:
-    (tmp_path / "avatars").mkdir()  # a folder of something else
+    (tmp_path / "things").mkdir()  # a folder of something else
     monkeypatch.chdir(tmp_path)
-    shipped = models.locate("avatars")
+    shipped = models.locate("things")
     assert (shipped / "config.json").is_file() and (shipped / "examples").is_dir()
-    tiny_model().save_pretrained(tmp_path / "avatars")
-    assert models.locate("avatars") == Path("avatars")
+    tiny_model().save_pretrained(tmp_path / "things")
+    assert models.locate("things") == Path("things")
     monkeypatch.chdir("/")
     monkeypatch.setattr(models, "shipped_model", lambda name: None)
     assert main(["generate", "--out", str(tmp_path / "a.png")]) == 2
-    assert "this installation has no weights of avatars" in capsys.readouterr().err
+    assert "this installation has no weights of things" in capsys.readouterr().err

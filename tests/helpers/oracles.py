@@ -169,7 +169,7 @@ def teacher_forced(
     if isinstance(step.network, Stage):
         return step.network(x, c, cond)
     noise_t, noise_s = (noise_level.clamp(max=level) for level in (step.noise_t, step.noise_s))
-    hints = step.network.embed_hints(color_hints, None)
+    hints = step.network.embed_hints(color_hints)
     return step.network.logits(x, c, noise_t, noise_s, cond=cond, hint_embeds=hints)
 
 

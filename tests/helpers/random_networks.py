@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from imagebart.core.settings import SamplingSettings
-from imagebart.models.denoiser import Denoiser, DenoiserConfig, Kind, Stage, StageConfig, mask_sides
+from imagebart.models.denoiser import Denoiser, DenoiserConfig, Kind, Stage, StageConfig
 from imagebart.models.diffusion import row_generators
 from imagebart.models.transformer import TextEncoderConfig, TransformerConfig
 from imagebart.sampling.steps import ChainEvent, ChainState, Step, sample_step
@@ -108,9 +108,8 @@ def chain_state(
     state, network = ChainState(steps, len(steps), x, level, generators, both), steps[0].network
     if isinstance(network, Stage):
         return state
-    sides = mask_sides(level > 0) if network.config.mask_sides else None
-    embeds = network.encode_prompt(both)
-    return replace(state, prompt_embeds=embeds, hint_embeds=network.embed_hints(color_hints, sides))
+    hints = network.embed_hints(color_hints)
+    return replace(state, prompt_embeds=network.encode_prompt(both), hint_embeds=hints)
 
 
 def sampled(

@@ -55,9 +55,15 @@ def tiny_model(
     seed: int = 0,
     query_tokens: int = QUERY_TOKENS,
     color_hint_grid: int = 0,
+    layers: bool = False,
 ) -> ImageBART:
-    """A random model with a denoiser; with a color_hint_grid, of partial patches and hints. The RNG is left alone."""
-    first = tiny_first_stage(encoder="patch" if color_hint_grid else "convolutions")
+    """A random model with a denoiser. The global RNG is left alone.
+
+    color_hint_grid: a model of partial patches and hints of so many parts a side.
+    layers: whether it draws layers.
+    """
+    kind = "alpha" if layers else "convolutions"
+    first = tiny_first_stage(encoder="patch" if color_hint_grid else "convolutions", decoder=kind)
     conditioner = tiny_conditioner(conditioning)
     text = tiny_text(conditioner, query_tokens)
     prefix, others = (conditioner.length, conditioner.vocab_size) if text is None else (query_tokens, query_tokens)

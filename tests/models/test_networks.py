@@ -1,6 +1,5 @@
 """The networks, transformer, denoiser and published stages, against plain implementations; words that are learned."""
 
-import itertools
 import random
 from typing import Any
 
@@ -11,7 +10,7 @@ from random_networks import KINDS, random_cond, random_denoiser, random_stage, w
 from torch import Tensor
 from torch.nn import functional as F
 
-from imagebart.models.denoiser import Denoiser, Kind, Stage, mask_sides
+from imagebart.models.denoiser import Denoiser, Kind, Stage
 from imagebart.models.transformer import Cache, Transformer, TransformerConfig
 
 # The transformer
@@ -110,8 +109,11 @@ def in_training(denoiser: Denoiser, given: dict[str, Any]) -> tuple[Tensor, Tens
     given = {"prompt_embeds": denoiser.encode_prompt(given["cond"]), **given}
     wanted = torch.rand(given["x_s"].shape) < 0.5
     every = [part.view(*wanted.shape, -1) for part in denoiser(wanted=torch.ones_like(wanted), **given)]
-    for some, whole in zip(denoiser(wanted=wanted, **given), every, strict=True):
+    codes = given["x_t"].unique()  # logits of some codes are those that they have among all
+    parts, of_codes = denoiser(wanted=wanted, **given), denoiser(wanted=wanted, codes=codes, **given)
+    for some, fewer, whole in zip(parts, of_codes, every, strict=True):
         torch.testing.assert_close(some, whole[wanted], rtol=0, atol=1e-12)
+        torch.testing.assert_close(fewer, whole[wanted][:, codes], rtol=0, atol=1e-6)
     return every[0], every[1]
 
 
@@ -121,7 +123,7 @@ def test_a_denoiser_equals_a_plain_implementation(cond_length: int, query_tokens
     """The decoder's and the encoder's own logits, every token at a noise level of its own."""
     denoiser = random_denoiser(cond_length=cond_length, query_tokens=query_tokens, color_hint_grid=color_hint_grid)
     given, color_hints = inputs(denoiser), torch.rand(2, 6, 7) < 0.3
-    given["hint_embeds"] = denoiser.embed_hints(color_hints, None)
+    given["hint_embeds"] = denoiser.embed_hints(color_hints)
     predicted = in_training(denoiser, given)
     torch.testing.assert_close(predicted[0], denoiser.logits(**given), rtol=0, atol=1e-12)
     given_to_encoder = {name: value for name, value in given.items() if name not in ("x_s", "noise_s")}
@@ -138,7 +140,7 @@ def test_a_fresh_denoiser_can_learn_everything() -> None:
     """Maps that begin at zero get gradients: none of them is behind another zero."""
     denoiser = Denoiser(random_denoiser(cond_length=5, query_tokens=3, color_hint_grid=2).config)
     given = inputs(denoiser)
-    given["hint_embeds"] = denoiser.embed_hints(torch.rand(2, 6, 7) < 0.3, None)
+    given["hint_embeds"] = denoiser.embed_hints(torch.rand(2, 6, 7) < 0.3)
     sum(F.cross_entropy(logits.mT, given["x_s"]) for logits in in_training(denoiser, given)).backward()  # type: ignore
     zero = [name for name, parameter in denoiser.named_parameters() if parameter.ndim != 1 and (parameter == 0).all()]
     cross = [f"decoder.blocks.{layer}.cross.out.weight" for layer in range(2)]
@@ -155,47 +157,11 @@ def test_a_fresh_denoiser_can_learn_everything() -> None:
 @every_condition
 def test_every_parameter_of_a_denoiser_is_used(cond_length: int, query_tokens: int, color_hint_grid: int) -> None:
     """Distributed training fails on parameters without gradients."""
-    more: dict[str, Any] = {"color_hint_grid": color_hint_grid, "mask_sides": color_hint_grid > 0, "tokens": 9}
+    more: dict[str, Any] = {"color_hint_grid": color_hint_grid, "tokens": 9}
     denoiser = random_denoiser(cond_length=cond_length, query_tokens=query_tokens, **more).requires_grad_(True)
-    given, sides = inputs(denoiser), mask_sides(torch.ones(2, 9, dtype=torch.bool))
-    given["hint_embeds"] = denoiser.embed_hints(torch.rand(2, 9, 7) < 0.3, sides)
+    given = inputs(denoiser) | {"hint_embeds": denoiser.embed_hints(torch.rand(2, 9, 7) < 0.3)}
     sum(part.square().sum() for part in in_training(denoiser, given)).backward()  # type: ignore[union-attr]
     assert [name for name, p in denoiser.named_parameters() if p.grad is None] == []
-
-
-def plain_sides(mask: list[list[bool]]) -> list[list[int]]:
-    """By a flood fill from each masked token: its distances to the sides of the box around what it reaches."""
-    found = []
-    for row, column in itertools.product(range(len(mask)), repeat=2):
-        reached, ahead = set(), [(row, column)] if mask[row][column] else []
-        while ahead:
-            y, x = ahead.pop()
-            if (y, x) not in reached and 0 <= y < len(mask) and 0 <= x < len(mask) and mask[y][x]:
-                reached.add((y, x))
-                ahead += [(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
-        rows, columns = {y for y, _ in reached}, {x for _, x in reached}
-        spans = ((row, rows), (column, columns))
-        distances = [d for at, span in spans if span for d in (at - min(span) + 1, max(span) - at + 1)]
-        found.append(distances or [0, 0, 0, 0])
-    return found
-
-
-def test_sides_of_a_mask_are_those_of_its_connected_parts() -> None:
-    masks = torch.rand(30, 7, 7) < torch.rand(30, 1, 1)
-    assert mask_sides(masks.flatten(1)).tolist() == [plain_sides(mask.tolist()) for mask in masks]
-
-
-def test_a_denoiser_is_told_the_sides_of_its_mask() -> None:
-    """As what is added to the embedding of its noise level; those of x_t's noise, where no others are given."""
-    denoiser = random_denoiser(tokens=9, mask_sides=True)
-    given = inputs(denoiser)
-    sides = mask_sides(given["noise_t"] > 0)
-    weights = denoiser.side_embedding.weight.unflatten(0, (4, 4))
-    added = torch.stack([sum(weights[k, int(at[k])] for k in range(4)) for at in sides.flatten(0, 1)]).view(2, 9, -1)
-    found, expected = denoiser.logits(**given), denoiser.logits(**given, hint_embeds=added)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
-    assert torch.equal(found, denoiser.logits(**given, hint_embeds=denoiser.embed_hints(None, sides)))
-    assert not torch.equal(found, denoiser.logits(**given, hint_embeds=denoiser.embed_hints(None, sides.roll(1, 1))))
 
 
 # Published stages

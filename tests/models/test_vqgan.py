@@ -1,4 +1,4 @@
-"""The first stage: codes, images of any size, the patch encoder, the layered decoder and the memory of pairs."""
+"""The first stage: codes, images of any size, the patch encoder and the layered decoder."""
 
 from typing import Any
 
@@ -8,12 +8,11 @@ import torch.nn.functional as F
 from tiny_models import tiny_first_stage
 from torch import Tensor
 
-from imagebart.models.vqgan import GAIN, SHARED, FirstStage, FirstStageConfig, LayeredDecoder, PatchMemory
+from imagebart.models.vqgan import GAIN, SHARED, FirstStage, FirstStageConfig, LayeredDecoder
 
 SHAPE: dict[str, Any] = {"latent_channels": 32, "code_dim": 6, "codebook_size": 20, "resolution": 16}
 LEVELS: dict[str, Any] = {"multipliers": (1, 2, 1), "res_blocks": 1, "attention_resolutions": (8,)}
 BASE = FirstStageConfig(channels=32, **SHAPE, **LEVELS)
-MEMORY = BASE.replace(pair_rows=200, pair_dim=8, pair_bytes=3)
 CONFIGS = {
     "plain": BASE,
     "unshuffled": BASE.replace(multipliers=(1, 1), pixel_unshuffle=2),
@@ -21,7 +20,6 @@ CONFIGS = {
     "unit codes": BASE.replace(unit_codes=True),
     "some codes used": BASE.replace(used_codes=9),
     "patch": BASE.replace(encoder="patch"),
-    "memory": MEMORY,
 }
 LAYERED = tiny_first_stage(
     channels=64, multipliers=(1,), pixel_unshuffle=8, encoder="patch", decoder="layered", layers=3, patterns=4
@@ -145,55 +143,8 @@ def test_pixels_are_layers_weighted_by_masks_of_patterns() -> None:
     torch.testing.assert_close(decoder(latents)[0], pixel_by_pixel(decoder, coarse), rtol=1e-4, atol=1e-4)
 
 
-def with_memory() -> tuple[FirstStage, PatchMemory]:
-    """A first stage with a memory of random pairs of tokens."""
-    model = build(MEMORY)
-    assert model.memory is not None
-    for buffer in (model.memory.own, model.memory.patterns, model.memory.mean, model.memory.books):
-        torch.nn.init.normal_(buffer)
-    pairs = BASE.codebook_size * (BASE.codebook_size + 1)
-    for side in range(4):
-        model.memory.pairs[side] = torch.randperm(pairs)[: MEMORY.pair_rows].sort().values.int()
-    model.memory.values.copy_(torch.randint(256, model.memory.values.shape))
-    return model, model.memory
-
-
-def test_a_memory_knows_a_token_and_its_neighbors_alone() -> None:
-    """Beside a loop over patches that looks each pair up in a dictionary."""
-    _, memory = with_memory()
-    tokens, hits = torch.randint(BASE.codebook_size, (2, 5, 6)), 0
-    found = memory(tokens)
-    known = [dict(zip(memory.pairs[side].tolist(), memory.values[side].tolist(), strict=True)) for side in range(4)]
-    for b, y, x in torch.cartesian_prod(*map(torch.arange, tokens.shape)).tolist():
-        expected = memory.own[tokens[b, y, x]]
-        for side, (row, column) in enumerate(((y, x - 1), (y, x + 1), (y - 1, x), (y + 1, x))):
-            inside = 0 <= row < 5 and 0 <= column < 6
-            other = int(tokens[b, row, column]) if inside else BASE.codebook_size
-            value = known[side].get(int(tokens[b, y, x]) * (BASE.codebook_size + 1) + other)
-            if value is not None:
-                hits += 1
-                expected = expected + sum(book[i] for book, i in zip(memory.books, value, strict=True))
-        torch.testing.assert_close(found[b, y, x], expected)
-    assert 60 < hits < 180  # of 240: so that pairs were looked up
-
-
-@torch.no_grad()
-def test_what_a_memory_says_is_added_to_what_the_convolutions_decode() -> None:
-    model, memory = with_memory()
-    torch.nn.init.normal_(model.decoder.conv_out.weight)
-    tokens, f = torch.randint(BASE.codebook_size, (2, 16)), model.config.downsampling
-    found = memory(tokens.view(2, 4, 4))
-    latents = model.post_quant_conv(model.quantize.codes()[tokens].view(2, 4, 4, -1).permute(0, 3, 1, 2))
-    latents = latents + model.memory_conv(found.permute(0, 3, 1, 2))
-    patches = (found @ memory.patterns + memory.mean).view(2, 4, 4, 3, f, f)
-    expected = model.decoder(latents) + patches.permute(0, 3, 1, 4, 2, 5).reshape(2, 3, 4 * f, 4 * f)
-    torch.testing.assert_close(model.decode(tokens), expected, atol=1e-4, rtol=1e-4)
-
-
 def test_what_does_not_go_together_is_refused() -> None:
     for config, wrong, said in (
-        (MEMORY, {"decoder": "layered"}, "pair_rows needs decoder 'convolutions'"),
-        (MEMORY, {"codebook_size": 60_000}, "at most 46000 codes"),
         (LAYERED, {"downscale": 2, "encoder": "convolutions"}, "downscale is 2; more than 1 needs encoder 'patch'"),
         (LAYERED, {"layers": 1}, "layers is 1, expected 2 or more"),
     ):

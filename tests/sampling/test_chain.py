@@ -9,17 +9,16 @@ from typing import Any
 import pytest
 import torch
 from oracles import plain_denoiser, plain_draw
-from random_networks import chain_state, random_cond, random_denoiser, random_stage, sampled
+from random_networks import chain_state, random_cond, random_denoiser, random_stage
 from tiny_models import tiny_model
 from torch import Tensor
 
 from imagebart.core.settings import SamplingSettings
-from imagebart.models.denoiser import mask_sides
 from imagebart.models.diffusion import Schedule, add_noise_rows, gumbel_noise, row_generators, uniform_tokens
 from imagebart.models.transformer import Cache, Transformer
 from imagebart.sampling import steps as steps_module
 from imagebart.sampling.packed_linear import PackedNetwork
-from imagebart.sampling.sampler import TOP_P, correct, probabilities, sample_chain
+from imagebart.sampling.sampler import TOP_P, correct, sample_chain
 from imagebart.sampling.steps import ChainEvent, ChainState, Step
 
 DEFAULTS, K = SamplingSettings(), 7
@@ -239,19 +238,3 @@ def test_a_models_chain_goes_on_with_the_corrector(resamples: int) -> None:
     after = [event.corrector_step for event in both[len(alone) :]]
     assert after == sorted(after) and set(after) == set(range(1, 5))
     assert {(e.stage, e.stages, e.resample_index) for e in both[len(alone) :]} == {(1, 2, resamples - 1)}
-
-
-def test_a_denoiser_that_knows_the_sides_of_masks_keeps_them() -> None:
-    """In the chain and in the corrector, whose passes have other unknown tokens than the mask."""
-    denoiser = random_denoiser(N, K, cond_length=0, mask_sides=True)
-    step, levels, x = Step(denoiser, 1.0, 0.0), (torch.rand(ROWS, N) < 0.6).float(), torch.randint(K, (ROWS, N))
-    state, noise = chain_state([step], x, levels), gumbel_noise((N, K), row_generators(range(7, 7 + ROWS)))
-    *_, last = sampled(state, DEFAULTS, noise)
-    assert torch.equal(last.tokens, plain_draw(step, x, x, levels, None, None, DEFAULTS, noise))
-    chances, place = probabilities(denoiser, state, x, x), torch.arange(N)
-    hints = denoiser.embed_hints(None, mask_sides(levels > 0))
-    for color in range(2):
-        unknown = ((place // SIDE + place % SIDE) % 2 == color) & (levels > 0)
-        p = denoiser.draft_logits(x, levels.where(unknown, 0.0), hint_embeds=hints).softmax(-1)
-        expected = p.gather(-1, x[..., None])[..., 0]
-        torch.testing.assert_close(chances[unknown].double(), expected[unknown].double(), rtol=0, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Training of a first stage: its losses, codebook, discriminator and patch memory, and whole runs."""
+"""Training of a first stage: its losses, codebook and discriminator, and whole runs."""
 
 import sys
 from pathlib import Path
@@ -8,19 +8,15 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from einops import rearrange
-from tiny_models import tiny_first_stage
 from tiny_runs import SMALL, stop_after
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from imagebart.core.errors import InputError
-from imagebart.imaging.files import normalize
 from imagebart.models.vqgan import FirstStage, Quantizer
-from imagebart.training import loop, patch_memory
+from imagebart.training import loop
 from imagebart.training.config import AdversarialLoss, FirstStageLoss, FirstStageRun, LoopConfig
 from imagebart.training.loop import read_log, train
-from imagebart.training.patch_memory import PRIOR, fit_patch_memory
 from imagebart.training.vqgan import (
     CodebookEMA,
     DiscriminatorTrainer,
@@ -157,30 +153,3 @@ def test_a_perceptual_loss_counts_and_needs_its_package(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "lpips", None)
     with pytest.raises(InputError, match=r"pip install 'imagebart\[lpips\]'"):
         loss(0.5)
-
-
-def test_a_patch_memory_is_that_of_least_squares(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of six patterns one of two follows the one to its left. The error beside that of the same sums in float64."""
-    shape = {"pixel_unshuffle": 8, "multipliers": (1,), "encoder": "patch", "codebook_size": 4}
-    config = tiny_first_stage(**shape, pair_rows=20, pair_dim=6, pair_bytes=4)
-    model = FirstStage(config).eval().requires_grad_(False)
-    nn.init.normal_(model.quantize.embedding.weight, std=0.1)
-    columns = [torch.randint(6, (450, 4))]
-    for _ in range(3):
-        columns.append((2 * columns[-1] + torch.randint(2, (450, 4))) % 6)
-    patterns = torch.randint(256, (6, 3, 8, 8), dtype=torch.uint8)
-    seen = rearrange(patterns[torch.stack(columns, 2)], "b y x c h w -> b c (y h) (x w)")
-    monkeypatch.setattr(patch_memory, "QUANTIZED", 2000)  # there are but 80 values
-    fit_patch_memory(model, seen)
-    memory, shown = model.memory, normalize(seen)
-    assert memory is not None
-    tokens = model.encode(shown).view(-1, 4, 4)
-    patches = rearrange(shown, "b c (y h) (x w) -> (b y x) (c h w)", h=8, w=8)
-    pairs = [torch.unique(key.flatten(), return_inverse=True) for key in memory.keys(tokens)]
-    design = torch.cat([F.one_hot(index, len(keys)) for keys, index in pairs], 1).double()
-    left = patches.double() - memory.mean - memory.own.double()[tokens.flatten()] @ memory.patterns.double()
-    solved = torch.linalg.solve(design.T @ design + PRIOR * torch.eye(design.shape[1]), design.T @ left)
-    best = (left - design @ solved).square().sum()
-    assert best < 0.9 * left.square().sum()  # pairs say something
-    decoded = (memory(tokens) @ memory.patterns + memory.mean).flatten(0, 2)
-    assert (patches - decoded).square().sum() < 1.05 * best

@@ -47,7 +47,7 @@ class Recorder(nn.Module):
         self.inputs: dict[str, Any] = {}
         self.outputs: list[Tensor] = []
 
-    def embed_hints(self, color_hints: Tensor | None, sides: Tensor | None) -> Tensor | None:
+    def embed_hints(self, color_hints: Tensor | None) -> Tensor | None:
         return color_hints
 
     def forward(self, x_s: Tensor, wanted: Tensor, **given: Any) -> tuple[Tensor, Tensor]:

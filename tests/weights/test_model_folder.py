@@ -67,6 +67,23 @@ def test_a_text_encoder_that_stages_share_is_stored_once(tmp_path: Path) -> None
         assert len({stage.text.transformer.norm.weight.data_ptr() for stage in loaded.stages}) == (1 if shared else 2)
 
 
+def test_tied_embeddings_are_stored_once(tmp_path: Path) -> None:
+    model = tiny_model()
+    denoiser = model.denoiser
+    assert denoiser is not None
+    table = denoiser.decoder.token_embedding.weight.data
+    heads = [denoiser.decoder.head.weight, denoiser.draft_head.weight]
+    for tensor in (denoiser.encoder.token_embedding.weight, *heads):
+        tensor.data = table[: len(tensor)].clone()
+    sizes = []
+    for tied in (False, True):
+        denoiser.config = denoiser.config.replace(tied_embeddings=tied)
+        model.save_pretrained(tmp_path)
+        assert_same(load(tmp_path), model)
+        sizes.append(sum(tensor.numel() for tensor in load_file(tmp_path / "model.safetensors").values()))
+    assert sizes[0] - sizes[1] == table.numel() + sum(head.numel() for head in heads)
+
+
 def test_stored_dtype_and_loaded_dtype(tmp_path: Path) -> None:
     model = tiny_model()
     model.save_pretrained(tmp_path, "bfloat16")

@@ -15,18 +15,15 @@ from imagebart.weights.onnx_export import export_graphs, graphs
 
 def draw(run: Any, shape: TransformerConfig, words: np.ndarray, x_t: np.ndarray) -> np.ndarray:
     """The likeliest x_0 of x_t, int64 [B, N], token by token, the cache filled as far as there are tokens."""
-    places, levels = np.broadcast_to(np.arange(x_t.shape[1]), x_t.shape), np.ones(x_t.shape, np.float32)
-    (prompt,), hints = run("text_encoder", words), np.zeros((*x_t.shape, shape.width), np.float32)
-    given = run("step_encoder", x_t, levels, np.zeros_like(levels), places, prompt, hints)
-    tokens, added, places, cross, evidence, _ = given
+    levels, hints = np.ones(x_t.shape, np.float32), np.zeros((*x_t.shape, shape.width), np.float32)
+    (prompt,) = run("text_encoder", words)
+    tokens, added, cross, evidence, _ = run("step_encoder", x_t, levels, np.zeros_like(levels), prompt, hints)
     kept = np.zeros((shape.depth, 2, len(x_t), shape.heads, shape.positions, shape.head_size), np.float32)
     first, begin = tokens.shape[1], 0
     for end in range(first, first + x_t.shape[1]):
         positions = np.broadcast_to(np.arange(begin, end), (len(x_t), end - begin))
         part = np.s_[:, begin:end]
-        logits, kept[:, :, :, :, begin:end] = run(
-            "step_decoder", tokens[part], added[part], places[part], positions, kept, cross
-        )
+        logits, kept[:, :, :, :, begin:end] = run("step_decoder", tokens[part], added[part], positions, kept, cross)
         token, begin = (logits[:, -1] + evidence[:, end - first]).argmax(-1), end
         tokens = np.concatenate([tokens, token[:, None]], 1)
     return tokens[:, first:]

@@ -27,8 +27,8 @@ from recipes import generator
 from recipes.avatars import CLASSIFIER
 from recipes.avatars.artwork import rendered
 from recipes.avatars.captions import all_words, describe
-from recipes.avatars.cases import found
 from recipes.avatars.dataset import caption, sample
+from recipes.avatars.evaluation import found
 from recipes.avatars.training import ClassifierRun, train_classifier
 
 SHIRT = replace(PLAIN, clothing="graphic", graphic="bat", accessory="sunglasses", eyes="hearts", eyebrows="sad")

@@ -48,8 +48,7 @@ export const hideMessages = (...parts) => {
   }
 };
 
-// Keep live regions, tooltips, names and states as they should be, for which Gradio has no option. label: of the main button;
-// hint: what a person does next.
+// Live regions, tooltips, names and states, for which Gradio has no option. label: of the main button; hint: what comes next.
 export const describePage = (now) => {
   const describe = () => {
     const { label, hint } = now();

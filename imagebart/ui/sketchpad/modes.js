@@ -1,5 +1,4 @@
-// What the main button does, chosen above the prompt: fill what is painted by the words, remove it, replace the background,
-// fill what the image grows by, or vary the whole.
+// What the main button does, chosen above the prompt. A model that draws layers fills and removes, no more.
 import { whenPresent } from "./gradio.js";
 import { blank, fillRect } from "./mask.js";
 

@@ -1,5 +1,4 @@
-// The prompt, a text field of Gradio's. Words that the model does not know are listed soon after they are typed; what it
-// corrects, and suggestions, are put in by a click.
+// The prompt: words that the model does not know are listed soon after they are typed; a click corrects them, or adds others.
 import { whenPresent } from "./gradio.js";
 
 const MAX_LISTED = 10; // unknown words

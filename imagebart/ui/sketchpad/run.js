@@ -74,6 +74,7 @@ export class History {
 
   // entry: { task, prompt, when, before, mask, movable, results, steps, name }. Whether it was saved for a reload.
   add(entry) {
+    if (entry.run && this.entries.at(-1)?.run === entry.run) return true; // Gradio may tell twice of a run that ends at once
     this.entries.push(entry);
     this.strip.prepend(this.card(entry)); // the others stay where they are, one of them maybe with the focus
     if (this.entries.length > MAX_HISTORY) {

@@ -74,6 +74,8 @@ export class Sketchpad {
 
   // The label of the main button, and what a person does next.
   invitation() {
+    const whole = !document.getElementById("edit") || document.getElementById("vary"); // a model that draws layers lacks it
+    if (!whole && !["fill", "remove"].includes(this.modes.chosen)) this.modes.choose("fill");
     const { verb, hint } = MODES[this.modes.chosen];
     if (this.review.finished) return { label: "Again", hint: "Keep it, or paint on." };
     if (!this.state.image) return { label: verb, hint: "Open an image, or choose an example." };
@@ -251,8 +253,7 @@ export class Sketchpad {
     if (!this.exampleOf(image)) storeCopy(image.path).catch(() => null);
   }
 
-  // An answer: mask (packed: what Edit will change), share (of the image, in percent), elsewhere (packed: where the words
-  // belong).
+  // An answer: packed masks of what Edit will change and of where the words belong; the share of the image, in percent.
   showFit(answer) {
     this.fitted = answer;
     this.canvas.fitted = answer?.mask ? contour(unpack(answer.mask, this.state.mask)) : null;
