@@ -66,6 +66,7 @@ def take_screenshot(page: Page, url: str, prompt: str, path: Path) -> None:
     expect(page.locator(".sp")).to_have_attribute("data-review", "finished")
     expect(page.locator("#progress")).to_contain_text("Done in")
     page.evaluate("scrollTo(0, 0)")
+    page.wait_for_timeout(1000)  # until the result has taken the last preview's place
     page.screenshot(path=path, animations="disabled")
 
 

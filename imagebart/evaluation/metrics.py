@@ -74,7 +74,7 @@ def median_of(values: Sequence[float]) -> Interval:
     tail, rank = 0.5**count, 0
     while tail <= 0.025:
         rank += 1
-        tail += math.comb(count, rank) * 0.5**count
+        tail += math.comb(count, rank) / 2**count  # whole numbers: of many values they are large
     if rank == 0:
         raise ValueError(f"the median of {count} values, expected at least 6")
     return Interval(statistics.median(ordered), ordered[rank - 1], ordered[count - rank])

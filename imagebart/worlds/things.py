@@ -276,8 +276,9 @@ class ThingScorer:
     def read(self, squares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probabilities of nouns and of colors in squares float [B, 3, S, S] in [-1, 1], and how things stand in
         them: see `ThingDetector`."""
-        small = F.interpolate(squares, (SIDE, SIDE), mode="bicubic", antialias=True, align_corners=False)
-        nouns, colors, places = self.detector(small.clamp(-1, 1))
+        if squares.shape[-1] != SIDE:
+            squares = F.interpolate(squares, (SIDE, SIDE), mode="bicubic", antialias=True, align_corners=False)
+        nouns, colors, places = self.detector(squares.clamp(-1, 1))
         return nouns.log_softmax(1), colors.log_softmax(1), places
 
     def is_a(self, noun: int, color: int, asked: Asked) -> bool:
@@ -341,15 +342,16 @@ class ThingScorer:
 
     def _look(self, image: Tensor, near: Tensor | None = None) -> tuple[list[Box], Tensor, Tensor, Tensor]:
         """All boxes, or those with one of these tokens, and what `read` says of each."""
-        cell = image.shape[1] // self.grid
         looked_at: list[Box] = []
         answers = [tuple(torch.empty(0, count) for count in (len(self.names.nouns) + 1, len(self.names.colors), 4))]
-        for side in self.names.sides:
-            windows = image.float().cpu().unfold(1, side * cell, cell).unfold(2, side * cell, cell)
-            squares, boxes = windows.permute(1, 2, 0, 3, 4).flatten(0, 1), self._free([], side)
-            chosen = [i for i, box in enumerate(boxes) if near is None or near[box.cells].any()]
-            looked_at += [boxes[i] for i in chosen]
-            answers += [self.read(part) for part in squares[chosen].split(BATCH) if len(part)]
+        for side in self.names.sides:  # the image so large that a box is the network's input
+            size = round(self.grid * SIDE / side)
+            (scaled,) = F.interpolate(image[None].float().cpu(), (size, size), mode="bicubic", antialias=True)
+            chosen = [box for box in self._free([], side) if near is None or near[box.cells].any()]
+            corners = [[round(at * SIDE / side) for at in (box.top, box.left)] for box in chosen]
+            squares = [scaled[:, top : top + SIDE, left : left + SIDE] for top, left in corners]
+            looked_at += chosen
+            answers += [self.read(torch.stack(squares[at : at + BATCH])) for at in range(0, len(squares), BATCH)]
         nouns, colors, places = (torch.cat(parts) for parts in zip(*answers, strict=True))
         return looked_at, nouns, colors, places
 

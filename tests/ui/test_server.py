@@ -206,7 +206,7 @@ def test_the_documented_client_runs_as_written(
     monkeypatch.chdir(ROOT)
     exec(compile(block.replace(address, client.src), "hosting.md", "exec"), {})
     recipe = read_recipe(capsys.readouterr().out.splitlines()[-1])
-    assert recipe is not None and recipe.prompt == "a red hat"
+    assert recipe is not None and recipe.prompt == "a red car"
 
 
 def test_the_endpoints_are_tools(page: PageClient, pipe: HeldPipeline) -> None:
