@@ -324,8 +324,8 @@ class Layers:
         if mask is not None:
             paint = torch.from_numpy(crop.paint_in(np.asarray(mask), whole, VIEW) > 0)
             colors = pixels[:, paint]
-            alike = ((colors - colors.median(1, keepdim=True).values).abs().amax(0) * 127.5 < DETAIL).float().mean()
-            if alike > HIDING:  # what is painted may hide a thing, which is looked for with the colors around it there
+            share = ((colors - colors.median(1, keepdim=True).values).abs().amax(0) * 127.5 < DETAIL).float().mean()
+            if share > HIDING:  # what is painted may hide a thing, which is looked for with the colors around it there
                 hidden = self.scorer.things(fill_nearest(pixels[None], paint[None])[0], near, expected)
                 things = hidden + [one for one in things if not any(one.box.overlap(other.box) for other in hidden)]
         return View(upload, whole, things, self.grid)

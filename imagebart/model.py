@@ -15,14 +15,13 @@ from torch import Tensor
 
 from imagebart.core.atomic_io import write_text
 from imagebart.core.errors import WeightsError, reason_of
-from imagebart.core.settings import SamplingSettings
+from imagebart.core.settings import DEFAULT_MODEL, SamplingSettings
 from imagebart.models.imagebart import ImageBARTModel
 from imagebart.sampling.sampler import ChainEvent, Sampler
 from imagebart.sampling.steps import KnownTokens
 from imagebart.weights.folder import CARD, CONFIG, config_of, load_networks, parse_dtype, save_folder
 from imagebart.weights.registry import CARD_HEADER, default_card, get_model, model_folder
 
-FIRST = "things"  # the model that the page opens with
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 HUB_FILES = [CONFIG, "*.safetensors", "*.index.json", CARD, "credits.csv", "LICENSE*", "examples/*"]
 
@@ -151,7 +150,7 @@ class ImageBART(ImageBARTModel):
         return self.sampler.stream(state, settings)
 
 
-def shipped_model(name: str = FIRST) -> Path | None:
+def shipped_model(name: str) -> Path | None:
     """The folder of a model that comes with the package: in it, or in a checkout's checkpoints/; None without it."""
     package = Path(str(resources.files("imagebart")))
     folders = [place / "checkpoints" / name for place in (package, package.parent)]
@@ -179,7 +178,7 @@ def locate(source: str | PathLike[str], download: bool = False, revision: str | 
         shipped = shipped_model(name)
         if shipped is not None:
             return shipped
-        if name == FIRST:
+        if name == DEFAULT_MODEL:
             raise WeightsError(f"this installation has no weights of {name}; install a wheel, or name a model")
     if Path(source).is_dir():
         return Path(source)

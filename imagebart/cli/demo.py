@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from imagebart.cli.options import DEFAULT_MODEL, command
+from imagebart.cli.options import command
 from imagebart.core.errors import InputError
+from imagebart.core.settings import DEFAULT_MODEL
 from imagebart.ui import MAX_RUN_SECONDS, find_device, set_environment
 
 DOWNLOADS = "Whether people on the page may get published models; not on a Space."
@@ -46,7 +47,7 @@ def demo(
     folder = locate(source)
     pipeline = Pipeline.from_pretrained(folder, device)
     questions = pipeline if device == "cpu" else Pipeline.from_pretrained(folder)
-    shipped = shipped_model()
+    shipped = shipped_model(DEFAULT_MODEL)
     examples = find_examples(folder / EXAMPLES) or (find_examples(shipped / EXAMPLES) if shipped else [])
     # Beside a download of the Hub lie its other revisions.
     others = models or (None if is_hub_name(source) else folder.resolve().parent)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from imagebart.cli.options import DEFAULT_MODEL, Model, Sampling, command, output_folder
+from imagebart.cli.options import Model, Sampling, command, output_folder
 from imagebart.core.errors import InputError, plain
-from imagebart.core.settings import DEFAULT_STRENGTH
+from imagebart.core.settings import DEFAULT_MODEL, DEFAULT_STRENGTH
 
 if TYPE_CHECKING:  # --help needs neither torch nor images
     from PIL import Image

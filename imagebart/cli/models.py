@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from imagebart.cli.options import DEFAULT_MODEL, Model, command
+from imagebart.cli.options import Model, command
 from imagebart.core.errors import WeightsError
+from imagebart.core.settings import DEFAULT_MODEL
 
 app = typer.Typer()
 

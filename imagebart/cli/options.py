@@ -13,9 +13,8 @@ from pydantic.fields import FieldInfo
 from imagebart.core.errors import InputError
 from imagebart.core.settings import SamplingSettings
 
-DEFAULT_MODEL = "things"  # which comes with the package, see `imagebart.model.locate`
 Model = Annotated[
-    str, typer.Option(help="Folder of a model, avatars, a published model's name, or owner/name on the Hub.")
+    str, typer.Option(help="Folder of a model, things, avatars, a published model's name, or owner/name on the Hub.")
 ]
 Data = Annotated[
     str | None, typer.Option(help="Folder of images (metadata.jsonl: captions; folders: classes), or a Hub name.")

@@ -9,6 +9,7 @@ from imagebart.core.errors import InputError, format_value, plain
 
 MOST_SCALES = 8
 DEFAULT_STRENGTH = 0.5  # of a variation
+DEFAULT_MODEL = "things"  # which comes with the package, see `imagebart.model.locate`
 
 # Ranges of a network's shape: several times what is known to be of use, and nothing that would take minutes to refuse.
 Width = Annotated[int, Field(ge=1, le=2**14)]

@@ -45,7 +45,8 @@ def blend(generated: Image.Image, before: Image.Image, painted: Bools) -> Image.
 
 def is_textured(image: Image.Image, mask: Image.Image) -> bool:
     """Whether the ground around an "L" mask is more than plain colors, so that `fill` is to be seen."""
-    painted, gray = (np.asarray(mask) > 0).astype(np.uint8), np.asarray(image.convert("L"))
+    near = _near(mask)
+    painted, gray = (np.asarray(mask.crop(near)) > 0).astype(np.uint8), np.asarray(image.crop(near).convert("L"))
     around = cv2.dilate(painted, np.ones((9, 9), np.uint8)) > painted
     return bool(np.abs(cv2.Laplacian(gray, cv2.CV_16S)[around]).mean() > TEXTURE) if around.any() else False
 
@@ -55,11 +56,9 @@ def fill(image: Image.Image, mask: Image.Image) -> Image.Image:
 
     By Bertalmio, Bertozzi, Sapiro, Navier-Stokes, Fluid Dynamics, and Image and Video Inpainting (2001).
     """
-    box = mask.getbbox()
-    if box is None:
+    if mask.getbbox() is None:
         return image
-    near = (max(box[0] - FILL_MARGIN, 0), max(box[1] - FILL_MARGIN, 0), box[2] + FILL_MARGIN, box[3] + FILL_MARGIN)
-    near = (near[0], near[1], min(near[2], image.width), min(near[3], image.height))
+    near = _near(mask)
     painted = np.asarray(mask.crop(near)) > 0
     colors = np.array(image.crop(near).convert("RGB"))
     scale = min(1.0, FILL_SIDE / max(colors.shape))
@@ -77,6 +76,13 @@ def fill(image: Image.Image, mask: Image.Image) -> Image.Image:
     if image.mode == "RGBA":
         result.putalpha(image.getchannel("A"))
     return result
+
+
+def _near(mask: Image.Image) -> tuple[int, int, int, int]:
+    """The box around what is painted, with a margin: left, top, right, bottom."""
+    left, top, right, bottom = mask.getbbox() or (0, 0, 0, 0)
+    left, top = max(left - FILL_MARGIN, 0), max(top - FILL_MARGIN, 0)
+    return left, top, min(right + FILL_MARGIN, mask.width), min(bottom + FILL_MARGIN, mask.height)
 
 
 def membrane(residual: Floats, unknown: Bools) -> Floats:

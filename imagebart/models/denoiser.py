@@ -153,8 +153,9 @@ class Denoiser(nn.Module):
         return self.color_hint_embedding(color_hints.to(self.color_hint_embedding.weight.dtype))
 
     def add_x_t_evidence(self, logits: Tensor, x_t: Tensor, noise_t: Tensor) -> Tensor:
-        """Logits [..., K] + w log q(x_t | x_0), of tokens [...] and their noise levels."""
-        return logits + self.likelihood * log_likelihood(x_t, noise_t.clamp(min=MIN_NOISE), self.config.vocab_size)
+        """Logits [..., K] + w log q(x_t | x_0), of tokens [...] and their noise levels; of fewer codes, [..., C]."""
+        noise_t = noise_t.clamp(min=MIN_NOISE)
+        return logits + self.likelihood * log_likelihood(x_t, noise_t, self.config.vocab_size, logits.shape[-1])
 
     def logits(self, x_s: Tensor, x_t: Tensor, noise_t: Tensor, noise_s: Tensor, **given: Tensor | None) -> Tensor:
         """Teacher-forced logits of p(x_0), float [B, N, K]; given: as for `encode`."""
@@ -176,17 +177,15 @@ class Denoiser(nn.Module):
         codes: those whose logits are wanted, ascending, int64 [C], x_t's among them -> [W, C]; None: all.
         """
         cache, encoded = self.prepare(x_t, noise_t, noise_s, **given)
-        x_t, noise_t = x_t[wanted], noise_t[wanted].clamp(min=MIN_NOISE)
+        x_t, noise_t = x_t[wanted], noise_t[wanted]
         states, heads = (self.decoder.hidden(x_s, cache)[wanted], encoded[wanted]), (self.decoder.head, self.draft_head)
         if codes is None:
             logits, drafts = (head(state) for head, state in zip(heads, states, strict=True))
-            evidence = log_likelihood(x_t, noise_t, self.config.vocab_size)
         else:
             rows = [(head.weight[codes], head.bias[codes]) for head in heads if isinstance(head, nn.Linear)]
             logits, drafts = (F.linear(state, *part) for state, part in zip(states, rows, strict=True))
-            evidence = log_likelihood(torch.searchsorted(codes, x_t), noise_t, self.config.vocab_size, len(codes))
-        logits, drafts = logits + self.likelihood * evidence, drafts + self.likelihood * evidence
-        return logits, drafts
+            x_t = torch.searchsorted(codes, x_t)
+        return self.add_x_t_evidence(logits, x_t, noise_t), self.add_x_t_evidence(drafts, x_t, noise_t)
 
 
 Kind = Literal["decoder_only", "encoder_decoder", "residual"]

@@ -10,11 +10,11 @@ from recipes.things.denoiser import task_data
 from recipes.things.detector import train_detector
 from recipes.things.evaluation import measures
 from recipes.things.examples import examples
-from recipes.things.first_stage import FirstStageRun, train_first_stage
+from recipes.things.first_stage import LayersRun, train_first_stage
 from recipes.training import CaptionsRun, Trainings
 
 TRAININGS: Trainings = {
-    "first-stage": (FirstStageRun, train_first_stage),
+    "first-stage": (LayersRun, train_first_stage),
     "denoiser": (DenoiserRun, partial(train_denoiser, data=task_data)),
     "detector": (CaptionsRun, train_detector),  # it measures, and ships as the scorer
 }

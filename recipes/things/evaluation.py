@@ -23,7 +23,7 @@ from torch import Tensor
 from imagebart.core.errors import InputError
 from imagebart.evaluation.metrics import Measure, median_of, share_of, two_sample_test
 from imagebart.imaging.crop import Box, paste_back
-from imagebart.imaging.files import to_tensor
+from imagebart.imaging.files import to_layers, to_tensor
 from imagebart.pipeline import Pipeline, PipelineEvent
 from imagebart.text.prompts import articled
 from imagebart.worlds.things import COLORS, ThingScorer
@@ -53,9 +53,7 @@ class ThingCase(shared.Case):
 
 def render(noun: int, color: str, mirrored: bool = False) -> Image.Image:
     """The drawing of a thing, "RGBA"."""
-    layer = colored(noun, color)
-    straight = np.dstack([layer[..., :3] / np.maximum(layer[..., 3:], 1e-6), layer[..., 3:]])
-    image = Image.fromarray((255 * straight.clip(0, 1) + 0.5).astype(np.uint8))
+    (image,) = to_layers(torch.from_numpy(colored(noun, color)).permute(2, 0, 1)[None])
     return ImageOps.mirror(image) if mirrored else image
 
 
@@ -131,8 +129,7 @@ def with_thing(number: int, seed: int, photographs: bool, remove: bool) -> Thing
 
 def read(scorer: ThingScorer, image: Image.Image, box: tuple[int, int, int, int]) -> tuple[int, str, bool]:
     """Which thing the detector sees in a square, in which color, and whether it is mirrored."""
-    square = F.interpolate(to_tensor(image.crop(box)), (COMPARED, COMPARED), mode="bicubic", antialias=True)
-    nouns, colors, places = scorer.read(square)
+    nouns, colors, places = scorer.read(to_tensor(image.crop(box)))
     return int(nouns.argmax(1)), COLOR_NAMES[int(colors.argmax(1))], bool(places[0, 0] > 0)
 
 

@@ -40,8 +40,8 @@ START = "start.safetensors"  # codes, and the tokens of the drawings
 MEASURED = 100  # pictures
 
 
-class FirstStageRun(Settings):
-    """`python -m recipes.things train layers --config FILE`."""
+class LayersRun(Settings):
+    """`python -m recipes.things train first-stage --config FILE`."""
 
     model: FirstStageConfig
     loop: LoopConfig
@@ -199,7 +199,7 @@ class LayersTask(Task):
         return figures | {"right": float(right)}
 
 
-def train_first_stage(run: FirstStageRun, folder: Path) -> None:
+def train_first_stage(run: LayersRun, folder: Path) -> None:
     """Trains (or resumes) the first stage in a run's folder and writes it there, with the drawings' tokens."""
     torch.manual_seed(run.loop.seed)
     layers, model, start = drawings(), FirstStage(run.model), folder / START

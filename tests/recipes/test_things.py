@@ -22,7 +22,7 @@ from recipes import generator
 from recipes.things import detector, evaluation, layers
 from recipes.things.__main__ import main
 from recipes.things.denoiser import conditioner, prompt, task_data
-from recipes.things.first_stage import START, FirstStageRun, init_codes, psnr_over, train_first_stage
+from recipes.things.first_stage import START, LayersRun, init_codes, psnr_over, train_first_stage
 from recipes.things.layers import GRID, NOUNS, SIDE, colored, drawing, laid, picture
 
 SHAPE = FirstStageConfig(
@@ -108,11 +108,9 @@ def test_psnr_is_of_what_is_seen_over_a_ground() -> None:
 def test_trained_parts_become_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recipes.things.first_stage.MEASURED", 4)
     loop, first = LoopConfig(steps=2, batch_size=4, warmup=1), tmp_path / "layers"
-    train_first_stage(FirstStageRun(model=SHAPE, loop=loop), first)
+    train_first_stage(LayersRun(model=SHAPE, loop=loop), first)
     assert load_networks(first).first_stage.config == SHAPE
-    train_first_stage(
-        FirstStageRun(model=SHAPE, loop=loop, init_from=str(first), decoder_only=True), tmp_path / "further"
-    )
+    train_first_stage(LayersRun(model=SHAPE, loop=loop, init_from=str(first), decoder_only=True), tmp_path / "further")
     before, after = (load_networks(folder).first_stage.state_dict() for folder in (first, tmp_path / "further"))
     moved = {name.split(".")[0] for name, tensor in before.items() if not torch.equal(tensor, after[name])}
     assert moved == {"decoder", "quantize"} and (tmp_path / "further" / START).is_file()
