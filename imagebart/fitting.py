@@ -25,6 +25,7 @@ from PIL import Image, ImageChops
 from imagebart.core.errors import InputError
 from imagebart.core.settings import SamplingSettings
 from imagebart.imaging import crop, masks
+from imagebart.imaging.blending import is_textured
 from imagebart.imaging.crop import Box, Region
 from imagebart.imaging.files import Recipe, to_tensor
 from imagebart.imaging.masks import Bytes, Size
@@ -44,6 +45,7 @@ TOUCHED = 0.15  # share of a thing's box that is painted, from which it is compl
 BESIDE = 0.2  # share of what is painted that lies beside a thing, from which that goes
 DETAIL, HIDING = 24, 0.7  # levels from a color; share of what is painted that has one color, from which it hides
 REPLACED = 0.5  # share of a thing's box that another takes, from which it goes
+COVERED = 0.85  # … on a ground with texture, where it may be no drawing, and what is filled is seen
 GONE = 0.6  # … from which it goes where nothing is asked for
 UNKNOWN = 'This model knows no thing in "{:.60}"; name one that it draws, such as "a cat" or "a red car".'
 NO_PLACE = f"Without words there is no place to find; say what should be there, or {ADVICE}."
@@ -257,7 +259,8 @@ class Layers:
         # What these cover for the most part goes with all of it.
         taken = FittedMask.of(drawn, settings).mask
         shares = {found: _share(taken, view.square(found)) for found in view.things}
-        cut = [found for found, share in shares.items() if share >= REPLACED]
+        least = COVERED if is_textured(upload, taken) else REPLACED
+        cut = [found for found, share in shares.items() if share >= least]
         notes = (FIT_NOTE.format(len(squares), len(each)),) if len(squares) < len(each) else ()
         return FittedMask.of(drawn, settings, *notes, filled=view.cleared(cut) if cut else None)
 

@@ -152,6 +152,13 @@ export const preset = (name, { width, height }, value = 255) => {
   return mask;
 };
 
+// What was added to a mask, alone, where that touches nothing that was painted before; else all.
+export const addedApart = ({ width, data }, after) => {
+  const added = after.data.map((value, i) => (data[i] ? 0 : value));
+  const touches = added.some((value, i) => value && (data[i - 1] || data[i + 1] || data[i - width] || data[i + width]));
+  return touches || !added.some(Boolean) ? after : { ...after, data: added };
+};
+
 export const invert = (mask) => ({ ...mask, data: mask.data.map((value) => 255 - value) });
 
 // Only the painted part is worked on: large masks are slow.
