@@ -181,6 +181,7 @@ class View:
     box: Box
     things: list[Found]
     grid: int
+    hides: bool = False  # whether what is painted has one color
 
     def square(self, place: Found | Box) -> Box:
         """Where a thing stands, or a box of the grid, in the pixels of the image."""
@@ -259,8 +260,9 @@ class Layers:
         # What these cover for the most part goes with all of it.
         taken = FittedMask.of(drawn, settings).mask
         shares = {found: _share(taken, view.square(found)) for found in view.things}
-        least = COVERED if is_textured(upload, taken) else REPLACED
-        cut = [found for found, share in shares.items() if share >= least]
+        cut = [found for found, share in shares.items() if share >= REPLACED]
+        if cut and is_textured(upload, view.cleared(cut)):
+            cut = [found for found in cut if shares[found] >= COVERED]
         notes = (FIT_NOTE.format(len(squares), len(each)),) if len(squares) < len(each) else ()
         return FittedMask.of(drawn, settings, *notes, filled=view.cleared(cut) if cut else None)
 
@@ -272,7 +274,7 @@ class Layers:
         painted, rest = (np.count_nonzero(np.asarray(part)) for part in (mask, beside))
         words, color = self.scorer.phrase(found.noun, found.color), self.color([found.noun], found.color)
         drawn = replace(self.draw(box, words, view.image.size, color), mirrored=found.mirrored)
-        filled = view.cleared([found], mask if rest > BESIDE * painted else None)
+        filled = view.cleared([found], mask if view.hides or rest > BESIDE * painted else None)
         return FittedMask.of([drawn], settings, filled=filled)
 
     def _where_found(self, view: View, asked: list[Asked], words: str, settings: SamplingSettings) -> FittedMask:
@@ -323,15 +325,16 @@ class Layers:
         pixels = to_tensor(crop.extract(upload, whole, VIEW))[0]
         near = None if mask is None else torch.from_numpy(painted_patches(mask, whole, self.grid) > 0)
         expected = {noun for thing in asked for noun in thing.nouns}
-        things = self.scorer.things(pixels, near, expected)
+        things, hides = self.scorer.things(pixels, near, expected), False
         if mask is not None:
             paint = torch.from_numpy(crop.paint_in(np.asarray(mask), whole, VIEW) > 0)
             colors = pixels[:, paint]
             share = ((colors - colors.median(1, keepdim=True).values).abs().amax(0) * 127.5 < DETAIL).float().mean()
-            if share > HIDING:  # what is painted may hide a thing, which is looked for with the colors around it there
+            hides = bool(share > HIDING)
+            if hides:  # what is painted may hide a thing, which is looked for with the colors around it there
                 hidden = self.scorer.things(fill_nearest(pixels[None], paint[None])[0], near, expected)
                 things = hidden + [one for one in things if not any(one.box.overlap(other.box) for other in hidden)]
-        return View(upload, whole, things, self.grid)
+        return View(upload, whole, things, self.grid, hides)
 
 
 def _share(mask: Image.Image, box: Box) -> float:
