@@ -16,7 +16,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --root-user-action ignore
 
-.PHONY: demo test release lint train things photos bench load soak fuzz clean
+.PHONY: demo test release lint train things photos paper bench load soak fuzz clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python app.py
