@@ -51,20 +51,16 @@ def rasterise(svg: str) -> Image.Image:
 
 
 @cache
-def _source(kind: str, name: str) -> str:
-    """The elements of a part's SVG file."""
+def _elements(kind: str, name: str) -> str:
+    """The elements of a part's SVG file; of the body those of the set's base avatar, without places of other parts."""
     folder = Path(python_avatars.__file__).parent / "avatar_parts"
-    text = (folder / kind / f"{name}.svg").read_text(encoding="utf-8")
+    file = folder / ("styles/transparent.svg" if kind == "body" else f"{kind}/{name}.svg")
+    text = file.read_text(encoding="utf-8")
+    if kind == "body":
+        definitions = text[text.index("<defs>") : text.index("</defs>") + len("</defs>")]
+        body = text[text.index('<g id="Body"') : text.index('<g id="Clothing"')]
+        return f'{definitions}<g fill="none" fill-rule="evenodd">{body}</g>'
     return text[text.index("<svg") :].split(">", 1)[1].rsplit("</svg>", 1)[0]
-
-
-@cache
-def _body() -> str:
-    """The definitions and the body of the set's base avatar, without the places of other parts."""
-    text = _source("styles", "transparent")
-    definitions = text[text.index("<defs>") : text.index("</defs>") + len("</defs>")]
-    body = text[text.index('<g id="Body"') : text.index('<g id="Clothing"')]
-    return f'{definitions}<g fill="none" fill-rule="evenodd">{body}</g>'
 
 
 def part_svg(kind: str, name: str, color: str | None, size: int) -> str:
@@ -72,7 +68,7 @@ def part_svg(kind: str, name: str, color: str | None, size: int) -> str:
 
     kind: a folder of the set (a key of `PLACES`); name: a file in it; color: `#RRGGBB` of its colored area, or None.
     """
-    content = _body() if kind == "body" else _source(kind, name)
+    content = _elements(kind, name)
     if color is not None:
         content = COLORED.sub(rf'\1 fill="{color}"\2', content)
     left, top, side = FRAME
@@ -137,10 +133,13 @@ def rendered(avatars: Sequence[Attributes], size: int) -> Tensor:
 def face_weight(size: int) -> Tensor:
     """Where an error of the image counts more: float [size, size], 0 to 1.
 
-    1 on eyes, eyebrows, glasses, beard and mouth, 0.5 on a shirt's print, 0 elsewhere, with soft edges.
+    1 on eyes, eyebrows, glasses, beard and mouth, 0.5 on a shirt's print, 0 elsewhere, falling over 10 units.
     """
     x, y = _units(size)
-    weight = np.maximum(_soft_box(FACE, x, y), 0.5 * _soft_box(PRINT, x, y))
+    weight = np.zeros((size, size))
+    for share, (left, top, right, bottom) in ((1, FACE), (0.5, PRINT)):
+        outside = np.maximum(np.maximum(left - x, x - right), np.maximum(top - y, y - bottom))
+        weight = np.maximum(weight, share * np.clip(1 - outside / 10, 0, 1))
     return torch.from_numpy(weight.astype(np.float32))
 
 
@@ -159,14 +158,7 @@ def background_mask(attributes: Attributes, size: int) -> np.ndarray:
 
 
 def _units(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Each pixel's center in units: x and y, [size, size]."""
+    """Each pixel's center in units: x, [1, size], and y, [size, 1]."""
     left, top, side = FRAME
     centers = (np.arange(size) + 0.5) / size * side
-    return np.broadcast_to(left + centers, (size, size)), np.broadcast_to((top + centers)[:, None], (size, size))
-
-
-def _soft_box(box: tuple[float, float, float, float], x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """1 within a box, falling to 0 over 10 units outside it."""
-    left, top, right, bottom = box
-    outside = np.maximum(np.maximum(left - x, x - right), np.maximum(top - y, y - bottom))
-    return np.clip(1 - outside / 10, 0, 1)
+    return left + centers[None], top + centers[:, None]
