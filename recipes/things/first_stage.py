@@ -49,26 +49,6 @@ class LayersRun(Settings):
     decoder_only: bool = False  # codes and decoder: a hundred times fewer things to see
 
 
-def drawings() -> Tensor:
-    """All drawings, float [M, LAYER_CHANNELS, SIDE, SIDE]."""
-    return torch.stack([torch.from_numpy(drawing(noun)).permute(2, 0, 1) for noun in range(len(NOUNS))])
-
-
-def means(points: Tensor, index: Tensor, count: int) -> Tensor:
-    """Of points [M, D] the mean of each group [count, D]; empty groups have zero."""
-    members = torch.bincount(index, minlength=count).to(points.dtype)
-    sums = torch.zeros(count, points.shape[1], dtype=points.dtype).index_add_(0, index, points)
-    return sums / members.clamp_min(1)[:, None]
-
-
-def principal_directions(points: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The mean of points [M, D], and the orthonormal directions of largest variance, [D, count]."""
-    mean = points.mean(0)
-    centered = points - mean
-    _, vectors = torch.linalg.eigh(centered.T @ centered / len(points))
-    return mean, vectors[:, -count:].flip(1)
-
-
 def nearest(points: Tensor, codes: Tensor) -> Tensor:
     """Of points [M, d] the nearest codes [K, d]."""
     return torch.cat([(codes.square().sum(1) - 2 * part @ codes.T).argmin(1) for part in points.split(8192)])
@@ -88,7 +68,8 @@ def fewer(points: Tensor, count: int) -> Tensor:
             if excess and stays[double]:
                 stays[number], excess = False, excess - 1
         kept = kept[stays]
-    return means(points, nearest(points, kept), len(kept))
+    group = nearest(points, kept)[:, None].expand_as(points)
+    return torch.zeros_like(kept).scatter_reduce(0, group, points, "mean", include_self=False)
 
 
 @torch.no_grad()
@@ -101,12 +82,14 @@ def init_codes(model: FirstStage, layers: Tensor) -> Tensor:
     there = patches[:, 3 * PATCH**2 : 4 * PATCH**2].amax(1) >= LEAST
     config, shown, decoder = model.config, patches * weight, model.decoder
     assert isinstance(decoder, AlphaDecoder) and decoder.patch.bias is not None
-    mean, directions = principal_directions(shown[there], config.code_dim)
+    mean, count = shown[there].mean(0), int(there.sum())
+    centered = shown[there] - mean
+    _, vectors = torch.linalg.eigh(centered.T @ centered / count)
+    directions = vectors[:, -config.code_dim :].flip(1)  # orthonormal, of largest variance first
     points = (shown - mean) @ directions
     scale = points[there].square().sum(1).mean().sqrt() / CODE_SIZE
     points = points / scale
-    count = min(config.codebook_size - 1, int(there.sum()))
-    codes = torch.cat([points[~there][:1], fewer(points[there], count)])
+    codes = torch.cat([points[~there][:1], fewer(points[there], min(config.codebook_size - 1, count))])
     model.quantize.embedding.weight[: len(codes)] = codes
     model.quantize.embedding.weight[len(codes) :] = 100.0  # never the nearest
     decoder.patch.weight.copy_((scale * directions / weight[:, None])[..., None, None])
@@ -202,7 +185,8 @@ class LayersTask(Task):
 def train_first_stage(run: LayersRun, folder: Path) -> None:
     """Trains (or resumes) the first stage in a run's folder and writes it there, with the drawings' tokens."""
     torch.manual_seed(run.loop.seed)
-    layers, model, start = drawings(), FirstStage(run.model), folder / START
+    layers = torch.stack([torch.from_numpy(drawing(noun)).permute(2, 0, 1) for noun in range(len(NOUNS))])
+    model, start = FirstStage(run.model), folder / START
     folder.mkdir(parents=True, exist_ok=True)
     if not start.is_file():  # some minutes
         if run.init_from is not None:
