@@ -241,12 +241,7 @@ def add_prompt_and_buttons(properties: Properties) -> Parts:
     with gr.Column(elem_id="dock"):
         gr.HTML(_read("sketchpad/modes.html"), elem_id="modes", apply_default_css=False)
         with gr.Row(elem_id="ask"):
-            parts["words"] = gr.Textbox(
-                max_lines=3,
-                elem_id="prompt",
-                **label,
-                **properties["words"],
-            )
+            parts["words"] = gr.Textbox(max_lines=3, elem_id="prompt", **label, **properties["words"])
             parts["choice"] = gr.Dropdown(
                 multiselect=True, max_choices=MAX_IMAGES, elem_id="choice", **label, **properties["choice"]
             )

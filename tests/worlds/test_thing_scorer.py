@@ -20,13 +20,7 @@ from imagebart.imaging.files import to_images
 from imagebart.pipeline import Pipeline
 from imagebart.ui.messages import scale_line
 from imagebart.worlds.ranking import DETECTOR, Describer, bundled_scorer
-from imagebart.worlds.things import (
-    Asked,
-    ThingDetector,
-    ThingScorer,
-    relation,
-    save_detector,
-)
+from imagebart.worlds.things import Asked, ThingDetector, ThingScorer, relation, save_detector
 from recipes.things.denoiser import conditioner
 from recipes.things.detector import NAMES as SHIPPED
 
