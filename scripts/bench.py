@@ -42,10 +42,8 @@ from imagebart.weights.registry import MODELS, PublishedModel
 EVERY = 16  # one in so many tokens of the original's way is timed
 LOGIT_SCALE = 6.0  # of random heads, so that a token depends on those before it, as a trained model's does
 STATUS = Path("/proc/self/status")
-HEADINGS = (
-    *("model", "T", "ready", "whole image", "its first preview", "25 % mask", "its first preview"),
-    *("own memory", "the original's way", "speed-up"),
-)
+HEADINGS = "model | T | ready | whole image | its first preview | 25 % mask | its first preview | own memory"
+HEADINGS += " | the original's way | speed-up"
 
 
 def random_model(model: PublishedModel) -> ImageBART:
@@ -181,7 +179,7 @@ def main(arguments: list[str] | None = None) -> None:
     names = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) if STATUS.is_file() else None
     cpu = names[1] if names else platform.processor() or platform.machine()
     print(f"{cpu}, {torch.get_num_threads()} threads, torch {torch.__version__}\n", flush=True)
-    print("| " + " | ".join(HEADINGS) + " |\n|---|" + "---:|" * (len(HEADINGS) - 1), flush=True)
+    print(f"| {HEADINGS} |\n|---|" + "---:|" * HEADINGS.count("|"), flush=True)
     began = time.perf_counter()
     pipe = Pipeline.from_pretrained(str(source))
     ready = f"{time.perf_counter() - began:.1f}"
