@@ -131,12 +131,8 @@ def train_all(experiment: Experiment, folder: Path) -> None:
         batch = experiment.loop.batch_size // (scales if arm.kind == "joint" else 1)  # it sees each image at all t
         for t in range(1, scales + 1) if arm.kind in ("stages", "masked") else (None,):
             shape = arm.coarsest if t == scales else arm.finer
-            of_tokens: dict[str, Any] = {
-                "data": "",
-                "first_stage": str(folder / FIRST_STAGE),
-                "conditioning": "none",
-                "shape": shape,
-            }
+            of_tokens: dict[str, Any] = {"data": "", "first_stage": str(folder / FIRST_STAGE), "shape": shape}
+            of_tokens["conditioning"] = "none"
             run = StageRun(**of_tokens, loop=experiment.loop, betas=arm.schedule.betas, t=t)
             if arm.kind == "denoiser":
                 network: Any = Denoiser(denoiser_config(shape, inputs.first_stage.config, inputs.conditioner, None))

@@ -1,8 +1,7 @@
 """Things as layers: rendered Fluent emoji with opacity and soft shadow in one frame, and pictures that they stand on.
 
-The artwork is Microsoft's Fluent emoji (3D; MIT, Copyright (c) Microsoft Corporation) as the npm package
-`@lobehub/fluent-emoji-3d` has it: 256 pixels a side. A thing always fills the same box, which is all that the model
-sees; where it goes in a picture, how large, mirrored or not, and in which color is decided beside the patches.
+A thing always fills the same box, which is all that the model sees; where it goes in a picture, how large, mirrored or
+not, and in which color is decided beside the patches.
 """
 
 import io
