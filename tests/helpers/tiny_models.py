@@ -142,7 +142,6 @@ def save_model_with_scorer(folder: Path) -> ImageBART:
     from recipes.avatars import CLASSIFIER
 
     model = tiny_model(query_tokens=len(VALUES))
-    assert model.text is not None
     model.save_pretrained(folder)
     torch.manual_seed(0)
     save_heads(CaptionReader(model.text), folder)

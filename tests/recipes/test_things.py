@@ -115,15 +115,8 @@ def test_trained_parts_become_a_model(tmp_path: Path, monkeypatch: pytest.Monkey
     moved = {name.split(".")[0] for name, tensor in before.items() if not torch.equal(tensor, after[name])}
     assert moved == {"decoder", "quantize"} and (tmp_path / "further" / START).is_file()
     shape = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1, query_tokens=1)
-    run = DenoiserRun(
-        data="",
-        first_stage=str(first),
-        loop=loop,
-        shape=shape,
-        text_length=16,
-        query_token_dropout=0.0,
-        tied_embeddings=True,
-    )
+    own = {"text_length": 16, "query_token_dropout": 0.0, "tied_embeddings": True}
+    run = DenoiserRun(data="", first_stage=str(first), loop=loop, shape=shape, **own)
     train_denoiser(run, tmp_path / "denoiser", task_data)
     made, parts, tokens = tmp_path / "model", tmp_path / "model.json", torch.arange(GRID**2)[None]
     folders = {"first_stage": str(tmp_path / "further"), "denoiser": str(tmp_path / "denoiser")}

@@ -266,7 +266,6 @@ def test_the_loss_is_the_mean_of_the_stages_and_moves_each_by_its_own() -> None:
 def denoiser_with_codes() -> tuple[Denoiser, torch.Tensor]:
     """Codes 0 and 1 have the same vector, 2 the opposite one, the others none."""
     denoiser, codes = tiny_model("none").denoiser, torch.zeros(24, 2)
-    assert denoiser is not None
     codes[:2, 0], codes[2, 0] = 1.0, -1.0
     return denoiser.requires_grad_(True), codes
 
@@ -293,7 +292,6 @@ def test_an_unused_code_learns_from_similar_ones_in_embeddings_and_heads() -> No
     """Only code 0 is used, and only it is ever right; the start token is no code."""
     denoiser, codes = denoiser_with_codes()
     embedding, head, state = denoiser.encoder.token_embedding, denoiser.decoder.head, torch.randn(1, 32)
-    assert head is not None
     table, before = embedding.weight.detach().clone(), head(state).detach()
     add_codebook_embedding(token_tables(denoiser), codes)
     (embedding(torch.zeros(1, dtype=torch.long)).sum() - head(state).log_softmax(-1)[0, 0]).backward()
