@@ -133,8 +133,8 @@ def test_a_model_of_layers_is_measured(
     model, make = tiny_model(layers=True), evaluation.with_thing
     model.conditioner = conditioner(16).replace(tokens=model.conditioner.tokens)
     model.save_pretrained(tmp_path / "model")
-    detector = tmp_path / "model" / DETECTOR
-    save_detector(ThingDetector(len(detector.NAMES.nouns), 12, width=8), detector.NAMES, detector)
+    file = tmp_path / "model" / DETECTOR
+    save_detector(ThingDetector(len(detector.NAMES.nouns), 12, width=8), detector.NAMES, file)
     # Half of a thing is painted with its name, as the detector sees none.
     monkeypatch.setattr(evaluation, "with_thing", lambda number, *given: make(2 * number, *given))
     figures, grids = tmp_path / "figures.json", tmp_path / "grids"
@@ -142,7 +142,7 @@ def test_a_model_of_layers_is_measured(
     assert main([*measured, "--grids", str(grids)]) == 0, capsys.readouterr().err
     values = {one["name"]: one["value"] for one in json.loads(figures.read_text())["measures"]}
     assert values["no pixel changed outside the mask"] == 1 and len(list(grids.iterdir())) == 8
-    detector.unlink()
+    file.unlink()
     assert main(measured) == 2 and "has no detector of things" in capsys.readouterr().err
 
 
