@@ -11,7 +11,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from einops import rearrange
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -25,7 +24,7 @@ from imagebart.training.data import grid
 from imagebart.training.loop import Batch, Task, train
 from imagebart.training.vqgan import gradient_loss, load_first_stage
 from imagebart.worlds.things import recolored
-from recipes.things.layers import GRID, NOUNS, PATCH, SIDE, drawing, picture
+from recipes.things.layers import NOUNS, PATCH, SIDE, drawing, picture
 from recipes.training import Series
 
 PAINT_WEIGHT = 0.5  # of errors in paint, over those in color and opacity
@@ -74,7 +73,7 @@ def fewer(points: Tensor, count: int) -> Tensor:
 
 @torch.no_grad()
 def init_codes(model: FirstStage, layers: Tensor) -> Tensor:
-    """Codes and the decoder's linear map by what the patches are; the tokens of the drawings, int64 [M, GRID^2]."""
+    """Codes and the decoder's linear map by what the patches are; the tokens of the drawings, int64 [M, N]."""
     weight = torch.ones(LAYER_CHANNELS)
     weight[4] = PAINT_WEIGHT
     weight = weight.repeat_interleave(PATCH**2)
@@ -138,8 +137,7 @@ class LayersTask(Task):
 
     def decoder_loss(self, first: FirstStage, layers: Tensor, tokens: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Drawings from their tokens, [B, N]: over a ground by chance; opacity; paint."""
-        grid_of = rearrange(tokens, "b (h w) -> b h w", h=GRID)
-        output = first.pixels(first.quantize.embedding.weight[grid_of], grid_of).float()
+        output = first.decode(tokens).float()
         ground = torch.rand(len(layers), 3, 1, 1)
         over, wanted = (part[:, :3] + ground * (1 - part[:, 3:4]) for part in (output, layers))
         error, one = over - wanted, torch.ones(1, 1, SIDE, SIDE)

@@ -104,7 +104,6 @@ def plain(random: np.random.Generator) -> np.ndarray:
 
 
 def photograph(random: np.random.Generator, part: str) -> Image.Image:
-    """One of a part's photographs."""
     files = _photographs(part)
     return Image.open(io.BytesIO(files[int(random.integers(len(files)))])).convert("RGB")
 
