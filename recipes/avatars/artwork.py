@@ -8,7 +8,7 @@ and size and kept: several times faster than rasterising whole avatars, with the
 import io
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache, lru_cache
 from pathlib import Path
@@ -20,7 +20,6 @@ import torch
 from PIL import Image, ImageColor
 from torch import Tensor
 
-from imagebart.imaging.files import normalize
 from imagebart.worlds.avatars import HAT_TOPS, VALUES, Attributes
 from recipes.avatars import data_file
 
@@ -37,10 +36,6 @@ COLORED = re.compile(r'(<g id="(?:Hair|Facial-Hair|Fabric|Skin)-Color"[^>]*?)\s*
 HAIR_COLORS, FABRIC_COLORS, SKINS, BACKGROUNDS, INK = (
     _DATA["colors"][name] for name in ("hair", "fabric", "skin", "background", "ink")
 )
-
-# Boxes of units: left, top, right, bottom.
-FACE = (62.0, 76.0, 204.0, 188.0)
-PRINT = (90.0, 226.0, 176.0, 272.0)
 
 
 def rasterise(svg: str) -> Image.Image:
@@ -124,20 +119,14 @@ def render(attributes: Attributes, size: int = 128) -> np.ndarray:
     return np.minimum(canvas, 255).astype(np.uint8)
 
 
-def rendered(avatars: Sequence[Attributes], size: int) -> Tensor:
-    """Avatars as images float [B, 3, size, size] in [-1, 1]."""
-    images = np.stack([render(avatar, size) for avatar in avatars])
-    return normalize(torch.from_numpy(images).permute(0, 3, 1, 2))
-
-
 def face_weight(size: int) -> Tensor:
     """Where an error of the image counts more: float [size, size], 0 to 1.
 
     1 on eyes, eyebrows, glasses, beard and mouth, 0.5 on a shirt's print, 0 elsewhere, falling over 10 units.
     """
     x, y = _units(size)
-    weight = np.zeros((size, size))
-    for share, (left, top, right, bottom) in ((1, FACE), (0.5, PRINT)):
+    weight, boxes = np.zeros((size, size)), {1.0: (62, 76, 204, 188), 0.5: (90, 226, 176, 272)}
+    for share, (left, top, right, bottom) in boxes.items():
         outside = np.maximum(np.maximum(left - x, x - right), np.maximum(top - y, y - bottom))
         weight = np.maximum(weight, share * np.clip(1 - outside / 10, 0, 1))
     return torch.from_numpy(weight.astype(np.float32))

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from imagebart.evaluation.metrics import Measure, share_of
-from imagebart.imaging.files import to_images, to_tensor
+from imagebart.imaging.files import normalize, to_images, to_tensor
 from imagebart.imaging.masks import MASK_SUFFIX
 from imagebart.pipeline import Pipeline
 from imagebart.weights.folder import EXAMPLES
@@ -27,7 +27,7 @@ from imagebart.worlds.avatars import PLAIN, VALUES, Attributes, Claims, verbaliz
 from recipes import evaluation as shared
 from recipes import generator
 from recipes.avatars import CLASSIFIER, data_file
-from recipes.avatars.artwork import render, rendered
+from recipes.avatars.artwork import render
 from recipes.avatars.captions import Caption, describe
 from recipes.avatars.dataset import HELD_OUT_PAIRS, held_out, read_values, sample
 
@@ -156,10 +156,11 @@ def strokes(pipe: Pipeline, cases: list[BrushCase], seed: int, grids: dict[str, 
     for case, last, seen in zip(cases, results, read, strict=True):
         mask, kept = shared.changed_pixels(last), {name: value for name, (value,) in case.kept.items()}
         patched.append(has_patch(np.asarray(last.image), render(replace(seen, **kept), SIZE), mask))
-        original = rendered([case.after], SIZE)
+        truth = render(case.after, SIZE)
         with torch.no_grad():
-            decoded = pipe.model.first_stage.decode(pipe.model.first_stage.encode(original))
-        floor.append(has_patch(np.asarray(to_images(decoded)[0]), render(case.after, SIZE), mask))
+            tokens = pipe.model.first_stage.encode(normalize(torch.from_numpy(truth).permute(2, 0, 1)[None]))
+            decoded = pipe.model.first_stage.decode(tokens)
+        floor.append(has_patch(np.asarray(to_images(decoded)[0]), truth, mask))
     yield Measure("strokes: with a patch", *share_of(patched), len(cases), "%", "floor + 2 %")
     yield Measure("reconstructions: with a patch, the floor", *share_of(floor), len(cases), "%")
     yield from shared.common_measures(cases, results)
