@@ -155,14 +155,11 @@ class LayersTask(Task):
         items = [picture(number, 99, "test", hidden=False) for number in range(count)]
         images = torch.stack([item["image"] for item in items])
         nouns, colors = torch.tensor([item["noun"] for item in items]), [item["color"] for item in items]
-        read = torch.cat([model.encode(normalize(part)) for part in images.split(20)])
-        layers = recolored(self.layers[nouns], colors)
-        one, two = (
-            torch.cat([model.decode(part) for part in tokens.split(20)]).clamp(0, 1)
-            for tokens in (read, self.drawn[nouns])
-        )
-        right = (read == self.drawn[nouns])[self.drawn[nouns] != NOTHING].float().mean()
-        return images, layers, recolored(one, colors), recolored(two, colors), right
+        read, drawn = torch.cat([model.encode(normalize(part)) for part in images.split(20)]), self.drawn[nouns]
+        decoded = [torch.cat([model.decode(part) for part in tokens.split(20)]) for tokens in (read, drawn)]
+        layers = [self.layers[nouns], *(part.clamp(0, 1) for part in decoded)]
+        right = (read == drawn)[drawn != NOTHING].float().mean()
+        return images, *(recolored(part, colors) for part in layers), right
 
     def sample(self, model: nn.Module) -> Image.Image:
         """Pictures; the layers read from them, on gray; the layers of their things' tokens; the layers."""
@@ -192,9 +189,8 @@ def train_first_stage(run: LayersRun, folder: Path) -> None:
             tokens = load_file(Path(run.init_from) / START)["tokens"]
         else:
             tokens = init_codes(model, layers)
-        save_file(
-            {"tokens": tokens, **{name: tensor.contiguous() for name, tensor in model.state_dict().items()}}, start
-        )
+        weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+        save_file({"tokens": tokens, **weights}, start)
     begun = load_file(start)
     tokens = begun.pop("tokens")
     model.load_state_dict(begun)

@@ -23,9 +23,8 @@ from recipes.training import pixels_first
 SIDE, PATCH = 240, 24  # pixels along the box, and along a token's patch
 GRID = SIDE // PATCH
 FILLED = 0.94  # of the box's side, the longest side of a thing
-NOUNS: tuple[Noun, ...] = tuple(
-    map(Noun.of, (Path(__file__).parent / "data" / "nouns.txt").read_text(encoding="utf-8").splitlines())
-)
+TABLE = Path(__file__).parent / "data" / "nouns.txt"
+NOUNS: tuple[Noun, ...] = tuple(map(Noun.of, TABLE.read_text(encoding="utf-8").splitlines()))
 PHOTOGRAPHS = Path("../shared/data/still-life")
 
 
