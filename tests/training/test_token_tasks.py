@@ -83,7 +83,6 @@ def inputs_of(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], Recorder]:
     """x_0 and the inputs of a denoiser in a step; the losses; the denoiser."""
     model = tiny_model("text")
-    assert model.denoiser is not None
     recorder, x0 = network(model.denoiser), torch.randint(24, (batch, 64))
     task = task_of(model, kind, **settings)
     losses = task.loss(recorder, {"image": x0, "text": ["red hair"] * batch}, Accelerator(cpu=True))
@@ -154,7 +153,6 @@ def test_partial_patches_are_given_at_their_coverage_until_a_step_ends_below_it(
 
 def test_color_hints_are_given_of_kept_parts_and_dropped_for_a_share_of_images() -> None:
     model = tiny_model("none", color_hint_grid=2)
-    assert model.denoiser is not None
     task = task_of(model, color_hint_grid=2, color_hint_dropout=0.3)
     quarters = torch.randint(256, (300, 3, 16, 16), dtype=torch.uint8)
     images = quarters.repeat_interleave(2, 2).repeat_interleave(2, 3)
