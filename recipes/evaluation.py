@@ -30,10 +30,7 @@ class Case:
 def edit_all(pipe: Pipeline, cases: Sequence[Case], seed: int) -> list[PipelineEvent]:
     """The result of each case, with the page's settings."""
     edit = partial(pipe.edit, settings=pipe.defaults.replace(scales=PAGE_SCALES), feather=PAGE_FEATHER)
-    runs = (
-        edit(case.image, case.mask, case.words or None, seed=number, remove=case.remove)
-        for number, case in enumerate(cases, seed)
-    )
+    runs = (edit(c.image, c.mask, c.words or None, seed=n, remove=c.remove) for n, c in enumerate(cases, seed))
     return [list(run)[-1] for run in runs]
 
 

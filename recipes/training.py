@@ -36,13 +36,13 @@ def pixels_first(image: np.ndarray) -> Tensor:
     return torch.from_numpy(image).permute(2, 0, 1).contiguous()
 
 
+@dataclass
 class LossTask(Task):
     """A network, its data, and its loss: scalars to log, of which the one named `loss` is minimized."""
 
-    def __init__(
-        self, model: nn.Module, dataset: Dataset[Any], losses: Callable[[nn.Module, Batch], dict[str, Tensor]]
-    ) -> None:
-        self.model, self.dataset, self.losses = model, dataset, losses
+    model: nn.Module
+    dataset: Dataset[Any]
+    losses: Callable[[nn.Module, Batch], dict[str, Tensor]]
 
     def loss(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
         return self.losses(model, batch)

@@ -14,7 +14,6 @@ import argparse
 import cProfile
 import inspect
 import platform
-import pstats
 import re
 import time
 from collections.abc import Callable, Iterable
@@ -42,10 +41,8 @@ from imagebart.weights.registry import MODELS, PublishedModel
 EVERY = 16  # one in so many tokens of the original's way is timed
 LOGIT_SCALE = 6.0  # of random heads, so that a token depends on those before it, as a trained model's does
 STATUS = Path("/proc/self/status")
-HEADINGS = (
-    *("model", "T", "ready", "whole image", "its first preview", "25 % mask", "its first preview"),
-    *("own memory", "the original's way", "speed-up"),
-)
+HEADINGS = "model | T | ready | whole image | its first preview | 25 % mask | its first preview | own memory"
+HEADINGS += " | the original's way | speed-up"
 
 
 def random_model(model: PublishedModel) -> ImageBART:
@@ -133,17 +130,11 @@ def shares(pipe: Pipeline, prompt: str | None, scales: int) -> dict[str, float]:
     run = pipe.edit(Image.new("RGB", size, "gray"), preset("center", size), prompt, seed=0, settings=settings)
     profile, began = cProfile.Profile(), time.perf_counter()
     profile.runcall(lambda: [event.images for event in run])
-    total = time.perf_counter() - began
-
-    def seconds(function: Callable[..., Any]) -> float:
-        code = inspect.unwrap(function).__code__
-        place = (code.co_filename, code.co_firstlineno, code.co_name)
-        return float(known[place][3]) if place in known else 0.0  # those of what it calls included
-
-    known = pstats.Stats(profile).stats  # type: ignore[attr-defined]
-    spent = {part: sum(map(seconds, functions)) for part, functions in PARTS.items()}
-    parts = {**spent, "rest": total - sum(spent.values()), "in all": total}
-    return {part: 1000 * seconds for part, seconds in parts.items()}
+    total = 1000 * (time.perf_counter() - began)
+    known = {entry.code: 1000 * entry.totaltime for entry in profile.getstats()}  # that of what they call included
+    codes = {part: [inspect.unwrap(function).__code__ for function in functions] for part, functions in PARTS.items()}
+    spent = {part: sum(known.get(code, 0.0) for code in of_part) for part, of_part in codes.items()}
+    return {**spent, "rest": total - sum(spent.values()), "in all": total}
 
 
 def compare_runtimes(model: ImageBART, folder: Path, repeats: int) -> None:
@@ -181,7 +172,7 @@ def main(arguments: list[str] | None = None) -> None:
     names = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) if STATUS.is_file() else None
     cpu = names[1] if names else platform.processor() or platform.machine()
     print(f"{cpu}, {torch.get_num_threads()} threads, torch {torch.__version__}\n", flush=True)
-    print("| " + " | ".join(HEADINGS) + " |\n|---|" + "---:|" * (len(HEADINGS) - 1), flush=True)
+    print(f"| {HEADINGS} |\n|---|" + "---:|" * HEADINGS.count("|"), flush=True)
     began = time.perf_counter()
     pipe = Pipeline.from_pretrained(str(source))
     ready = f"{time.perf_counter() - began:.1f}"

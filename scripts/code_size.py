@@ -8,7 +8,6 @@ import ast
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,21 +29,15 @@ def package_of(name: str) -> str:
     return rest[0] if first == "imagebart" and rest else first
 
 
-def imports(path: Path) -> Iterator[str]:
-    """The full names of the modules that a file imports, and of what it imports from them."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
 def imported_packages() -> dict[str, set[str]]:
     """The packages that each package imports."""
     imported: dict[str, set[str]] = defaultdict(set)
     for path in files("imagebart/**/*.py", "recipes/**/*.py", "scripts/*.py", "app.py"):
         package = package_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
-        imported[package] |= {package_of(name) for name in imports(path)} - {package}
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                module = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+                imported[package] |= {package_of(module + alias.name) for alias in node.names} - {package}
     return {package: others & imported.keys() for package, others in imported.items()}
 
 

@@ -13,6 +13,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from imagebart.imaging.files import save_animation
 from imagebart.pipeline import Pipeline
+from imagebart.ui.controls import starting_values
 from imagebart.ui.models import Models, find_examples
 from imagebart.ui.page import build_page, launch_page
 from imagebart.weights.folder import EXAMPLES
@@ -20,23 +21,20 @@ from imagebart.weights.folder import EXAMPLES
 ROOT = Path(__file__).resolve().parents[1]
 ASSETS, MODEL = ROOT / "assets", ROOT / "checkpoints" / "things"
 PATIENCE = 120_000  # milliseconds
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 WINDOWS: dict[str, dict[str, Any]] = {
     "page.png": {"viewport": {"width": 1280, "height": 900}},
-    "page-phone.png": {
-        **{"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True},
-        **{"device_scale_factor": 2, "color_scheme": "dark"},
-    },
+    "page-phone.png": PHONE | {"device_scale_factor": 2, "color_scheme": "dark"},
 }
-SCALES, FEATHER = 4, 4  # what the page begins with
 ANIMATION_SECONDS = 5.0
 OPENING = 6  # frames of what was painted, before the run
 
 
 def main() -> None:
     pipe, examples = Pipeline.from_pretrained(MODEL), find_examples(MODEL / EXAMPLES)
-    example, settings = examples[0], pipe.defaults.replace(scales=SCALES)
-    assert example.mask is not None
-    run = pipe.edit(example.image, example.mask, example.prompt, seed=0, settings=settings, feather=FEATHER)
+    example, begun = examples[0], starting_values(pipe)
+    settings, feather = pipe.defaults.replace(scales=begun["scales"]), begun["feather"]
+    run = pipe.edit(example.image, example.mask, example.prompt, seed=0, settings=settings, feather=feather)
     frames = [example.thumbnail()] * OPENING + [event.image for event in run]
     save_animation(frames, ASSETS / "edit.webp", ANIMATION_SECONDS)
     page = build_page(Models(pipe, examples))

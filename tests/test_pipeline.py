@@ -184,7 +184,6 @@ def test_a_png_says_how_its_image_is_made_again(tmp_path: Path, task: str, optio
 @pytest.mark.parametrize("corrector_steps", [0, 3])
 def test_progress_rises_to_one_and_names_stages(corrector_steps: int) -> None:
     model = tiny_model()
-    assert model.denoiser is not None
     model.denoiser.draft_head.weight.normal_(std=2)  # so that some tokens are unlikely
     settings = SamplingSettings(scales=2, resamples=2, corrector_steps=corrector_steps)
     events = list(Pipeline(model).generate("a hat", seed=0, settings=settings))

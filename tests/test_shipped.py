@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from tiny_models import rendered
 
 from imagebart import Pipeline, SamplingSettings
 from imagebart.imaging import masks
@@ -20,7 +21,6 @@ from imagebart.ui.models import find_examples
 from imagebart.worlds.attribute_classifier import AvatarScorer
 from imagebart.worlds.avatars import PLAIN
 from imagebart.worlds.things import ThingScorer
-from recipes.avatars.artwork import rendered
 from recipes.avatars.dataset import avatar_item
 
 ROOT = Path(__file__).parent.parent

@@ -92,11 +92,9 @@ class Region:
 
     def unknown(self, size: Size) -> Bools:
         """The model's pixels that are painted or past the edge of an image of `size` (width, height)."""
-        count = len(self.painted)
-        columns, rows = (
-            np.array([low < 0 or high > length for low, high in masks.spans(start, self.box.side, count)])
-            for start, length in zip((self.box.left, self.box.top), size, strict=True)
-        )
+        across, down = (masks.spans(start, self.box.side, len(self.painted)) for start in (self.box.left, self.box.top))
+        columns = np.array([low < 0 or high > size[0] for low, high in across])
+        rows = np.array([low < 0 or high > size[1] for low, high in down])
         return self.painted | rows[:, None] | columns
 
     @cached_property
@@ -168,10 +166,8 @@ def paint_patches(patches: Bytes, box: Box, size: Size) -> Image.Image:
     patches: uint8 [grid, grid]. A pixel in several patches has the least of their strengths.
     """
     touched = masks.spans(0, len(patches), box.side)  # by each pixel of the square
-    columns, rows = (
-        touched[max(0, -start) : max(0, length - start)]
-        for start, length in zip((box.left, box.top), size, strict=True)
-    )
+    columns = touched[max(0, -box.left) : max(0, size[0] - box.left)]
+    rows = touched[max(0, -box.top) : max(0, size[1] - box.top)]
     kept = masks.cover(255 - patches, rows, columns)
     mask = Image.new("L", size)
     mask.paste(Image.fromarray(255 - kept), (max(0, box.left), max(0, box.top)))

@@ -27,14 +27,7 @@ from imagebart.training.config import DenoiserRun, StageShape
 from imagebart.training.data import grid
 from imagebart.training.loop import Batch, Metrics
 from imagebart.training.masks import painted_masks, random_masks, random_noise_levels
-from imagebart.training.token_task import (
-    Data,
-    TokensTask,
-    TokenTaskInputs,
-    needs_text,
-    prefix_size,
-    train_network,
-)
+from imagebart.training.token_task import Data, TokensTask, TokenTaskInputs, needs_text, prefix_size, train_network
 from imagebart.weights.folder import load_networks
 
 HELD_OUT_SHOWN, HELD_OUT_MEASURED = 6, 64  # images in a grid, and for a metric

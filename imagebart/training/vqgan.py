@@ -86,10 +86,9 @@ class FirstStageTask(Task):
             self.codebook_ema.update(model.quantize, *self.assigned, accelerator)  # type: ignore[arg-type]
 
     def state(self) -> dict[str, Any]:
-        trainer, state = self.discriminator, {"codebook": self.codebook_ema}
-        return (
-            state if trainer is None else {**state, "discriminator": trainer.model, "its optimizer": trainer.optimizer}
-        )
+        trainer = self.discriminator
+        more = {} if trainer is None else {"discriminator": trainer.model, "its optimizer": trainer.optimizer}
+        return {"codebook": self.codebook_ema, **more}
 
     @torch.no_grad()
     def sample(self, model: nn.Module) -> Image.Image:

@@ -27,16 +27,7 @@ from imagebart.core.errors import InputError
 from imagebart.imaging.files import load_image, read_recipe, write_png
 from imagebart.pipeline import MISSED, OFFERED, Pipeline, PipelineEvent
 from imagebart.ui import MAX_RUN_SECONDS, files, messages, on_gpu
-from imagebart.ui.controls import (
-    MAX_IMAGES,
-    NAMES,
-    RESET,
-    Controls,
-    context_size,
-    link_values,
-    recipe_values,
-    starting_values,
-)
+from imagebart.ui.controls import MAX_IMAGES, NAMES, RESET, Controls, link_values, recipe_values, starting_values
 from imagebart.ui.files import MAX_PREVIEW_SIDE, ImageDeleted, Sketch, SketchValue, pack_for_view
 from imagebart.ui.models import Models, model_properties
 
@@ -223,9 +214,8 @@ class Actions:
 
     def list_models(self, model: str | None = None) -> Update:
         """The list that a model is chosen from, as it is now, and the one that is chosen."""
-        choices = self._models.choices()
         chosen: dict[str, Any] = {} if model is None else {"value": model}
-        return {"model": gr.update(choices=choices, **chosen)}
+        return {"model": gr.update(choices=self._models.choices(), **chosen)}
 
     def switch_model(self, model: str) -> Update:
         """The page's changes when another model is chosen, which is fetched first if it is not here, with its own
@@ -289,7 +279,7 @@ def edit_options(pipeline: Pipeline, sketch: Sketch, controls: Controls) -> dict
         "exact": controls.exact or sketch.mode == "expand",
         "movable": sketch.movable,
         "remove": sketch.mode == "remove",
-        "context": context_size(controls.context),
+        "context": controls.crop_context,
         "feather": controls.feather,
         "settings": controls.sampling(pipeline),
     }

@@ -28,6 +28,7 @@ def _setting(name: str, label: str, minimum: float, maximum: float, step: float,
     return Slider(name, label, f"{SamplingSettings.model_fields[name].description}{note}", minimum, maximum, step)
 
 
+CONTEXT_INFO = f"How much around the mask the model sees, in lengths of the mask; {MAX_CONTEXT:g} means all it can."
 SLIDERS = (
     Slider("strength", "How different", "Small keeps the layout, 1 starts from pure noise.", 0.05, 1, 0.05),
     Slider("scales", "Steps", "From coarse to fine. More take longer.", 1, MOST_SCALES, 1),
@@ -38,14 +39,7 @@ SLIDERS = (
     _setting("top_k", "Candidates per token (top-k)", 0, 512, 1, " 0 means all."),
     _setting("top_p", "Likely candidates only (top-p)", 0.05, 1, 0.01),
     Slider("feather", "Mask feather", "Width, in pixels, of the soft edge inside the mask.", 0, 32, 1),
-    Slider(
-        "context",
-        "Crop context",
-        f"How much around the mask the model sees, in lengths of the mask; {MAX_CONTEXT:g} means all it can.",
-        0.25,
-        MAX_CONTEXT,
-        0.25,
-    ),
+    Slider("context", "Crop context", CONTEXT_INFO, 0.25, MAX_CONTEXT, 0.25),
 )
 BASIC = 2  # of them are what many people set; the others are advanced
 
@@ -97,6 +91,11 @@ class Controls(Settings):
             values |= {"scales": None, "corrector_steps": 0}
         return pipeline.defaults.replace(**values)
 
+    @property
+    def crop_context(self) -> float:
+        """How much around the mask the model sees, over the mask's longer side; inf for all."""
+        return math.inf if self.context >= MAX_CONTEXT else self.context
+
     def _several_classes(self, pipeline: Pipeline) -> bool:
         return pipeline.conditioning == "class" and len(self.choice or ()) > 1
 
@@ -105,11 +104,6 @@ NAMES = tuple(Controls.model_fields)
 SAMPLED = SamplingSettings.model_fields.keys() & NAMES
 RESET = tuple(name for name in NAMES if name not in ("model", "words", "choice", "variants", "best_first"))
 """The controls that "Reset" sets: not the prompt, nor how many images in which order."""
-
-
-def context_size(context: float) -> float:
-    """How much around the mask the model sees, over the mask's longer side, from the slider's value; inf for all."""
-    return math.inf if context >= MAX_CONTEXT else context
 
 
 def no_request(pipeline: Pipeline) -> dict[str, Any]:

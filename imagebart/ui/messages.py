@@ -87,19 +87,14 @@ def film_labels(first: int, stages: int, corrected: bool) -> list[str]:
     return ["Noise", *scales, "Image"]
 
 
-def position_line(event: PipelineEvent) -> str:
-    """How far a run is: its share, and step and pass where there are several."""
-    if event.corrector_step:
-        return "Correcting"
+def progress_html(event: PipelineEvent) -> str:
+    """How far a run is: its share, step and pass where there are several, and the time."""
     scale = f"{scale_line(event)} · " if event.stages > 1 else ""
     number = f"pass {event.resample_index + 1} of {event.resamples} · " if event.resamples > 1 else ""
-    return f"{scale}{number}{drawn(event)}"
-
-
-def progress_html(event: PipelineEvent) -> str:
+    position = "Correcting" if event.corrector_step else escape(f"{scale}{number}{drawn(event)}")
     percent = round(100 * event.fraction)
     remaining = "" if event.remaining is None else f", about {event.remaining:.1f} s left"
-    position, time = escape(position_line(event)), f"{event.elapsed:.1f} s{remaining}"
+    time = f"{event.elapsed:.1f} s{remaining}"
     attributes = (
         f' role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent}"'
         f' aria-valuetext="{position} · {time}"'

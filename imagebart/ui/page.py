@@ -221,16 +221,10 @@ show();
 def add_heading(models: list[tuple[str, str]]) -> Parts:
     with gr.Row(elem_id="top"):
         gr.HTML(messages.HEADING, elem_id="heading")
-        template = (
-            '<label class="ib-model"><span class="ib-long">Model</span><select aria-label="Model"></select></label>'
-        )
-        parts = {
-            "model": gr.HTML(
-                models[0][1], html_template=template, js_on_load=MODEL_LIST, choices=models, elem_id="model"
-            )
-        }
+        html = '<label class="ib-model"><span class="ib-long">Model</span><select aria-label="Model"></select></label>'
+        model = gr.HTML(models[0][1], html_template=html, js_on_load=MODEL_LIST, choices=models, elem_id="model")
         gr.HTML(messages.OPEN, elem_id="open")
-    return parts
+    return {"model": model}
 
 
 def add_prompt_and_buttons(properties: Properties) -> Parts:
@@ -241,12 +235,7 @@ def add_prompt_and_buttons(properties: Properties) -> Parts:
     with gr.Column(elem_id="dock"):
         gr.HTML(_read("sketchpad/modes.html"), elem_id="modes", apply_default_css=False)
         with gr.Row(elem_id="ask"):
-            parts["words"] = gr.Textbox(
-                max_lines=3,
-                elem_id="prompt",
-                **label,
-                **properties["words"],
-            )
+            parts["words"] = gr.Textbox(max_lines=3, elem_id="prompt", **label, **properties["words"])
             parts["choice"] = gr.Dropdown(
                 multiselect=True, max_choices=MAX_IMAGES, elem_id="choice", **label, **properties["choice"]
             )

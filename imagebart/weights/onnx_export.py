@@ -141,13 +141,7 @@ def export_graphs(made_of: dict[str, Graph], folder: Path) -> list[Path]:
         paths.append(path := folder / f"{name}.onnx")
         sizes = tuple(dict.fromkeys(dimensions, torch.export.Dim.DYNAMIC) for dimensions in graph.sizes)
         network = graph.network.eval()
-        program = torch.onnx.export(
-            network,
-            graph.example,
-            dynamo=True,
-            opset_version=OPSET,
-            dynamic_shapes=sizes,
-        )
+        program = torch.onnx.export(network, graph.example, dynamo=True, opset_version=OPSET, dynamic_shapes=sizes)
         assert program is not None
         program.save(path)
         with torch.no_grad():

@@ -114,16 +114,8 @@ def _build(first_stage: FirstStageConfig, kind: Kind, stage: StageKind, settings
         named = _renamed(settings, DECODER, beside=ENCODER)
         decoder = TransformerConfig.parse(**named, vocab_out=named["vocab_in"], cross=True)
     conditioner = _conditioner(kind, encoder or decoder, first_stage.tokens)
-    config = StageConfig.parse(
-        kind=stage,
-        t=1,
-        vocab_size=decoder.vocab_out,
-        tokens=first_stage.tokens,
-        beta=1.0,
-        decoder=decoder,
-        encoder=encoder,
-        cond_length=conditioner.length,
-    )
+    sizes = {"vocab_size": decoder.vocab_out, "tokens": first_stage.tokens, "cond_length": conditioner.length}
+    config = StageConfig.parse(kind=stage, t=1, beta=1.0, decoder=decoder, encoder=encoder, **sizes)
     return PublishedStage(first_stage, conditioner, config)
 
 

@@ -8,7 +8,7 @@ and size and kept: several times faster than rasterising whole avatars, with the
 import io
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache, lru_cache
 from pathlib import Path
@@ -20,7 +20,6 @@ import torch
 from PIL import Image, ImageColor
 from torch import Tensor
 
-from imagebart.imaging.files import normalize
 from imagebart.worlds.avatars import HAT_TOPS, VALUES, Attributes
 from recipes.avatars import data_file
 
@@ -38,10 +37,6 @@ HAIR_COLORS, FABRIC_COLORS, SKINS, BACKGROUNDS, INK = (
     _DATA["colors"][name] for name in ("hair", "fabric", "skin", "background", "ink")
 )
 
-# Boxes of units: left, top, right, bottom.
-FACE = (62.0, 76.0, 204.0, 188.0)
-PRINT = (90.0, 226.0, 176.0, 272.0)
-
 
 def rasterise(svg: str) -> Image.Image:
     """An SVG document as an "RGBA" image of its own size."""
@@ -51,20 +46,16 @@ def rasterise(svg: str) -> Image.Image:
 
 
 @cache
-def _source(kind: str, name: str) -> str:
-    """The elements of a part's SVG file."""
+def _elements(kind: str, name: str) -> str:
+    """The elements of a part's SVG file; of the body those of the set's base avatar, without places of other parts."""
     folder = Path(python_avatars.__file__).parent / "avatar_parts"
-    text = (folder / kind / f"{name}.svg").read_text(encoding="utf-8")
+    file = folder / ("styles/transparent.svg" if kind == "body" else f"{kind}/{name}.svg")
+    text = file.read_text(encoding="utf-8")
+    if kind == "body":
+        definitions = text[text.index("<defs>") : text.index("</defs>") + len("</defs>")]
+        body = text[text.index('<g id="Body"') : text.index('<g id="Clothing"')]
+        return f'{definitions}<g fill="none" fill-rule="evenodd">{body}</g>'
     return text[text.index("<svg") :].split(">", 1)[1].rsplit("</svg>", 1)[0]
-
-
-@cache
-def _body() -> str:
-    """The definitions and the body of the set's base avatar, without the places of other parts."""
-    text = _source("styles", "transparent")
-    definitions = text[text.index("<defs>") : text.index("</defs>") + len("</defs>")]
-    body = text[text.index('<g id="Body"') : text.index('<g id="Clothing"')]
-    return f'{definitions}<g fill="none" fill-rule="evenodd">{body}</g>'
 
 
 def part_svg(kind: str, name: str, color: str | None, size: int) -> str:
@@ -72,7 +63,7 @@ def part_svg(kind: str, name: str, color: str | None, size: int) -> str:
 
     kind: a folder of the set (a key of `PLACES`); name: a file in it; color: `#RRGGBB` of its colored area, or None.
     """
-    content = _body() if kind == "body" else _source(kind, name)
+    content = _elements(kind, name)
     if color is not None:
         content = COLORED.sub(rf'\1 fill="{color}"\2', content)
     left, top, side = FRAME
@@ -128,19 +119,16 @@ def render(attributes: Attributes, size: int = 128) -> np.ndarray:
     return np.minimum(canvas, 255).astype(np.uint8)
 
 
-def rendered(avatars: Sequence[Attributes], size: int) -> Tensor:
-    """Avatars as images float [B, 3, size, size] in [-1, 1]."""
-    images = np.stack([render(avatar, size) for avatar in avatars])
-    return normalize(torch.from_numpy(images).permute(0, 3, 1, 2))
-
-
 def face_weight(size: int) -> Tensor:
     """Where an error of the image counts more: float [size, size], 0 to 1.
 
-    1 on eyes, eyebrows, glasses, beard and mouth, 0.5 on a shirt's print, 0 elsewhere, with soft edges.
+    1 on eyes, eyebrows, glasses, beard and mouth, 0.5 on a shirt's print, 0 elsewhere, falling over 10 units.
     """
     x, y = _units(size)
-    weight = np.maximum(_soft_box(FACE, x, y), 0.5 * _soft_box(PRINT, x, y))
+    weight, boxes = np.zeros((size, size)), {1.0: (62, 76, 204, 188), 0.5: (90, 226, 176, 272)}
+    for share, (left, top, right, bottom) in boxes.items():
+        outside = np.maximum(np.maximum(left - x, x - right), np.maximum(top - y, y - bottom))
+        weight = np.maximum(weight, share * np.clip(1 - outside / 10, 0, 1))
     return torch.from_numpy(weight.astype(np.float32))
 
 
@@ -159,14 +147,7 @@ def background_mask(attributes: Attributes, size: int) -> np.ndarray:
 
 
 def _units(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Each pixel's center in units: x and y, [size, size]."""
+    """Each pixel's center in units: x, [1, size], and y, [size, 1]."""
     left, top, side = FRAME
     centers = (np.arange(size) + 0.5) / size * side
-    return np.broadcast_to(left + centers, (size, size)), np.broadcast_to((top + centers)[:, None], (size, size))
-
-
-def _soft_box(box: tuple[float, float, float, float], x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """1 within a box, falling to 0 over 10 units outside it."""
-    left, top, right, bottom = box
-    outside = np.maximum(np.maximum(left - x, x - right), np.maximum(top - y, y - bottom))
-    return np.clip(1 - outside / 10, 0, 1)
+    return left + centers[None], top + centers[:, None]

@@ -188,9 +188,8 @@ def _negations(attributes: Attributes, spoken: set[str], random: np.random.Gener
     """At times, what an attribute is not, of those not named."""
     fragments = []
     for attribute in NEGATIONS:
-        if attribute in spoken or random.random() > 0.06:
-            continue
-        if choices := _true(NEGATIONS, attribute, vars(attributes), False):
+        rarely = attribute not in spoken and random.random() <= 0.06
+        if rarely and (choices := _true(NEGATIONS, attribute, vars(attributes), False)):
             phrase = choices[random.integers(len(choices))]
             fragments.append(Fragment(attribute, phrase.kind, phrase.text, {attribute: phrase.values}))
     return fragments

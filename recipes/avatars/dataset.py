@@ -39,7 +39,6 @@ SHARES = {name: weights / weights.sum() for name, weights in SHARES.items()}
 
 
 def held_out(attributes: Attributes) -> bool:
-    """Whether an avatar has a held-out pair."""
     return any(pair.items() <= vars(attributes).items() for pair in HELD_OUT_PAIRS)
 
 

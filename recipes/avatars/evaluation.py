@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from imagebart.evaluation.metrics import Measure, share_of
-from imagebart.imaging.files import to_images, to_tensor
+from imagebart.imaging.files import normalize, to_images, to_tensor
 from imagebart.imaging.masks import MASK_SUFFIX
 from imagebart.pipeline import Pipeline
 from imagebart.weights.folder import EXAMPLES
@@ -27,7 +27,7 @@ from imagebart.worlds.avatars import PLAIN, VALUES, Attributes, Claims, verbaliz
 from recipes import evaluation as shared
 from recipes import generator
 from recipes.avatars import CLASSIFIER, data_file
-from recipes.avatars.artwork import render, rendered
+from recipes.avatars.artwork import render
 from recipes.avatars.captions import Caption, describe
 from recipes.avatars.dataset import HELD_OUT_PAIRS, held_out, read_values, sample
 
@@ -75,18 +75,11 @@ def held_out_prompt(number: int, series: int) -> Caption:
 
 @dataclass(frozen=True, kw_only=True)
 class BrushCase(shared.Case):
-    """An avatar, the same with one attribute changed, a caption that asks for it, and a stroke over its place."""
+    """An avatar, a caption that asks for the same with one attribute changed, and a stroke over its place."""
 
-    before: Attributes
     after: Attributes
-    attribute: str
-    caption: Caption
-
-    @property
-    def kept(self) -> Claims:
-        """What is to stay: the attributes that show before and after and are not asked for, as they are."""
-        names = (self.before.visible() & self.after.visible()) - {self.attribute} - self.caption.claims.keys()
-        return {name: frozenset({getattr(self.before, name)}) for name in names}
+    asked: Claims
+    kept: Claims  # what is to stay: attributes that show before and after and are not asked for, as they are
 
 
 def brush_case(number: int, seed: int) -> BrushCase:
@@ -112,15 +105,15 @@ def brush_case(number: int, seed: int) -> BrushCase:
     else:
         raise ValueError(f"no caption asks for another {attribute}; the grammar has to name its values")
     random = generator(number, seed, 21)
-    rows, columns = np.flatnonzero(difference.any(1)), np.flatnonzero(difference.any(0))
-    across, down = columns[-1] + 1 - columns[0], rows[-1] + 1 - rows[0]
-    x = columns[0] + across * (0.5 + random.normal(0, 0.06))
-    y = rows[0] + down * (0.5 + random.normal(0, 0.06))
+    left, top, across, down = cv2.boundingRect(difference.astype(np.uint8))
+    x = left + across * (0.5 + random.normal(0, 0.06))
+    y = top + down * (0.5 + random.normal(0, 0.06))
     half = random.uniform(0.75, 1.1, 2) * (across, down) / 2
     bounds = (x - half[0], y - half[1], x + half[0], y + half[1])
     mask = shared.zigzag(bounds, random.uniform(6, 24), (SIZE, SIZE), random)
-    shown = Image.fromarray(image)
-    return BrushCase(shown, mask, said.text, before=before, after=after, attribute=attribute, caption=said)
+    names = (before.visible() & after.visible()) - {attribute} - said.claims.keys()
+    kept = {name: frozenset({vars(before)[name]}) for name in names}
+    return BrushCase(Image.fromarray(image), mask, said.text, after=after, asked=said.claims, kept=kept)
 
 
 def has_patch(image: np.ndarray, reference: np.ndarray, mask: np.ndarray) -> bool:
@@ -155,7 +148,7 @@ def strokes(pipe: Pipeline, cases: list[BrushCase], seed: int, grids: dict[str, 
     results = shared.edit_all(pipe, cases, seed)
     grids["painted"] = shared.edit_grid(cases, results)
     read = read_all([last.image for last in results])
-    asked = [all(found(a, case.caption.claims).values()) for a, case in zip(read, cases, strict=True)]
+    asked = [all(found(a, case.asked).values()) for a, case in zip(read, cases, strict=True)]
     yield Measure("strokes: as asked", *share_of(asked), len(cases), "%", "≥ 97 %")
     stay = [found(a, case.kept) for a, case in zip(read, cases, strict=True)]
     yield _share("strokes: others' attributes stay", stay, "≥ 99 %")
@@ -163,10 +156,11 @@ def strokes(pipe: Pipeline, cases: list[BrushCase], seed: int, grids: dict[str, 
     for case, last, seen in zip(cases, results, read, strict=True):
         mask, kept = shared.changed_pixels(last), {name: value for name, (value,) in case.kept.items()}
         patched.append(has_patch(np.asarray(last.image), render(replace(seen, **kept), SIZE), mask))
-        original = rendered([case.after], SIZE)
+        truth = render(case.after, SIZE)
         with torch.no_grad():
-            decoded = pipe.model.first_stage.decode(pipe.model.first_stage.encode(original))
-        floor.append(has_patch(np.asarray(to_images(decoded)[0]), render(case.after, SIZE), mask))
+            tokens = pipe.model.first_stage.encode(normalize(torch.from_numpy(truth).permute(2, 0, 1)[None]))
+            decoded = pipe.model.first_stage.decode(tokens)
+        floor.append(has_patch(np.asarray(to_images(decoded)[0]), truth, mask))
     yield Measure("strokes: with a patch", *share_of(patched), len(cases), "%", "floor + 2 %")
     yield Measure("reconstructions: with a patch, the floor", *share_of(floor), len(cases), "%")
     yield from shared.common_measures(cases, results)

@@ -6,11 +6,11 @@ caption claims is known, so each query token learns to say of one attribute whic
 it is not mentioned (`imagebart.worlds.attribute_classifier`).
 """
 
-import math
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -90,9 +90,7 @@ def _blurred(images: Tensor, sigma: Tensor) -> Tensor:
 
 def _rounded_in_blocks(images: Tensor, step: Tensor) -> Tensor:
     """8 x 8 cosine coefficients rounded to a step [B, 1, 1, 1], as JPEG does; 0 leaves an image alone."""
-    n = np.arange(8)
-    cosine = np.cos(math.pi * (2 * n[None] + 1) * n[:, None] / 16) * np.where(n[:, None] == 0, 1, math.sqrt(2)) / 8**0.5
-    matrix = torch.from_numpy(cosine.astype(np.float32))
+    matrix = torch.from_numpy(cv2.dct(np.eye(8), flags=cv2.DCT_ROWS).T.astype(np.float32))
     blocks = images.unflatten(3, (-1, 8)).unflatten(2, (-1, 8)).transpose(3, 4)  # [B, 3, H/8, W/8, 8, 8]
     size = step[..., None, None].clamp_min(1e-6)
     coefficients = (matrix @ blocks @ matrix.T / size).round() * size

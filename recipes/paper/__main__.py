@@ -1,6 +1,7 @@
 """`python -m recipes.paper train|evaluate photographs|avatars`: the paper's claim in small, in runs/paper."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -37,10 +38,7 @@ def evaluate(
     evaluate_all(load(Experiment, config), folder, seed, first, count)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs a command; returns its exit code."""
-    return run(app, "recipes.paper", arguments)
-
+main = partial(run, app, "recipes.paper")
 
 if __name__ == "__main__":
     sys.exit(main())

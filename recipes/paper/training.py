@@ -131,17 +131,13 @@ def train_all(experiment: Experiment, folder: Path) -> None:
         batch = experiment.loop.batch_size // (scales if arm.kind == "joint" else 1)  # it sees each image at all t
         for t in range(1, scales + 1) if arm.kind in ("stages", "masked") else (None,):
             shape = arm.coarsest if t == scales else arm.finer
-            of_tokens: dict[str, Any] = {
-                "data": "",
-                "first_stage": str(folder / FIRST_STAGE),
-                "conditioning": "none",
-                "shape": shape,
-            }
+            of_tokens: dict[str, Any] = {"data": "", "first_stage": str(folder / FIRST_STAGE), "shape": shape}
+            of_tokens["conditioning"] = "none"
             run = StageRun(**of_tokens, loop=experiment.loop, betas=arm.schedule.betas, t=t)
             if arm.kind == "denoiser":
                 network: Any = Denoiser(denoiser_config(shape, inputs.first_stage.config, inputs.conditioner, None))
             else:
-                network = untrained(run, t or 1, inputs)
+                network = Stage(stage_config(run, t or 1, arm.schedule, inputs), scales)
             step = batch * cost(network) * scales
             compute = compute or experiment.loop.steps * step  # type: ignore[operator]  # checked
             loop = experiment.loop.replace(batch_size=batch, steps=round(compute / step))
@@ -153,11 +149,6 @@ def train_all(experiment: Experiment, folder: Path) -> None:
                 train_denoiser(DenoiserRun(**of_tokens, loop=loop), part, data)
             else:
                 (train_stages if arm.kind == "stages" else train_own)(run.replace(loop=loop), part, data)
-
-
-def untrained(run: StageRun, t: int, inputs: TokenTaskInputs) -> Stage:
-    """A stage as a run begins with it."""
-    return Stage(stage_config(run, t, Schedule(run.betas), inputs), len(run.betas))
 
 
 def cost(network: Stage | Denoiser) -> int:
@@ -188,16 +179,16 @@ class MaskedStagesTask(StagesTask):
 
 def train_own(run: StageRun, folder: Path, data: Any) -> None:
     """Trains a stage on masks or, where a run names none, one encoder-decoder for all t; writes them as stages."""
-    inputs = TokenTaskInputs.of(run, folder, data)
-    stages = [first := untrained(run, run.t or 1, inputs)]
+    inputs, schedule = TokenTaskInputs.of(run, folder, data), Schedule(run.betas)
+    stages = [first := Stage(stage_config(run, run.t or 1, schedule, inputs), schedule.stages)]
     for t, beta in enumerate(run.betas[1:], 2) if run.t is None else ():
-        stages.append(Stage(first.config.replace(t=t, beta=beta), len(run.betas)))
+        stages.append(Stage(first.config.replace(t=t, beta=beta), schedule.stages))
         stages[-1].encoder, stages[-1].decoder = first.encoder, first.decoder
     kind = StagesTask if run.t is None else MaskedStagesTask
     task = kind(Stages(stages), inputs.conditioner, inputs.first_stage, inputs.dataset, run)
     trained = train_network(task, token_tables(first), folder)
     apart = [deepcopy(stage) for stage in trained.stages]  # a file holds no tensor twice
-    ImageBART(inputs.first_stage, apart, schedule=Schedule(run.betas)).save_pretrained(folder)
+    ImageBART(inputs.first_stage, apart, schedule=schedule).save_pretrained(folder)
 
 
 def load_arm(name: str, arm: Arm, folder: Path) -> ImageBART | None:

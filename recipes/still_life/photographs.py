@@ -13,8 +13,7 @@ import re
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Annotated
@@ -34,19 +33,8 @@ NAMES = {  # of folders, as captions have them; others take an s
     "Red-Grapefruit": "grapefruits", "Zucchini": "courgettes", "Mango": "mangoes", "Tomato": "tomatoes",
     "Potato": "potatoes", "Peach": "peaches", "Garlic": "garlic", "Ginger": "ginger", "Asparagus": "asparagus",
 }  # fmt: skip
-MANY_COLORS = {
-    *("apples", "melons", "pears", "peppers", "plums", "mangoes", "cabbages", "daisies", "roses", "tulips"),
-}
-
-
-@dataclass(frozen=True)
-class Photograph:
-    """A photograph, what it shows, and who is to be credited."""
-
-    name: str
-    content: bytes
-    things: str  # in the plural
-    credit: dict[str, str]
+MANY_COLORS = ["apples", "melons", "pears", "peppers", "plums", "mangoes", "cabbages", "daisies", "roses", "tulips"]
+Photograph = tuple[str, bytes, str, dict[str, str]]  # its name, its file, what it shows in the plural, the credit
 
 
 def main(
@@ -61,8 +49,15 @@ def main(
             carrots = groceries or Path(urlretrieve(GROCERIES, Path(folder) / "groceries.zip")[0])
         except OSError as error:
             raise SystemExit(f"The photographs cannot be fetched ({error}); get them by hand, see --help.") from error
-        count = make(out, chain(flower_photos(roses), grocery_photos(carrots)))
-    print(f"{count:,} photographs in {out}")
+        out.mkdir(parents=True, exist_ok=True)
+        rows = []
+        for file, content, things, credit in chain(flower_photos(roses), grocery_photos(carrots)):
+            image, name = small(content), Path(file).with_suffix(".webp").name
+            image.save(out / name, quality=85)
+            rows.append({"file_name": name, "text": caption(things, image), **credit})
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (out / "metadata.jsonl").write_text(lines, encoding="utf-8")
+    print(f"{len(rows):,} photographs in {out}")
 
 
 def flower_photos(archive: Path) -> Iterator[Photograph]:
@@ -75,8 +70,7 @@ def flower_photos(archive: Path) -> Iterator[Photograph]:
     credits = {file: {"author": author.strip(), "source": source} for file, author, source in credited}
     for name in sorted(name for name in contents if name.endswith(".jpg")):
         folder, file = name.split("/")[-2:]
-        credit = credits.get(f"{folder}/{file}", {})
-        yield Photograph(f"flower-{file}", contents[name], NAMES.get(folder, f"{folder}s"), credit)
+        yield f"flower-{file}", contents[name], NAMES.get(folder, f"{folder}s"), credits.get(f"{folder}/{file}", {})
 
 
 def grocery_photos(archive: Path) -> Iterator[Photograph]:
@@ -89,20 +83,7 @@ def grocery_photos(archive: Path) -> Iterator[Photograph]:
                 folder = parts[parts.index(kind) + 1]
                 things = NAMES.get(folder, f"{folder.replace('-', ' ').lower()}s")
                 things = "watermelons" if "Watermelon" in parts else things
-                yield Photograph(f"produce-{parts[-1]}", files.read(name), things, {})
-
-
-def make(out: Path, photographs: Iterable[Photograph]) -> int:
-    """Writes photographs with their metadata.jsonl; returns how many there are. Training leaves out duplicates."""
-    out.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for photograph in photographs:
-        image, name = small(photograph.content), Path(photograph.name).with_suffix(".webp").name
-        image.save(out / name, quality=85)
-        rows.append({"file_name": name, "text": caption(photograph.things, image), **photograph.credit})
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    (out / "metadata.jsonl").write_text(lines, encoding="utf-8")
-    return len(rows)
+                yield f"produce-{parts[-1]}", files.read(name), things, {}
 
 
 def small(content: bytes) -> Image.Image:

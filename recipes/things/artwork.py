@@ -11,7 +11,6 @@ from pathlib import Path
 from imagebart.core.errors import InputError
 
 PACKAGE = "@lobehub/fluent-emoji-3d@1.1.0"
-PACKED = "lobehub-fluent-emoji-3d-1.1.0.tgz"  # as npm calls it
 ARTWORK = Path("runs/things/artwork.tgz")  # where the package is kept
 GROUNDS = {
     "white": (248, 248, 248), "grey": (180, 184, 190), "black": (44, 46, 54), "red": (226, 92, 82),
@@ -47,5 +46,5 @@ def fetch(path: Path = ARTWORK) -> Path:
             subprocess.run(["npm", "pack", PACKAGE], cwd=path.parent, check=True, capture_output=True)
         except (OSError, subprocess.CalledProcessError) as error:
             raise InputError(f"The artwork is fetched with `npm pack {PACKAGE}`, which failed: {error}") from error
-        (path.parent / PACKED).rename(path)
+        (path.parent / "lobehub-fluent-emoji-3d-1.1.0.tgz").rename(path)  # as npm calls it
     return path

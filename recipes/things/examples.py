@@ -17,11 +17,10 @@ from recipes.things.layers import NOUNS, colored, laid
 
 SIDE, HORIZON = 384, 270  # pixels along an image of drawn things, and where its floor begins
 NUMBERS = {noun.name: number for number, noun in enumerate(NOUNS)}
-Square = tuple[int, int, int]  # left, top and side in pixels
 
 
-def arranged(grounds: str, things: dict[str, Square]) -> Image.Image:
-    """Things on a ground: the color of the wall, and that of the floor where it is another."""
+def arranged(grounds: str, things: dict[str, tuple[int, int, int]]) -> Image.Image:
+    """Things on a ground: its color, or those of wall and floor. things: left, top and side of each, in pixels."""
     wall, *floor = (GROUNDS[name] for name in grounds.split())
     canvas = np.full((SIDE, SIDE, 3), wall, np.float32) / 255
     if floor:
@@ -33,17 +32,14 @@ def arranged(grounds: str, things: dict[str, Square]) -> Image.Image:
     return Image.fromarray((canvas.clip(0, 1) * 255 + 0.5).astype(np.uint8))
 
 
-def photograph(name: str) -> Image.Image:
-    return Image.open(Path(__file__).parent / "data" / f"{name}.webp").convert("RGB")
-
-
 def examples() -> Iterator[tuple[str, shared.Case]]:
     """Images, each with an outline in a box and what should be there; "" where the thing there goes."""
+    coffee, rocket = (Image.open(Path(__file__).parent / "data" / f"{name}.webp") for name in ("coffee", "rocket"))
     fruit, on_table = {"apple": (24, 190, 110), "banana": (250, 190, 110)}, {"teddy bear": (30, 150, 150)}
     cases: tuple[tuple[str, Image.Image, tuple[int, int, int, int], str], ...] = (
-        ("1-a-coffee", photograph("coffee"), (435, 225, 160, 160), "a croissant"),
+        ("1-a-coffee", coffee.convert("RGB"), (435, 225, 160, 160), "a croissant"),
         ("2-a-cat", arranged("green", {"cat": (30, 120, 160)}), (215, 135, 145, 150), "a blue dog"),
-        ("3-a-rocket-at-night", photograph("rocket"), (345, 15, 160, 150), "a ufo"),
+        ("3-a-rocket-at-night", rocket.convert("RGB"), (345, 15, 160, 150), "a ufo"),
         ("4-fruit", arranged("white", fruit), (138, 188, 112, 112), "a pear"),
         ("5-a-frog-without-a-crown", arranged("pink", {"frog": (92, 150, 200)}), (135, 75, 115, 100), "a crown"),
         ("6-a-car-to-remove", arranged("beige brown", on_table | {"car": (210, 170, 150)}), (205, 200, 155, 125), ""),

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from einops import rearrange
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -25,7 +24,7 @@ from imagebart.training.data import grid
 from imagebart.training.loop import Batch, Task, train
 from imagebart.training.vqgan import gradient_loss, load_first_stage
 from imagebart.worlds.things import recolored
-from recipes.things.layers import GRID, NOUNS, PATCH, SIDE, drawing, picture
+from recipes.things.layers import NOUNS, PATCH, SIDE, drawing, picture
 from recipes.training import Series
 
 PAINT_WEIGHT = 0.5  # of errors in paint, over those in color and opacity
@@ -49,26 +48,6 @@ class LayersRun(Settings):
     decoder_only: bool = False  # codes and decoder: a hundred times fewer things to see
 
 
-def drawings() -> Tensor:
-    """All drawings, float [M, LAYER_CHANNELS, SIDE, SIDE]."""
-    return torch.stack([torch.from_numpy(drawing(noun)).permute(2, 0, 1) for noun in range(len(NOUNS))])
-
-
-def means(points: Tensor, index: Tensor, count: int) -> Tensor:
-    """Of points [M, D] the mean of each group [count, D]; empty groups have zero."""
-    members = torch.bincount(index, minlength=count).to(points.dtype)
-    sums = torch.zeros(count, points.shape[1], dtype=points.dtype).index_add_(0, index, points)
-    return sums / members.clamp_min(1)[:, None]
-
-
-def principal_directions(points: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The mean of points [M, D], and the orthonormal directions of largest variance, [D, count]."""
-    mean = points.mean(0)
-    centered = points - mean
-    _, vectors = torch.linalg.eigh(centered.T @ centered / len(points))
-    return mean, vectors[:, -count:].flip(1)
-
-
 def nearest(points: Tensor, codes: Tensor) -> Tensor:
     """Of points [M, d] the nearest codes [K, d]."""
     return torch.cat([(codes.square().sum(1) - 2 * part @ codes.T).argmin(1) for part in points.split(8192)])
@@ -88,12 +67,13 @@ def fewer(points: Tensor, count: int) -> Tensor:
             if excess and stays[double]:
                 stays[number], excess = False, excess - 1
         kept = kept[stays]
-    return means(points, nearest(points, kept), len(kept))
+    group = nearest(points, kept)[:, None].expand_as(points)
+    return torch.zeros_like(kept).scatter_reduce(0, group, points, "mean", include_self=False)
 
 
 @torch.no_grad()
 def init_codes(model: FirstStage, layers: Tensor) -> Tensor:
-    """Codes and the decoder's linear map by what the patches are; the tokens of the drawings, int64 [M, GRID^2]."""
+    """Codes and the decoder's linear map by what the patches are; the tokens of the drawings, int64 [M, N]."""
     weight = torch.ones(LAYER_CHANNELS)
     weight[4] = PAINT_WEIGHT
     weight = weight.repeat_interleave(PATCH**2)
@@ -101,12 +81,14 @@ def init_codes(model: FirstStage, layers: Tensor) -> Tensor:
     there = patches[:, 3 * PATCH**2 : 4 * PATCH**2].amax(1) >= LEAST
     config, shown, decoder = model.config, patches * weight, model.decoder
     assert isinstance(decoder, AlphaDecoder) and decoder.patch.bias is not None
-    mean, directions = principal_directions(shown[there], config.code_dim)
+    mean, count = shown[there].mean(0), int(there.sum())
+    centered = shown[there] - mean
+    _, vectors = torch.linalg.eigh(centered.T @ centered / count)
+    directions = vectors[:, -config.code_dim :].flip(1)  # orthonormal, of largest variance first
     points = (shown - mean) @ directions
     scale = points[there].square().sum(1).mean().sqrt() / CODE_SIZE
     points = points / scale
-    count = min(config.codebook_size - 1, int(there.sum()))
-    codes = torch.cat([points[~there][:1], fewer(points[there], count)])
+    codes = torch.cat([points[~there][:1], fewer(points[there], min(config.codebook_size - 1, count))])
     model.quantize.embedding.weight[: len(codes)] = codes
     model.quantize.embedding.weight[len(codes) :] = 100.0  # never the nearest
     decoder.patch.weight.copy_((scale * directions / weight[:, None])[..., None, None])
@@ -155,8 +137,7 @@ class LayersTask(Task):
 
     def decoder_loss(self, first: FirstStage, layers: Tensor, tokens: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Drawings from their tokens, [B, N]: over a ground by chance; opacity; paint."""
-        grid_of = rearrange(tokens, "b (h w) -> b h w", h=GRID)
-        output = first.pixels(first.quantize.embedding.weight[grid_of], grid_of).float()
+        output = first.decode(tokens).float()
         ground = torch.rand(len(layers), 3, 1, 1)
         over, wanted = (part[:, :3] + ground * (1 - part[:, 3:4]) for part in (output, layers))
         error, one = over - wanted, torch.ones(1, 1, SIDE, SIDE)
@@ -174,14 +155,11 @@ class LayersTask(Task):
         items = [picture(number, 99, "test", hidden=False) for number in range(count)]
         images = torch.stack([item["image"] for item in items])
         nouns, colors = torch.tensor([item["noun"] for item in items]), [item["color"] for item in items]
-        read = torch.cat([model.encode(normalize(part)) for part in images.split(20)])
-        layers = recolored(self.layers[nouns], colors)
-        one, two = (
-            torch.cat([model.decode(part) for part in tokens.split(20)]).clamp(0, 1)
-            for tokens in (read, self.drawn[nouns])
-        )
-        right = (read == self.drawn[nouns])[self.drawn[nouns] != NOTHING].float().mean()
-        return images, layers, recolored(one, colors), recolored(two, colors), right
+        read, drawn = torch.cat([model.encode(normalize(part)) for part in images.split(20)]), self.drawn[nouns]
+        decoded = [torch.cat([model.decode(part) for part in tokens.split(20)]) for tokens in (read, drawn)]
+        layers = [self.layers[nouns], *(part.clamp(0, 1) for part in decoded)]
+        right = (read == drawn)[drawn != NOTHING].float().mean()
+        return images, *(recolored(part, colors) for part in layers), right
 
     def sample(self, model: nn.Module) -> Image.Image:
         """Pictures; the layers read from them, on gray; the layers of their things' tokens; the layers."""
@@ -202,7 +180,8 @@ class LayersTask(Task):
 def train_first_stage(run: LayersRun, folder: Path) -> None:
     """Trains (or resumes) the first stage in a run's folder and writes it there, with the drawings' tokens."""
     torch.manual_seed(run.loop.seed)
-    layers, model, start = drawings(), FirstStage(run.model), folder / START
+    layers = torch.stack([torch.from_numpy(drawing(noun)).permute(2, 0, 1) for noun in range(len(NOUNS))])
+    model, start = FirstStage(run.model), folder / START
     folder.mkdir(parents=True, exist_ok=True)
     if not start.is_file():  # some minutes
         if run.init_from is not None:
@@ -210,9 +189,8 @@ def train_first_stage(run: LayersRun, folder: Path) -> None:
             tokens = load_file(Path(run.init_from) / START)["tokens"]
         else:
             tokens = init_codes(model, layers)
-        save_file(
-            {"tokens": tokens, **{name: tensor.contiguous() for name, tensor in model.state_dict().items()}}, start
-        )
+        weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+        save_file({"tokens": tokens, **weights}, start)
     begun = load_file(start)
     tokens = begun.pop("tokens")
     model.load_state_dict(begun)

@@ -1,8 +1,7 @@
 """Things as layers: rendered Fluent emoji with opacity and soft shadow in one frame, and pictures that they stand on.
 
-The artwork is Microsoft's Fluent emoji (3D; MIT, Copyright (c) Microsoft Corporation) as the npm package
-`@lobehub/fluent-emoji-3d` has it: 256 pixels a side. A thing always fills the same box, which is all that the model
-sees; where it goes in a picture, how large, mirrored or not, and in which color is decided beside the patches.
+A thing always fills the same box, which is all that the model sees; where it goes in a picture, how large, mirrored or
+not, and in which color is decided beside the patches.
 """
 
 import io
@@ -24,9 +23,8 @@ from recipes.training import pixels_first
 SIDE, PATCH = 240, 24  # pixels along the box, and along a token's patch
 GRID = SIDE // PATCH
 FILLED = 0.94  # of the box's side, the longest side of a thing
-NOUNS: tuple[Noun, ...] = tuple(
-    map(Noun.of, (Path(__file__).parent / "data" / "nouns.txt").read_text(encoding="utf-8").splitlines())
-)
+TABLE = Path(__file__).parent / "data" / "nouns.txt"
+NOUNS: tuple[Noun, ...] = tuple(map(Noun.of, TABLE.read_text(encoding="utf-8").splitlines()))
 PHOTOGRAPHS = Path("../shared/data/still-life")
 
 
@@ -105,7 +103,6 @@ def plain(random: np.random.Generator) -> np.ndarray:
 
 
 def photograph(random: np.random.Generator, part: str) -> Image.Image:
-    """One of a part's photographs."""
     files = _photographs(part)
     return Image.open(io.BytesIO(files[int(random.integers(len(files)))])).convert("RGB")
 

@@ -292,11 +292,8 @@ def test_the_film_fills_while_the_run_goes_on_and_is_replayed(windows: Windows, 
         slow_site.pipeline.pause = 0.05
         page.expect_finished()
         assert states() == ["done"] * (MANY_STAGES + 1)
-        assert page.film.all_inner_texts() == [
-            "Noise",
-            *(f"{i} of {MANY_STAGES}" for i in range(1, MANY_STAGES)),
-            "Image",
-        ]
+        scales = [f"{i} of {MANY_STAGES}" for i in range(1, MANY_STAGES)]
+        assert page.film.all_inner_texts() == ["Noise", *scales, "Image"]
         expect(page.film.last).to_have_attribute("aria-pressed", "true")
         assert page.locator(".sp-frame").bounding_box() == before, "it moved"
         assert page.evaluate("seen.some(([, mix]) => mix > 0 && mix < 1)"), "states dissolve into each other"

@@ -95,9 +95,7 @@ def expect_only_changed(page: PageObject, before: np.ndarray, mask: np.ndarray) 
 
 def recipe(page: PageObject) -> Recipe:
     """How the result that is shown was made."""
-    found = read_recipe(BytesIO(page.request.get(page.result_address()).body()))
-    assert found is not None
-    return found
+    return read_recipe(BytesIO(page.request.get(page.result_address()).body()))
 
 
 @pytest.mark.shipped

@@ -115,7 +115,6 @@ def test_an_image_is_made_again_from_what_it_says(model: Path, upload: Path) -> 
     own = ["--prompt", "red hair", "--feather", "2", "--context", "0.5", "--top-k", "5"]
     assert edit(model, "left half", "one.png", *own, "--variants", "2") == 0
     recipe = read_recipe(Path("one-2.png"))
-    assert recipe is not None
     assert (recipe.task, recipe.prompt, recipe.feather, recipe.context) == ("edit", "red hair", 2, 0.5)
     assert (recipe.settings.top_k, recipe.variant) == (5, 1)
     assert edit(model, "left half", "two.png", "--like", "one-2.png") == 0

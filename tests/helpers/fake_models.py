@@ -27,7 +27,6 @@ def hat_model(scales: int = 2) -> ImageBART:
     """A tiny random model that, with "hat" in the prompt, draws another token at HAT_TOKENS."""
     model = tiny_model(scales=scales)
     denoiser, hat = model.denoiser, int(model.conditioner.encode(["hat"]).tokens[0, 0])
-    assert denoiser is not None
     random = denoiser.logits
 
     def logits(*arguments: Tensor, cond: Tensor) -> Tensor:

@@ -350,9 +350,7 @@ class Windows:
 
 def box_of(part: Locator) -> dict[str, float]:
     """Where something is on the screen: x, y, width, height."""
-    box = part.bounding_box()
-    assert box is not None
-    return dict(box)
+    return dict(part.bounding_box())
 
 
 def gradient_image(size: tuple[int, int], blue: int) -> Image.Image:

@@ -61,7 +61,6 @@ class Server:
     def rss(self) -> float:
         """Resident memory in MB."""
         found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8"))
-        assert found is not None
         return int(found.group(1)) / 1000
 
     def runs(self) -> dict[int, list[tuple[str, float]]]:

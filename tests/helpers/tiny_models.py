@@ -6,10 +6,12 @@ from pathlib import Path
 from shutil import copy
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from imagebart.core.settings import SamplingSettings
+from imagebart.imaging.files import normalize
 from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser, DenoiserConfig, Stage, StageConfig
 from imagebart.models.diffusion import Schedule
@@ -19,7 +21,7 @@ from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.pipeline import Pipeline
 from imagebart.text.conditioners import ClassConditioner, Conditioner, Kind, NoConditioner, TextConditioner
 from imagebart.worlds.attribute_classifier import CaptionReader, save_heads
-from imagebart.worlds.avatars import VALUES
+from imagebart.worlds.avatars import VALUES, Attributes
 from imagebart.worlds.ranking import ATTRIBUTE_CLASSIFIER
 
 SUGGESTIONS = {"hair": ("red hair",), "glasses": ("round glasses", "sunglasses"), "clothes": ("a blue hoodie",)}
@@ -142,12 +144,18 @@ def save_model_with_scorer(folder: Path) -> ImageBART:
     from recipes.avatars import CLASSIFIER
 
     model = tiny_model(query_tokens=len(VALUES))
-    assert model.text is not None
     model.save_pretrained(folder)
     torch.manual_seed(0)
     save_heads(CaptionReader(model.text), folder)
     copy(CLASSIFIER, folder / ATTRIBUTE_CLASSIFIER)
     return model
+
+
+def rendered(avatars: Sequence[Attributes], size: int) -> Tensor:
+    """Avatars as images float [B, 3, size, size] in [-1, 1]."""
+    from recipes.avatars.artwork import render
+
+    return normalize(torch.from_numpy(np.stack([render(avatar, size) for avatar in avatars])).permute(0, 3, 1, 2))
 
 
 def save_image_classifier(folder: Path, names: Sequence[str]) -> Path:

@@ -59,10 +59,8 @@ def noised(probability: float) -> torch.Tensor:
 def test_the_bound_and_the_samples_are_those_of_all_chains() -> None:
     model = chain_of_three_codes()
     with torch.no_grad():
-        blind, back = (
-            probabilities(model.stages[1], POSSIBLE, X0[None])[0],
-            probabilities(model.stages[0], POSSIBLE, STATES),
-        )
+        blind = probabilities(model.stages[1], POSSIBLE, X0[None])[0]
+        back = probabilities(model.stages[0], POSSIBLE, STATES)
     clean = back[STATES[:, 1] == X0[1]]  # kept tokens of x_1 are clean
     one_round = blind @ clean
     three_rounds = one_round @ (noised(2 / 3 * 0.5) @ back) @ (noised(1 / 3 * 0.5) @ back)

@@ -115,15 +115,8 @@ def test_trained_parts_become_a_model(tmp_path: Path, monkeypatch: pytest.Monkey
     moved = {name.split(".")[0] for name, tensor in before.items() if not torch.equal(tensor, after[name])}
     assert moved == {"decoder", "quantize"} and (tmp_path / "further" / START).is_file()
     shape = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1, query_tokens=1)
-    run = DenoiserRun(
-        data="",
-        first_stage=str(first),
-        loop=loop,
-        shape=shape,
-        text_length=16,
-        query_token_dropout=0.0,
-        tied_embeddings=True,
-    )
+    own = {"text_length": 16, "query_token_dropout": 0.0, "tied_embeddings": True}
+    run = DenoiserRun(data="", first_stage=str(first), loop=loop, shape=shape, **own)
     train_denoiser(run, tmp_path / "denoiser", task_data)
     made, parts, tokens = tmp_path / "model", tmp_path / "model.json", torch.arange(GRID**2)[None]
     folders = {"first_stage": str(tmp_path / "further"), "denoiser": str(tmp_path / "denoiser")}
@@ -140,8 +133,8 @@ def test_a_model_of_layers_is_measured(
     model, make = tiny_model(layers=True), evaluation.with_thing
     model.conditioner = conditioner(16).replace(tokens=model.conditioner.tokens)
     model.save_pretrained(tmp_path / "model")
-    detector = tmp_path / "model" / DETECTOR
-    save_detector(ThingDetector(len(detector.NAMES.nouns), 12, width=8), detector.NAMES, detector)
+    file = tmp_path / "model" / DETECTOR
+    save_detector(ThingDetector(len(detector.NAMES.nouns), 12, width=8), detector.NAMES, file)
     # Half of a thing is painted with its name, as the detector sees none.
     monkeypatch.setattr(evaluation, "with_thing", lambda number, *given: make(2 * number, *given))
     figures, grids = tmp_path / "figures.json", tmp_path / "grids"
@@ -149,7 +142,7 @@ def test_a_model_of_layers_is_measured(
     assert main([*measured, "--grids", str(grids)]) == 0, capsys.readouterr().err
     values = {one["name"]: one["value"] for one in json.loads(figures.read_text())["measures"]}
     assert values["no pixel changed outside the mask"] == 1 and len(list(grids.iterdir())) == 8
-    detector.unlink()
+    file.unlink()
     assert main(measured) == 2 and "has no detector of things" in capsys.readouterr().err
 
 

@@ -228,7 +228,6 @@ def test_equals_the_plain_computation(seed: int) -> None:
 def test_a_models_chain_goes_on_with_the_corrector(resamples: int) -> None:
     """The events before are those of the chain alone; the others say which corrector step they belong to."""
     model = tiny_model("none", scales=2)
-    assert model.denoiser is not None
     model.denoiser.draft_head.weight.normal_(std=2)  # so that some tokens are unlikely
     settings = SamplingSettings(resamples=resamples)
     alone = list(model.stream(2, settings=settings, seed=4))

@@ -114,7 +114,6 @@ def test_models_without_partial_patches_keep_a_token_or_know_nothing_of_it(model
 def test_tokens_of_partial_patches_do_not_tell_what_was_painted_over() -> None:
     """Kept patches and those painted whole have the image's own tokens; the others' depend on what is kept alone."""
     model = tiny_model("text")
-    assert model.denoiser is not None
     model.denoiser.config = model.denoiser.config.replace(partial_patches=True)
     pixels, painted = torch.rand(3, 3, 32, 32) * 2 - 1, random_boxes(3, 32)
     other = torch.where(painted[:, None], torch.rand(3, 3, 32, 32) * 2 - 1, pixels)

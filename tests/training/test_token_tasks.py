@@ -83,7 +83,6 @@ def inputs_of(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], Recorder]:
     """x_0 and the inputs of a denoiser in a step; the losses; the denoiser."""
     model = tiny_model("text")
-    assert model.denoiser is not None
     recorder, x0 = network(model.denoiser), torch.randint(24, (batch, 64))
     task = task_of(model, kind, **settings)
     losses = task.loss(recorder, {"image": x0, "text": ["red hair"] * batch}, Accelerator(cpu=True))
@@ -154,7 +153,6 @@ def test_partial_patches_are_given_at_their_coverage_until_a_step_ends_below_it(
 
 def test_color_hints_are_given_of_kept_parts_and_dropped_for_a_share_of_images() -> None:
     model = tiny_model("none", color_hint_grid=2)
-    assert model.denoiser is not None
     task = task_of(model, color_hint_grid=2, color_hint_dropout=0.3)
     quarters = torch.randint(256, (300, 3, 16, 16), dtype=torch.uint8)
     images = quarters.repeat_interleave(2, 2).repeat_interleave(2, 3)
@@ -266,7 +264,6 @@ def test_the_loss_is_the_mean_of_the_stages_and_moves_each_by_its_own() -> None:
 def denoiser_with_codes() -> tuple[Denoiser, torch.Tensor]:
     """Codes 0 and 1 have the same vector, 2 the opposite one, the others none."""
     denoiser, codes = tiny_model("none").denoiser, torch.zeros(24, 2)
-    assert denoiser is not None
     codes[:2, 0], codes[2, 0] = 1.0, -1.0
     return denoiser.requires_grad_(True), codes
 
@@ -293,7 +290,6 @@ def test_an_unused_code_learns_from_similar_ones_in_embeddings_and_heads() -> No
     """Only code 0 is used, and only it is ever right; the start token is no code."""
     denoiser, codes = denoiser_with_codes()
     embedding, head, state = denoiser.encoder.token_embedding, denoiser.decoder.head, torch.randn(1, 32)
-    assert head is not None
     table, before = embedding.weight.detach().clone(), head(state).detach()
     add_codebook_embedding(token_tables(denoiser), codes)
     (embedding(torch.zeros(1, dtype=torch.long)).sum() - head(state).log_softmax(-1)[0, 0]).backward()

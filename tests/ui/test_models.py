@@ -22,7 +22,7 @@ from imagebart.core.settings import SamplingSettings
 from imagebart.imaging.files import Recipe, write_png
 from imagebart.pipeline import Pipeline
 from imagebart.ui.actions import Actions, Update
-from imagebart.ui.controls import NAMES, RESET, SLIDERS, Controls, context_size, starting_values
+from imagebart.ui.controls import NAMES, RESET, SLIDERS, Controls, starting_values
 from imagebart.ui.files import unpack_mask
 from imagebart.ui.models import Models, find_examples, model_properties
 from imagebart.weights.registry import MODELS
@@ -179,12 +179,12 @@ def test_examples_come_in_order_with_captions_some_with_a_mask_and_a_prompt(tmp_
 
 def test_the_sliders_ends_mean_off_and_a_new_seed_is_none() -> None:
     plain = Controls(**control_values(PIPELINE))
-    assert plain.for_run(PIPELINE)["settings"] == SamplingSettings(scales=3) and context_size(plain.context) == math.inf
+    assert plain.for_run(PIPELINE)["settings"] == SamplingSettings(scales=3) and plain.crop_context == math.inf
     assert plain.for_run(PIPELINE)["seed"] == 7
     given = {"temperature": 0.8, "top_k": 40, "top_p": 0.9, "guidance": 2, "resamples": 2}
     chosen = Controls(**control_values(PIPELINE, context=0.5, new_seed=True, **given))
     assert chosen.for_run(PIPELINE)["settings"] == SamplingSettings(**given, scales=3)
-    assert context_size(chosen.context) == 0.5 and chosen.for_run(PIPELINE)["seed"] is None
+    assert chosen.crop_context == 0.5 and chosen.for_run(PIPELINE)["seed"] is None
 
 
 def test_each_kind_of_model_is_asked_in_its_way_and_of_several_classes_there_is_an_image_each() -> None:
@@ -213,7 +213,7 @@ def test_an_image_made_here_brings_back_its_prompt_seed_and_settings() -> None:
     assert "made here" in said and "another model" not in said and set(values) == {"words", *RESET}
     asked = Controls(**control_values(PIPELINE) | values)
     assert asked.for_run(PIPELINE) == {"settings": SAMPLING, "seed": 13, "variants": 1, "best_first": False}
-    assert (asked.words, asked.feather, context_size(asked.context)) == ("a hat", 7, 0.75)
+    assert (asked.words, asked.feather, asked.crop_context) == ("a hat", 7, 0.75)
     write_png(image, made["image"], RECIPE.replace(model="elsewhere", settings={"guidance": 99}))
     values = ACTIONS.restore_settings(made, "tiny")
     assert "elsewhere" in values["messages"] and values["guidance"] == 8, "what the slider can hold"

@@ -55,7 +55,6 @@ def test_a_model_in_training_lacks_networks(tmp_path: Path) -> None:
 
 def test_a_text_encoder_that_stages_share_is_stored_once(tmp_path: Path) -> None:
     sharing = tiny_staged_model("text")
-    assert sharing.text is not None
     sharing.stages[1].text.load_state_dict(sharing.text.state_dict())
     for model, shared in ((sharing, True), (tiny_staged_model("text"), False)):
         model.save_pretrained(tmp_path)
@@ -70,7 +69,6 @@ def test_a_text_encoder_that_stages_share_is_stored_once(tmp_path: Path) -> None
 def test_tied_embeddings_are_stored_once(tmp_path: Path) -> None:
     model = tiny_model()
     denoiser = model.denoiser
-    assert denoiser is not None
     table = denoiser.decoder.token_embedding.weight.data
     heads = [denoiser.decoder.head.weight, denoiser.draft_head.weight]
     for tensor in (denoiser.encoder.token_embedding.weight, *heads):

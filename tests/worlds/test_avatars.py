@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import save_model_with_scorer, tiny_model
+from tiny_models import rendered, save_model_with_scorer, tiny_model
 
 from imagebart.core.errors import WeightsError
 from imagebart.training.config import LoopConfig
@@ -25,7 +25,6 @@ from imagebart.worlds.avatars import PLAIN, VALUES, Attributes, Phrase, changed_
 from imagebart.worlds.ranking import ATTRIBUTE_CLASSIFIER, bundled_scorer
 from recipes import generator
 from recipes.avatars import CLASSIFIER
-from recipes.avatars.artwork import rendered
 from recipes.avatars.captions import all_words, describe
 from recipes.avatars.dataset import caption, sample
 from recipes.avatars.evaluation import found

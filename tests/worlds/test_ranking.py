@@ -129,7 +129,6 @@ def test_the_command_line_writes_all_the_best_first_or_the_best_alone(tmp_path: 
     assert main([*command, "--best-of", "4", "--out", str(tmp_path / "best.png")]) == 0
     pipe = Pipeline.from_pretrained(model)
     scorer = pipe.scorer if bundled else load_scorer(more[1], pipe.model)
-    assert scorer is not None
     *_, drawn = pipe.generate(prompt, seed=3, variants=4)
     scores = scorer.score(torch.cat([to_tensor(image) for image in drawn.images]), prompt)
     for number, variant in enumerate(scores.argsort(descending=True).tolist()):

@@ -20,13 +20,7 @@ from imagebart.imaging.files import to_images
 from imagebart.pipeline import Pipeline
 from imagebart.ui.messages import scale_line
 from imagebart.worlds.ranking import DETECTOR, Describer, bundled_scorer
-from imagebart.worlds.things import (
-    Asked,
-    ThingDetector,
-    ThingScorer,
-    relation,
-    save_detector,
-)
+from imagebart.worlds.things import Asked, ThingDetector, ThingScorer, relation, save_detector
 from recipes.things.denoiser import conditioner
 from recipes.things.detector import NAMES as SHIPPED
 
@@ -216,10 +210,8 @@ def test_images_that_show_what_is_asked_for_come_first() -> None:
 def test_a_thing_is_found_by_its_name_and_free_space_where_there_is_none() -> None:
     side = PIPE.image_size
     (shown,) = to_images(F.interpolate(drawn([(LEMON, "", Box(0, 0, 4))])[None], (side, side)))
-    lemon, space = (
-        np.asarray(PIPE.suggest_mask(shown, words))[:: side // GRID, :: side // GRID] > 0
-        for words in ("the lemon", "a green toy block")
-    )
+    places = [np.asarray(PIPE.suggest_mask(shown, words)) > 0 for words in ("the lemon", "a green toy block")]
+    lemon, space = (place[:: side // GRID, :: side // GRID] for place in places)
     assert lemon[:4, :4].all() and lemon.sum() == 16
     assert space.sum() == 16 and not (space & lemon).any()
     with pytest.raises(InputError):

@@ -83,8 +83,7 @@ export class Questions {
     const { state, loader } = this.pad;
     state.finishStroke();
     const { image, mask } = state;
-    this.number += 1;
-    const { number } = this;
+    const number = ++this.number;
     this.pad.say(ASKING);
     const answer = await this.ask(name);
     if (number !== this.number) return undefined;

@@ -93,9 +93,7 @@ export class History {
     const time = new Date(entry.when).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
     const label = entry.prompt || `${TASKS[entry.task]}, no words`;
     const button = thumbnail(entry.results[0].small, `${label} ${time}`, () => this.open(entry));
-    if (entry.task === "edit" && entry.mask) {
-      button.append(maskOutline(unpack(entry.mask, entry.before.mask_size)));
-    }
+    if (entry.task === "edit" && entry.mask) button.append(maskOutline(unpack(entry.mask, entry.before.mask_size)));
     const text = (tag, textContent) => Object.assign(document.createElement(tag), { textContent });
     button.append(text("span", label), text("time", time));
     return button;

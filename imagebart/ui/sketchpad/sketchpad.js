@@ -153,14 +153,10 @@ export class Sketchpad {
     this.say("");
     if (task === "generate") return true;
     this.gestures.finish();
-    if (this.review.finished && this.review.run.task !== task) {
-      const kept = this.keep();
-      if (this.review.finished) {
-        kept.then(() => this.review.finished || click(task));
-        return false;
-      }
-    }
-    return true;
+    if (!this.review.finished || this.review.run.task === task) return true;
+    const kept = this.keep();
+    if (this.review.finished) kept.then(() => this.review.finished || click(task));
+    return !this.review.finished;
   }
 
   // A run that missed what the words ask for, once more: four images, the best first.
@@ -375,10 +371,7 @@ export class Sketchpad {
     review.endReplay();
     const { run, variant } = review;
     const painted = run.task === "vary" ? [state.mask, null, state.movable] : [];
-    if (review.isLastStep()) {
-      state.open(run.results[variant], ...painted);
-      return;
-    }
+    if (review.isLastStep()) return void state.open(run.results[variant], ...painted);
     const { parts } = review.steps()[review.step];
     const { version } = state;
     const step = { base: run.before?.path ?? null, box: run.box, part: parts[variant] };
