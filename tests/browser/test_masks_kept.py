@@ -39,7 +39,8 @@ class Person:
         self.paths = dict(zip(EXAMPLES, paths, strict=True))
         for name, path in self.paths.items():
             assert (pixels(Path(path)) == pixels(site.examples / name)).all()
-        self.start_with(str(page.image()), page.mask())
+        self.ready: list[np.ndarray] = [page.mask()]  # masks that nobody painted
+        self.start_with(str(page.image()), self.ready[0])
 
     def start_with(self, path: str, mask: np.ndarray) -> None:
         """What should be on the sketchpad, with nothing to undo; and no result is looked at."""
@@ -69,15 +70,22 @@ class Person:
 
     def ready_mask(self) -> None:
         name = self.chance.choice(PRESETS)
-        self.expect_painted(preset_mask(name, self.size))
+        self.ready.append(preset_mask(name, self.size))
+        self.expect_painted(self.ready[-1])
         self.page.click(name.capitalize(), rest=self.rest())
 
     def paint(self) -> None:
-        """A rectangle from the middle of a pixel to the middle of another."""
+        """A rectangle from the middle of a pixel to the middle of another; apart from a ready mask it replaces that."""
         width, height = self.size
         xs, ys = (sorted(self.chance.sample(range(length), 2)) for length in self.size)
         mask = np.zeros_like(self.mask) if self.result else self.mask.copy()
-        mask[ys[0] : ys[1] + 1, xs[0] : xs[1] + 1] = 255
+        near, (left, right), (top, bottom) = np.pad(mask, 1), xs, ys
+        touched = (
+            near[top : bottom + 3, left + 1 : right + 2].any() or near[top + 1 : bottom + 2, left : right + 3].any()
+        )
+        if not touched and any(one is self.mask for one in self.ready):
+            mask[:] = 0
+        mask[top : bottom + 1, left : right + 1] = 255
         self.expect_painted(mask)
         self.page.click("Rectangle")
         corners = [*itertools.product(((x + 0.5) / width for x in xs), ((y + 0.5) / height for y in ys))]
@@ -90,7 +98,8 @@ class Person:
         name = self.chance.choice([*EXAMPLES])
         button, size = EXAMPLES[name]
         self.page.click(button, rest=self.rest())
-        self.expect_change(self.paths[name], preset_mask("center", size) * (name == FIRST))
+        self.ready.append(preset_mask("center", size) * (name == FIRST))
+        self.expect_change(self.paths[name], self.ready[-1])
 
     def undo(self) -> None:
         self._walk("Control+z", self.back, self.forward)

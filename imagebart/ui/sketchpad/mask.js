@@ -155,7 +155,8 @@ export const preset = (name, { width, height }, value = 255) => {
 // What was added to a mask, alone, where that touches nothing that was painted before; else all.
 export const addedApart = ({ width, data }, after) => {
   const added = after.data.map((value, i) => (data[i] ? 0 : value));
-  const touches = added.some((value, i) => value && (data[i - 1] || data[i + 1] || data[i - width] || data[i + width]));
+  const inRow = (i) => (i % width && data[i - 1]) || ((i + 1) % width && data[i + 1]);
+  const touches = added.some((value, i) => value && (data[i - width] || data[i + width] || inRow(i)));
   return touches || !added.some(Boolean) ? after : { ...after, data: added };
 };
 

@@ -9,8 +9,8 @@ import { addedApart, blank, copy, equal } from "./mask.js";
 const MAX_ENTRIES = 200;
 const MAX_BYTES = 64e6; // of all masks
 
-// Entries are { image, mask, movable (nobody painted the mask: words about another place move it), words (null: not known),
-// given (the mask came so with the image: a stroke apart from it takes its place) }.
+// Entries are { image, mask, movable (nobody painted the mask: words about another place move it, and a stroke apart from it
+// takes its place), words (null: not known) }.
 // They share what did not change, so that one costs no more than its mask; the oldest ones are dropped first.
 export class State {
   // onChange: called after every change, with true where it is only words; finishStroke: ends the stroke that goes on, as if
@@ -42,7 +42,7 @@ export class State {
   endStroke(keep = true) {
     const { stroke } = this;
     this.stroke = null;
-    if (stroke && keep) this.paint(this.current.given ? addedApart(this.mask, stroke) : stroke);
+    if (stroke && keep) this.paint(this.movable ? addedApart(this.mask, stroke) : stroke);
     for (const act of this.waiting.splice(0)) act();
   }
 
@@ -61,8 +61,7 @@ export class State {
   open(image, mask = null, words = null, movable = true) {
     this.finishStroke();
     this.noteWords();
-    const shown = words ?? this.current?.words ?? null;
-    this.change({ image, mask: mask ?? blank(image.mask_size), movable, words: shown, given: movable });
+    this.change({ image, mask: mask ?? blank(image.mask_size), movable, words: words ?? this.current?.words ?? null });
   }
 
   // Another mask.
@@ -70,7 +69,7 @@ export class State {
     this.finishStroke();
     this.noteWords();
     if (!this.current || equal(mask, this.current.mask)) return;
-    this.change({ ...this.current, mask, movable, given: false });
+    this.change({ ...this.current, mask, movable });
   }
 
   // Other words, as a step of their own.

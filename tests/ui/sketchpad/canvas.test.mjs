@@ -220,7 +220,7 @@ test("whether nobody painted a mask belongs to its entry", () => {
   }
 });
 
-test("a stroke apart from the mask that an image came with takes its place; one that touches it goes on with it", () => {
+test("a stroke apart from a ready mask takes its place; one that touches it goes on with it", () => {
   const stroke = (state, at, value = 255) => {
     state.beginStroke().data[at] = value;
     state.endStroke();
