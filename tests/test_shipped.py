@@ -240,6 +240,7 @@ def test_more_things_than_there_is_room_for_are_left_out_and_that_is_said(things
     assert 1 < len(fitted.passes) < 12 and "of the 12 things" in fitted.notes[0]
 
 
+@pytest.mark.slow
 def test_several_things_are_drawn_in_one_chain_as_one_by_one(things: Pipeline, fast: SamplingSettings) -> None:
     edits = [Edit(WHITE, painted((10, 40, 250, 130)), words, 5) for words in ("two frogs", "a house")]
     for one, together in zip(edits, things.edit_batch(edits, settings=fast), strict=True):
@@ -247,6 +248,7 @@ def test_several_things_are_drawn_in_one_chain_as_one_by_one(things: Pipeline, f
         assert np.abs(np.asarray(alone.image, int) - np.asarray(together.image)).mean() < 1
 
 
+@pytest.mark.slow
 def test_of_a_group_of_things_each_variant_has_its_own(things: Pipeline, fast: SamplingSettings) -> None:
     *_, last = things.edit(WHITE, painted((60, 60, 180, 180)), "an animal", seed=1, variants=3, settings=fast)
     assert len({tuple(nouns(things, image)) for image in last.images} - {()}) > 1

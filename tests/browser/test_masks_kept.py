@@ -39,8 +39,7 @@ class Person:
         self.paths = dict(zip(EXAMPLES, paths, strict=True))
         for name, path in self.paths.items():
             assert (pixels(Path(path)) == pixels(site.examples / name)).all()
-        self.ready: list[np.ndarray] = [page.mask()]  # masks that nobody painted
-        self.start_with(str(page.image()), self.ready[0])
+        self.start_with(str(page.image()), page.mask())
 
     def start_with(self, path: str, mask: np.ndarray) -> None:
         """What should be on the sketchpad, with nothing to undo; and no result is looked at."""
@@ -70,12 +69,11 @@ class Person:
 
     def ready_mask(self) -> None:
         name = self.chance.choice(PRESETS)
-        self.ready.append(preset_mask(name, self.size))
-        self.expect_painted(self.ready[-1])
+        self.expect_painted(preset_mask(name, self.size))
         self.page.click(name.capitalize(), rest=self.rest())
 
     def paint(self) -> None:
-        """A rectangle from the middle of a pixel to the middle of another; apart from a ready mask it replaces that."""
+        """A rectangle from the middle of a pixel to the middle of another. Apart from an example's mask it replaces it."""
         width, height = self.size
         xs, ys = (sorted(self.chance.sample(range(length), 2)) for length in self.size)
         mask = np.zeros_like(self.mask) if self.result else self.mask.copy()
@@ -83,7 +81,7 @@ class Person:
         touched = (
             near[top : bottom + 3, left + 1 : right + 2].any() or near[top + 1 : bottom + 2, left : right + 3].any()
         )
-        if not touched and any(one is self.mask for one in self.ready):
+        if not touched and self.path == self.paths[FIRST] and (mask == preset_mask("center", self.size)).all():
             mask[:] = 0
         mask[top : bottom + 1, left : right + 1] = 255
         self.expect_painted(mask)
@@ -98,8 +96,7 @@ class Person:
         name = self.chance.choice([*EXAMPLES])
         button, size = EXAMPLES[name]
         self.page.click(button, rest=self.rest())
-        self.ready.append(preset_mask("center", size) * (name == FIRST))
-        self.expect_change(self.paths[name], self.ready[-1])
+        self.expect_change(self.paths[name], preset_mask("center", size) * (name == FIRST))
 
     def undo(self) -> None:
         self._walk("Control+z", self.back, self.forward)

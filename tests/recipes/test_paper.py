@@ -56,6 +56,7 @@ def noised(probability: float) -> torch.Tensor:
     return ((1 - probability) * same + probability / 3).prod(-1)
 
 
+@pytest.mark.slow
 def test_the_bound_and_the_samples_are_those_of_all_chains() -> None:
     model = chain_of_three_codes()
     with torch.no_grad():

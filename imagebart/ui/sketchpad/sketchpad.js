@@ -48,6 +48,7 @@ export class Sketchpad {
       state: this.state,
       review: this.review,
       beforeStroke: () => this.beforePainting(),
+      showsExample: () => this.exampleOf(this.state.image)?.mask === this.props.value.mask,
       afterRender: () => this.review.placeSlider(this.canvas),
     });
     this.gestures = new Gestures(this.canvas);

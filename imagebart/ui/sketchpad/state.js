@@ -4,13 +4,12 @@
 //
 // A stroke belongs to the image and mask on which it began. So whatever a person does meanwhile ends it first, and what
 // arrives from the server (an image, a mask, a result) waits until it has ended.
-import { addedApart, blank, copy, equal } from "./mask.js";
+import { blank, copy, equal } from "./mask.js";
 
 const MAX_ENTRIES = 200;
 const MAX_BYTES = 64e6; // of all masks
 
-// Entries are { image, mask, movable (nobody painted the mask: words about another place move it, and a stroke apart from it
-// takes its place), words (null: not known) }.
+// Entries are { image, mask, movable (nobody painted the mask: words about another place move it), words (null: not known) }.
 // They share what did not change, so that one costs no more than its mask; the oldest ones are dropped first.
 export class State {
   // onChange: called after every change, with true where it is only words; finishStroke: ends the stroke that goes on, as if
@@ -42,7 +41,7 @@ export class State {
   endStroke(keep = true) {
     const { stroke } = this;
     this.stroke = null;
-    if (stroke && keep) this.paint(this.movable ? addedApart(this.mask, stroke) : stroke);
+    if (stroke && keep) this.paint(stroke);
     for (const act of this.waiting.splice(0)) act();
   }
 

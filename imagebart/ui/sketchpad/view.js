@@ -4,7 +4,7 @@
 // same with and without a graphics card. A view is { scale, x, y }: screen pixels for one of the mask's, and the screen
 // position of its upper left corner.
 import { createCanvas } from "./images.js";
-import { blank, contour, fillCapsule, fillPolygon, fillSelection, floodFill, grow } from "./mask.js";
+import { addedApart, blank, contour, fillCapsule, fillPolygon, fillSelection, floodFill, grow } from "./mask.js";
 
 const MAX_SCALE = 40; // screen pixels for one of the mask's
 const MARGIN = 8; // screen pixels around the image
@@ -182,9 +182,9 @@ const drawCursor = (context, cursor, view) => {
 
 export class Canvas {
   // state: the mask that is painted; review: the result shown over it; beforeStroke: called before anything is
-  // painted, false forbids it; afterRender: called whenever the canvas was drawn.
-  constructor({ element, frame, state, review, beforeStroke, afterRender }) {
-    Object.assign(this, { element, frame, state, review, beforeStroke, afterRender });
+  // painted, false forbids it; showsExample: whether the mask is an example's; afterRender: called after each drawing.
+  constructor({ element, frame, state, review, beforeStroke, showsExample, afterRender }) {
+    Object.assign(this, { element, frame, state, review, beforeStroke, showsExample, afterRender });
     Object.assign(this, { tool: "brush", brushSize: 0.4, strength: 1, tolerance: 0.1, showsMask: true });
     Object.assign(this, { view: null, size: null, bitmap: null, cursor: null, outline: null });
     // What Edit will change, and what the run that goes on changes: lines, or null.
@@ -308,6 +308,7 @@ export class Canvas {
       return;
     }
     if (this.outline) fillPolygon(mask, this.outline, this.value);
+    if (this.showsExample()) mask.data = addedApart(this.state.mask, mask).data;
     this.leave();
     this.state.endStroke();
   }

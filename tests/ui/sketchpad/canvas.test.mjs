@@ -220,23 +220,11 @@ test("whether nobody painted a mask belongs to its entry", () => {
   }
 });
 
-test("a stroke apart from a ready mask takes its place; one that touches it goes on with it", () => {
-  const stroke = (state, at, value = 255) => {
-    state.beginStroke().data[at] = value;
-    state.endStroke();
-    return [...state.mask.data.keys()].filter((i) => state.mask.data[i]);
-  };
-  const opened = (movable) => {
-    const [state, mask] = [new State(() => {}), masks.blank(SIZE)];
-    mask.data[1] = 255;
-    state.open(image("a"), mask, null, movable);
-    return state;
-  };
-  const state = opened(true);
-  assert.deepEqual([stroke(state, 5), stroke(state, 9)], [[5], [5, 9]], "what is painted is added to");
-  assert.deepEqual(stroke(opened(true), 2), [1, 2], "touches");
-  assert.deepEqual(stroke(opened(true), 1, 0), [], "taken away");
-  assert.deepEqual(stroke(opened(false), 5), [1, 5], "somebody had painted it");
+test("a stroke apart from a mask stands alone; one that touches it, or takes away, goes on with it", () => {
+  const mask = (...painted) => ({ width: 4, height: 3, data: Uint8Array.from({ length: 12 }, (_, i) => 9 * painted.includes(i)) });
+  for (const [before, after, expected] of [[[4], [4, 11], [11]], [[3], [3, 4], [4]], [[4], [4, 8], [4, 8]], [[1, 2], [1], [1]]]) {
+    assert.deepEqual(masks.addedApart(mask(...before), mask(...after)), mask(...expected));
+  }
 });
 
 test("the oldest entries are dropped first, by their bytes; words cost none", () => {
