@@ -73,7 +73,7 @@ class Person:
         self.page.click(name.capitalize(), rest=self.rest())
 
     def paint(self) -> None:
-        """A rectangle from the middle of a pixel to the middle of another. Apart from an example's mask it replaces it."""
+        """A rectangle between the middles of two pixels. Apart from an example's mask it replaces it."""
         width, height = self.size
         xs, ys = (sorted(self.chance.sample(range(length), 2)) for length in self.size)
         mask = np.zeros_like(self.mask) if self.result else self.mask.copy()
