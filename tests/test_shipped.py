@@ -25,7 +25,7 @@ from recipes.avatars.dataset import avatar_item
 
 ROOT = Path(__file__).parent.parent
 AVATARS, THINGS = ROOT / "checkpoints" / "avatars", ROOT / "checkpoints" / "things"
-pytestmark = pytest.mark.shipped
+pytestmark = [pytest.mark.shipped, pytest.mark.slow]
 
 
 def example(number: int) -> Image.Image:
@@ -220,7 +220,6 @@ def test_odd_images_and_masks_get_a_result(things: Pipeline, fast: SamplingSetti
         assert last.image.size == size and last.mask is not None and last.mask.getbbox()
 
 
-@pytest.mark.slow
 def test_a_thing_is_found_completed_and_removed(things: Pipeline) -> None:
     ground, mask, stroke = (130, 200, 134), painted((64, 64, 192, 192)), Image.new("L", (256, 256))
     *_, drawn = things.edit(Image.new("RGB", (256, 256), ground), mask, "a red car", seed=1)
@@ -240,7 +239,6 @@ def test_more_things_than_there_is_room_for_are_left_out_and_that_is_said(things
     assert 1 < len(fitted.passes) < 12 and "of the 12 things" in fitted.notes[0]
 
 
-@pytest.mark.slow
 def test_several_things_are_drawn_in_one_chain_as_one_by_one(things: Pipeline, fast: SamplingSettings) -> None:
     edits = [Edit(WHITE, painted((10, 40, 250, 130)), words, 5) for words in ("two frogs", "a house")]
     for one, together in zip(edits, things.edit_batch(edits, settings=fast), strict=True):
@@ -248,7 +246,6 @@ def test_several_things_are_drawn_in_one_chain_as_one_by_one(things: Pipeline, f
         assert np.abs(np.asarray(alone.image, int) - np.asarray(together.image)).mean() < 1
 
 
-@pytest.mark.slow
 def test_of_a_group_of_things_each_variant_has_its_own(things: Pipeline, fast: SamplingSettings) -> None:
     *_, last = things.edit(WHITE, painted((60, 60, 180, 180)), "an animal", seed=1, variants=3, settings=fast)
     assert len({tuple(nouns(things, image)) for image in last.images} - {()}) > 1
