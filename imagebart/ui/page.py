@@ -196,7 +196,7 @@ def launch_page(page: gr.Blocks, **options: Any) -> tuple[Any, str, str]:
         run_history=False,
         footer_links=["api"],
         enable_monitoring=False,
-        state_session_capacity=500,  # each takes 40 KB, and each call by a client is one
+        state_session_capacity=64,  # each takes 40 KB, and each call by a client is one; the page keeps no state in it
         **options,
     )
 
