@@ -261,10 +261,12 @@ class Layers:
         taken = FittedMask.of(drawn, settings).mask
         shares = {found: _share(taken, view.square(found)) for found in view.things}
         cut = [found for found, share in shares.items() if share >= REPLACED]
-        if cut and is_textured(upload, view.cleared(cut)):
+        filled = view.cleared(cut) if cut else None
+        if filled is not None and is_textured(upload, filled):
             cut = [found for found in cut if shares[found] >= COVERED]
+            filled = view.cleared(cut) if cut else None
         notes = (FIT_NOTE.format(len(squares), len(each)),) if len(squares) < len(each) else ()
-        return FittedMask.of(drawn, settings, *notes, filled=view.cleared(cut) if cut else None)
+        return FittedMask.of(drawn, settings, *notes, filled=filled)
 
     def _completed(self, found: Found, mask: Image.Image, view: View, settings: SamplingSettings) -> FittedMask:
         """A thing that is painted in part, drawn again where it is; it goes before, and what is painted beside it."""

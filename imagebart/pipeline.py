@@ -26,10 +26,20 @@ from torch import Tensor
 from imagebart.core.errors import InputError
 from imagebart.core.settings import SamplingSettings
 from imagebart.fitting import ELSEWHERE, FittedMask, Layers, Pass, fit_patches
-from imagebart.imaging import files, masks
+from imagebart.imaging import masks
 from imagebart.imaging.blending import blend, fill, is_textured
 from imagebart.imaging.crop import Region, extract, paste_back, whole_box
-from imagebart.imaging.files import Recipe, Source, Task, load_image, on_gray, to_images, to_layers, to_tensor
+from imagebart.imaging.files import (
+    LONGEST_NAME,
+    Recipe,
+    Source,
+    Task,
+    load_image,
+    on_gray,
+    to_images,
+    to_layers,
+    to_tensor,
+)
 from imagebart.model import ImageBART, locate
 from imagebart.sampling.inpainting import ADVICE, encode_masked, out_of_domain
 from imagebart.sampling.steps import ChainEvent, KnownTokens
@@ -415,7 +425,7 @@ class Pipeline:
         self, task: Task, prompts: list[Prompt], seed: int | None, settings: SamplingSettings | None, **more: Any
     ) -> tuple[Recipe, ...]:
         """The recipe of each image, with a new seed where none is given. Raises InputError for bad values."""
-        more |= {"task": task, "model": self.name[: files.LONGEST_NAME], "settings": settings or self.defaults}
+        more |= {"task": task, "model": self.name[:LONGEST_NAME], "settings": settings or self.defaults}
         more["seed"] = secrets.randbelow(2**32) if seed is None else seed
         texts = [None if prompt is None else str(prompt) for prompt in prompts]
         recipes = tuple(Recipe.parse(prompt=text, variant=i, **more) for i, text in enumerate(texts))

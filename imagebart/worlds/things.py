@@ -142,7 +142,6 @@ class Found:
     top: float
     side: float
     mirrored: bool
-    sure: float  # its probability
 
 
 @dataclass(frozen=True)
@@ -320,10 +319,10 @@ class ThingScorer:
             box = boxes[number]
             apart = (box.overlap(o.box) <= MAX_OVERLAP * min(box.side, o.box.side) ** 2 for o in chosen)
             if sure[number] >= MIN_PROBABILITY and all(apart):
-                chosen.append(self._found(image, box, places[number], int(noun[number]), float(sure[number])))
+                chosen.append(self._found(image, box, places[number], int(noun[number])))
         return sorted(chosen, key=lambda found: (found.box.left, found.box.top))
 
-    def _found(self, image: Tensor, box: Box, place: Tensor, noun: int, sure: float) -> Found:
+    def _found(self, image: Tensor, box: Box, place: Tensor, noun: int) -> Found:
         """The thing of a box; how it stands is read once more, in the square where it is."""
 
         def moved(left: float, top: float, side: float, place: Tensor) -> tuple[float, float, float]:
@@ -338,7 +337,7 @@ class ThingScorer:
         padded = F.pad(image[None].float().cpu(), [pad] * 4, mode="replicate")
         _, colors, (again,) = self.read(padded[..., y + pad : y + pad + length, x + pad : x + pad + length])
         left, top, side = moved(x / cell, y / cell, length / cell, again)
-        return Found(noun, int(colors.argmax()), box, left, top, side, bool(again[0] > 0), sure)
+        return Found(noun, int(colors.argmax()), box, left, top, side, bool(again[0] > 0))
 
     def _look(self, image: Tensor, near: Tensor | None = None) -> tuple[list[Box], Tensor, Tensor, Tensor]:
         """All boxes, or those with one of these tokens, and what `read` says of each."""

@@ -153,10 +153,9 @@ export const preset = (name, { width, height }, value = 255) => {
 };
 
 // What was added to a mask, alone, where that touches nothing that was painted before; else all.
-export const addedApart = ({ width, data }, after) => {
-  const added = after.data.map((value, i) => (data[i] ? 0 : value));
-  const inRow = (i) => (i % width && data[i - 1]) || ((i + 1) % width && data[i + 1]);
-  const touches = added.some((value, i) => value && (data[i - width] || data[i + width] || inRow(i)));
+export const addedApart = (before, after) => {
+  const added = after.data.map((value, i) => (before.data[i] ? 0 : value));
+  const touches = grow(before, 1).data.some((value, i) => value && added[i]);
   return touches || !added.some(Boolean) ? after : { ...after, data: added };
 };
 

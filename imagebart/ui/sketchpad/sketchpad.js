@@ -48,7 +48,7 @@ export class Sketchpad {
       state: this.state,
       review: this.review,
       beforeStroke: () => this.beforePainting(),
-      showsExample: () => this.exampleOf(this.state.image)?.mask === this.props.value.mask,
+      showsExample: () => this.showsExample(),
       afterRender: () => this.review.placeSlider(this.canvas),
     });
     this.gestures = new Gestures(this.canvas);
@@ -398,18 +398,20 @@ export class Sketchpad {
     return this.examples.find((example) => example.image.path === image?.path);
   }
 
+  showsExample() {
+    return this.exampleOf(this.state.image)?.mask === this.props.value.mask;
+  }
+
   // Another model's examples. What a person has opened, painted or generated stays.
   switchExamples({ examples }) {
-    const { image } = this.state;
-    const before = this.exampleOf(image);
-    const touched = this.props.value.mask !== before?.mask;
+    const [{ image }, untouched] = [this.state, this.showsExample()];
     this.examples = examples;
     this.showExamples();
     this.restoreLater?.();
     this.restoreLater = null;
     this.recognizeImage();
     if (!examples.length || this.exampleOf(image) || this.review.active || this.review.finished) return;
-    if (!image || (before && !touched)) this.openExample(examples[0]);
+    if (!image || untouched) this.openExample(examples[0]);
   }
 
   async openFile(file) {

@@ -304,8 +304,7 @@ export class Canvas {
     if (!mask) return;
     if (this.tool === "wand") {
       this.abort();
-      this.selectColor(this.points[0], this.how);
-      return;
+      return void this.selectColor(this.points[0], this.how);
     }
     if (this.outline) fillPolygon(mask, this.outline, this.value);
     if (this.showsExample()) mask.data = addedApart(this.state.mask, mask).data;
