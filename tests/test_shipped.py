@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from safetensors.torch import load_file
 from tiny_models import rendered
 
 from imagebart import Pipeline, SamplingSettings
@@ -186,6 +187,17 @@ def test_what_is_asked_for_is_drawn_where_it_was_painted_and_goes_again(things: 
             far = np.abs(np.asarray(empty.image).astype(int)[inside].mean(0) - ground).max()
             gone += not nouns(things, empty.image) and far <= 8
     assert right >= 17 and gone >= 5
+
+
+@pytest.mark.release
+def test_every_noun_is_drawn_with_the_tokens_of_its_drawing(things: Pipeline) -> None:
+    assert isinstance(things.scorer, ThingScorer)
+    drawings = load_file(ROOT / "recipes" / "things" / "data" / "tokens.safetensors")["tokens"]
+    words = [things.scorer.phrase(noun, None) for noun in range(len(things.scorer.names.nouns))]
+    tokens = things.model.conditioner.encode(words).tokens
+    drawn = torch.cat([things.model.sample(len(c), c, seed=0, top_p=0.2, scales=1) for c in tokens.split(31)])
+    right = (drawn == drawings).float().mean(1)
+    assert right.min() > 0.8, [words[noun] for noun in (right <= 0.8).nonzero()]
 
 
 @pytest.mark.parametrize(
