@@ -193,7 +193,8 @@ class ThingScorer:
         while at < len(words):
             end = at + self._name_length(words, at)
             if end == at + 1 and words[at] in self.names.grounds and end < len(words):
-                end = at if words[end] in GROUND_WORDS or self._name_length(words, end) else end
+                named = words[end] != words[at] and self._name_length(words, end)  # "an orange, orange background"
+                end = at if named or words[end] in GROUND_WORDS else end
             if end > at:
                 asked.append(self._with_modifiers(words, first, at, end))
                 first = end
