@@ -326,16 +326,17 @@ class Layers:
         whole = crop.whole_box(upload.size)
         pixels = to_tensor(crop.extract(upload, whole, VIEW))[0]
         near = None if mask is None else torch.from_numpy(painted_patches(mask, whole, self.grid) > 0)
-        expected = {noun for thing in asked for noun in thing.nouns}
-        things, hides = self.scorer.things(pixels, near, expected), False
+        expected, hides = {noun for thing in asked for noun in thing.nouns}, False
         if mask is not None:
             paint = torch.from_numpy(crop.paint_in(np.asarray(mask), whole, VIEW) > 0)
             colors = pixels[:, paint]
             share = ((colors - colors.median(1, keepdim=True).values).abs().amax(0) * 127.5 < DETAIL).float().mean()
             hides = bool(share > HIDING)
-            if hides:  # what is painted may hide a thing, which is looked for with the colors around it there
-                hidden = self.scorer.things(fill_nearest(pixels[None], paint[None])[0], near, expected)
-                things = hidden + [one for one in things if not any(one.box.overlap(other.box) for other in hidden)]
+        # What photographs show is soon taken for what the words name: that is expected where something may hide it.
+        things = self.scorer.things(pixels, near, expected if hides or mask is None else ())
+        if mask is not None and hides:  # a thing that is hidden is looked for with the colors around what is painted
+            hidden = self.scorer.things(fill_nearest(pixels[None], paint[None])[0], near, expected)
+            things = hidden + [one for one in things if not any(one.box.overlap(other.box) for other in hidden)]
         return View(upload, whole, things, self.grid, hides)
 
 
