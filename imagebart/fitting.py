@@ -189,8 +189,10 @@ class View:
         left, top = round(self.box.left + place.left * cell), round(self.box.top + place.top * cell)
         return Box(left, top, max(2 * round(place.side * cell / 2), 2))
 
-    def cleared(self, things: Sequence[Found], mask: Image.Image | None = None) -> Image.Image:
-        """Where things stand, and a mask: "L"."""
+    def cleared(self, things: Sequence[Found], mask: Image.Image | None = None) -> Image.Image | None:
+        """Where things stand, and a mask: "L"; None for neither."""
+        if not things and mask is None:
+            return None
         filled = Image.new("L", self.image.size) if mask is None else mask.copy()
         for found in things:
             left, top, right, bottom = self.square(found).edges
@@ -261,10 +263,9 @@ class Layers:
         taken = FittedMask.of(drawn, settings).mask
         shares = {found: _share(taken, view.square(found)) for found in view.things}
         cut = [found for found, share in shares.items() if share >= REPLACED]
-        filled = view.cleared(cut) if cut else None
+        filled = view.cleared(cut)
         if filled is not None and is_textured(upload, filled):
-            cut = [found for found in cut if shares[found] >= COVERED]
-            filled = view.cleared(cut) if cut else None
+            filled = view.cleared([found for found in cut if shares[found] >= COVERED])
         notes = (FIT_NOTE.format(len(squares), len(each)),) if len(squares) < len(each) else ()
         return FittedMask.of(drawn, settings, *notes, filled=filled)
 
@@ -292,7 +293,7 @@ class Layers:
             gone += there
         if not passes:
             raise InputError(NO_ROOM.format(words))
-        return FittedMask.of(passes, settings, filled=view.cleared(gone) if gone else None)
+        return FittedMask.of(passes, settings, filled=view.cleared(gone))
 
     def plan(self, prompt: str, seed: int) -> tuple[Image.Image, tuple[Pass, ...]]:
         """The ground of a whole image, and the passes of its things."""
@@ -325,16 +326,17 @@ class Layers:
     def _view(self, upload: Image.Image, mask: Image.Image | None, asked: Sequence[Asked]) -> View:
         whole = crop.whole_box(upload.size)
         pixels = to_tensor(crop.extract(upload, whole, VIEW))[0]
-        near = None if mask is None else torch.from_numpy(painted_patches(mask, whole, self.grid) > 0)
-        expected, hides = {noun for thing in asked for noun in thing.nouns}, False
-        if mask is not None:
-            paint = torch.from_numpy(crop.paint_in(np.asarray(mask), whole, VIEW) > 0)
-            colors = pixels[:, paint]
-            share = ((colors - colors.median(1, keepdim=True).values).abs().amax(0) * 127.5 < DETAIL).float().mean()
-            hides = bool(share > HIDING)
-        # What photographs show is soon taken for what the words name: that is expected where something may hide it.
-        things = self.scorer.things(pixels, near, expected if hides or mask is None else ())
-        if mask is not None and hides:  # a thing that is hidden is looked for with the colors around what is painted
+        expected = {noun for thing in asked for noun in thing.nouns}
+        if mask is None:
+            return View(upload, whole, self.scorer.things(pixels, expected=expected), self.grid)
+        near = torch.from_numpy(painted_patches(mask, whole, self.grid) > 0)
+        paint = torch.from_numpy(crop.paint_in(np.asarray(mask), whole, VIEW) > 0)
+        colors = pixels[:, paint]
+        share = ((colors - colors.median(1, keepdim=True).values).abs().amax(0) * 127.5 < DETAIL).float().mean()
+        hides = bool(share > HIDING)
+        # Photographs show much that looks a little like what the words name, which then is not what they are about.
+        things = self.scorer.things(pixels, near, expected if hides else ())
+        if hides:  # what is painted may hide a thing, which is looked for with the colors around it there
             hidden = self.scorer.things(fill_nearest(pixels[None], paint[None])[0], near, expected)
             things = hidden + [one for one in things if not any(one.box.overlap(other.box) for other in hidden)]
         return View(upload, whole, things, self.grid, hides)

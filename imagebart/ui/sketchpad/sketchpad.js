@@ -404,14 +404,14 @@ export class Sketchpad {
 
   // Another model's examples. What a person has opened, painted or generated stays.
   switchExamples({ examples }) {
-    const [{ image }, untouched] = [this.state, this.showsExample()];
+    const untouched = this.showsExample();
     this.examples = examples;
     this.showExamples();
     this.restoreLater?.();
     this.restoreLater = null;
     this.recognizeImage();
-    if (!examples.length || this.exampleOf(image) || this.review.active || this.review.finished) return;
-    if (!image || untouched) this.openExample(examples[0]);
+    if (!examples.length || this.exampleOf(this.state.image) || this.review.active || this.review.finished) return;
+    if (!this.state.image || untouched) this.openExample(examples[0]);
   }
 
   async openFile(file) {
