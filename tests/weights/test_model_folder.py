@@ -153,6 +153,7 @@ def test_a_failed_save_leaves_the_old_model(tmp_path: Path, monkeypatch: pytest.
     assert {path.name for path in (tmp_path / "model").iterdir()} == {"config.json", "model.safetensors"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("old", "new_bytes"), [(tiny_model("none"), 700_000), (tiny_staged_model("none"), 10**9)])
 def test_a_killed_save_leaves_the_old_model_or_the_new(tmp_path: Path, old: ImageBART, new_bytes: int) -> None:
     """Killed before each file operation."""
