@@ -25,6 +25,7 @@ from torch import Tensor
 from imagebart.core.errors import InputError
 from imagebart.evaluation.metrics import Measure, median_of, share_of, two_sample_test
 from imagebart.fitting import squares_in
+from imagebart.imaging.blending import fill
 from imagebart.imaging.crop import Box, paste_back
 from imagebart.imaging.files import to_layers, to_tensor
 from imagebart.pipeline import Pipeline, PipelineEvent
@@ -155,16 +156,18 @@ def is_gone(scorer: ThingScorer, case: ThingCase, shown: PipelineEvent) -> bool:
     return bool(np.abs(after - before).max() <= CLOSE)
 
 
-def beside_render(case: ThingCase, result: PipelineEvent) -> tuple[float, Image.Image, Image.Image]:
+def beside_render(pipe: Pipeline, case: ThingCase, result: PipelineEvent) -> tuple[float, Image.Image, Image.Image]:
     """PSNR in dB of an edit beside the render of what was asked for, either way round, where it was painted; and both.
 
-    0 where that thing in its own color is closer.
+    0 where that thing in its own color is closer. What the thing replaces goes from under the render, too.
     """
+    gone = pipe.fit_mask(case.image, case.mask, case.words).filled
+    ground = fill(case.image, gone) if gone else case.image
     (box,) = squares_in(case.mask, 1)
     shown = np.asarray(result.image.crop(box.edges).convert("RGB"), float)
 
     def closest(color: str) -> tuple[float, Image.Image]:
-        both = [laid(case.image, render(case.noun, color, mirrored), box.edges) for mirrored in (False, True)]
+        both = [laid(ground, render(case.noun, color, mirrored), box.edges) for mirrored in (False, True)]
         renders = [image.crop(box.edges).convert("RGB") for image in both]
         errors = [float(((np.asarray(image, float) - shown) ** 2).mean()) for image in renders]
         return min(zip(errors, renders, strict=True), key=itemgetter(0))
@@ -190,7 +193,7 @@ def measures(pipe: Pipeline, samples: int, seed: int, grids: dict[str, Image.Ima
         cases = [make(number, seed) for number in range(samples)]
         results = shared.edit_all(pipe, cases, seed)
         for case, result in zip(cases, results, strict=True):
-            psnr, *both = beside_render(case, result)
+            psnr, *both = beside_render(pipe, case, result)
             away.append(psnr)
             for images, image in zip((real, made), both, strict=True):
                 images.append(F.interpolate(to_tensor(image), (COMPARED, COMPARED), mode="bicubic", antialias=True))
