@@ -5,7 +5,7 @@
 Outlines drawn freehand and rectangles, at any place of plain images and of photographs that nothing was trained on;
 half of a thing hidden by a slab that is painted; loose strokes over a thing that is to go; whole images. All settings
 are those that the page begins with. What was drawn is compared with the render of what was asked for, laid where it was
-painted; what is completed or removed is read by the detector.
+painted or planned; what is completed or removed is read by the detector.
 """
 
 import math
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from imagebart.core.errors import InputError
 from imagebart.evaluation.metrics import Measure, median_of, share_of, two_sample_test
-from imagebart.fitting import squares_in
+from imagebart.fitting import Layers, squares_in
 from imagebart.imaging.blending import fill
 from imagebart.imaging.crop import Box, paste_back
 from imagebart.imaging.files import to_layers, to_tensor
@@ -156,24 +156,23 @@ def is_gone(scorer: ThingScorer, case: ThingCase, shown: PipelineEvent) -> bool:
     return bool(np.abs(after - before).max() <= CLOSE)
 
 
-def beside_render(pipe: Pipeline, case: ThingCase, result: PipelineEvent) -> tuple[float, Image.Image, Image.Image]:
-    """PSNR in dB of an edit beside the render of what was asked for, either way round, where it was painted; and both.
+def beside_render(
+    ground: Image.Image, noun: int, color: str, box: Box, image: Image.Image
+) -> tuple[float, Image.Image, Image.Image]:
+    """PSNR in dB of an image in a box beside a thing's render on the ground, either way round; and both.
 
-    0 where that thing in its own color is closer. What the thing replaces goes from under the render, too.
+    0 where that thing in its own color is closer.
     """
-    gone = pipe.fit_mask(case.image, case.mask, case.words).filled
-    ground = fill(case.image, gone) if gone else case.image
-    (box,) = squares_in(case.mask, 1)
-    shown = np.asarray(result.image.crop(box.edges).convert("RGB"), float)
+    shown = np.asarray(image.crop(box.edges).convert("RGB"), float)
 
     def closest(color: str) -> tuple[float, Image.Image]:
-        both = [laid(ground, render(case.noun, color, mirrored), box.edges) for mirrored in (False, True)]
-        renders = [image.crop(box.edges).convert("RGB") for image in both]
-        errors = [float(((np.asarray(image, float) - shown) ** 2).mean()) for image in renders]
+        both = [laid(ground, render(noun, color, mirrored), box.edges) for mirrored in (False, True)]
+        renders = [one.crop(box.edges).convert("RGB") for one in both]
+        errors = [float(((np.asarray(one, float) - shown) ** 2).mean()) for one in renders]
         return min(zip(errors, renders, strict=True), key=itemgetter(0))
 
-    error, asked = closest(case.color)
-    wrong = case.color != "" and closest("")[0] < error
+    error, asked = closest(color)
+    wrong = color != "" and closest("")[0] < error
     return 0.0 if wrong else 10 * math.log10(255**2 / max(error, 1e-3)), asked, Image.fromarray(shown.astype(np.uint8))
 
 
@@ -193,7 +192,9 @@ def measures(pipe: Pipeline, samples: int, seed: int, grids: dict[str, Image.Ima
         cases = [make(number, seed) for number in range(samples)]
         results = shared.edit_all(pipe, cases, seed)
         for case, result in zip(cases, results, strict=True):
-            psnr, *both = beside_render(pipe, case, result)
+            gone = pipe.fit_mask(case.image, case.mask, case.words).filled  # from under the render, too
+            ground, (box,) = fill(case.image, gone) if gone else case.image, squares_in(case.mask, 1)
+            psnr, *both = beside_render(ground, case.noun, case.color, box, result.image)
             away.append(psnr)
             for images, image in zip((real, made), both, strict=True):
                 images.append(F.interpolate(to_tensor(image), (COMPARED, COMPARED), mode="bicubic", antialias=True))
@@ -242,10 +243,16 @@ def whole_images(
         named.append(things)
     images = shared.generate_all(pipe, texts, seed)
     grids["prompts"] = shared.prompt_grid(images, texts)
-    seen = [
-        Counter((found.noun, COLOR_NAMES[found.color]) for found in scorer.things(to_tensor(image)[0]))
-        for image in images
-    ]
+    layers, seen = Layers(pipe.model.first_stage.config, scorer), []
+    for number, (text, image) in enumerate(zip(texts, images, strict=True), seed):
+        ground, passes = layers.plan(text, number)
+        right = Counter[tuple[int, str]]()
+        for step in passes:
+            assert step.region is not None and isinstance(step.prompt, str)
+            noun = scorer.asked(step.prompt)[0].nouns[0]
+            if beside_render(ground, noun, step.color, step.region.box, image)[0] > SAME:
+                right[noun, step.color or NOUNS[noun].color] += 1
+        seen.append(right)
     kinds = [{n for n, _ in one} == {n for n, _ in other} for one, other in zip(named, seen, strict=True)]
     yield Measure("whole images: the things named, no others", *share_of(kinds), samples, "%", "≥ 95 %")
     exact = [one == other for one, other in zip(named, seen, strict=True)]
