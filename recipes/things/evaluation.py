@@ -254,6 +254,6 @@ def whole_images(
                 right[noun, step.color or NOUNS[noun].color] += 1
         seen.append(right)
     kinds = [{n for n, _ in one} == {n for n, _ in other} for one, other in zip(named, seen, strict=True)]
-    yield Measure("whole images: the things named, no others", *share_of(kinds), samples, "%", "≥ 95 %")
+    yield Measure("whole images: the things named, no others", *share_of(kinds), samples, "%", "≥ 98 %")
     exact = [one == other for one, other in zip(named, seen, strict=True)]
-    yield Measure("whole images: their number and colors too", *share_of(exact), samples, "%", "≥ 90 %")
+    yield Measure("whole images: their number and colors too", *share_of(exact), samples, "%", "≥ 98 %")
