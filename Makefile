@@ -5,7 +5,7 @@
 # make train   train the model of avatars again (resumes where it stopped)
 # make photos  train a model of photographs of flowers, fruit and vegetables (resumes where it stopped)
 # make things  train a model of everyday things (resumes where it stopped; the artwork is fetched with npm)
-# make paper   the paper's claim in small: chains of stages beside one left-to-right transformer (resumes; hours, two cores)
+# make paper   the paper's claim in small: chains of stages beside one left-to-right transformer (resumes; four hours, two cores)
 # make bench   time edits on this machine
 # make load    keep the page busy with 16 sessions for three minutes; prints its figures; then paint and cancel quickly, and at random
 # make soak    the same for ten minutes: memory and files do not pile up (SOAK=60 for a minute, files only)
