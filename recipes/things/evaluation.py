@@ -8,7 +8,6 @@ are those that the page begins with. What was drawn is compared with the render 
 painted or planned; what is completed or removed is read by the detector.
 """
 
-import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -28,6 +27,7 @@ from imagebart.fitting import Layers, squares_in
 from imagebart.imaging.blending import fill
 from imagebart.imaging.crop import Box, paste_back
 from imagebart.imaging.files import to_layers, to_tensor
+from imagebart.models.vqgan import psnr
 from imagebart.pipeline import Pipeline, PipelineEvent
 from imagebart.text.prompts import articled
 from imagebart.worlds.things import COLORS, ThingScorer
@@ -158,22 +158,23 @@ def is_gone(scorer: ThingScorer, case: ThingCase, shown: PipelineEvent) -> bool:
 
 def beside_render(
     ground: Image.Image, noun: int, color: str, box: Box, image: Image.Image
-) -> tuple[float, Image.Image, Image.Image]:
-    """PSNR in dB of an image in a box beside a thing's render on the ground, either way round; and both.
+) -> tuple[float, Tensor, Tensor]:
+    """PSNR in dB of an image in a box beside a thing's render on the ground, either way round; and both, [1, 3, S, S].
 
     0 where that thing in its own color is closer.
     """
-    shown = np.asarray(image.crop(box.edges).convert("RGB"), float)
 
-    def closest(color: str) -> tuple[float, Image.Image]:
-        both = [laid(ground, render(noun, color, mirrored), box.edges) for mirrored in (False, True)]
-        renders = [one.crop(box.edges).convert("RGB") for one in both]
-        errors = [float(((np.asarray(one, float) - shown) ** 2).mean()) for one in renders]
-        return min(zip(errors, renders, strict=True), key=itemgetter(0))
+    def square(image: Image.Image) -> Tensor:
+        return to_tensor(image.convert("RGB").crop(box.edges))
 
-    error, asked = closest(color)
-    wrong = color != "" and closest("")[0] < error
-    return 0.0 if wrong else 10 * math.log10(255**2 / max(error, 1e-3)), asked, Image.fromarray(shown.astype(np.uint8))
+    shown = square(image)
+
+    def closest(color: str) -> tuple[float, Tensor]:
+        both = (square(laid(ground, render(noun, color, mirrored), box.edges)) for mirrored in (False, True))
+        return max(((float(psnr(one, shown)), one) for one in both), key=itemgetter(0))
+
+    value, asked = closest(color)
+    return 0.0 if color and closest("")[0] > value else value, asked, shown
 
 
 def measures(pipe: Pipeline, samples: int, seed: int, grids: dict[str, Image.Image]) -> Iterator[Measure]:
@@ -194,11 +195,11 @@ def measures(pipe: Pipeline, samples: int, seed: int, grids: dict[str, Image.Ima
         for case, result in zip(cases, results, strict=True):
             gone = pipe.fit_mask(case.image, case.mask, case.words).filled  # from under the render, too
             ground, (box,) = fill(case.image, gone) if gone else case.image, squares_in(case.mask, 1)
-            psnr, *both = beside_render(ground, case.noun, case.color, box, result.image)
-            away.append(psnr)
+            value, *both = beside_render(ground, case.noun, case.color, box, result.image)
+            away.append(value)
             for images, image in zip((real, made), both, strict=True):
-                images.append(F.interpolate(to_tensor(image), (COMPARED, COMPARED), mode="bicubic", antialias=True))
-        yield Measure(name, *share_of([psnr > SAME for psnr in away[-samples:]]), samples, "%", goal)
+                images.append(F.interpolate(image, (COMPARED, COMPARED), mode="bicubic", antialias=True))
+        yield Measure(name, *share_of([value > SAME for value in away[-samples:]]), samples, "%", goal)
         grids[kind] = shared.edit_grid(cases, results)
         all_cases += cases
         all_results += results
